@@ -1,0 +1,2 @@
+//! `lab`: the whole load balancer on one machine.
+fn main() {}

@@ -1,0 +1,1 @@
+//! What BPF programs and userspace share.

@@ -1,0 +1,2 @@
+//! `lb`: agent and command line.
+fn main() {}
