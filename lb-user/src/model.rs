@@ -1,0 +1,167 @@
+//! The values that decisions are made of: services, pools and hosts, as every part of the agent sees them.
+//!
+//! All of them are plain data, compared with `==`; collections are sorted, because their order reaches tables.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde::{Deserialize, Serialize};
+
+/// Transport protocol of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// RFC 9293.
+    Tcp,
+    /// RFC 768.
+    Udp,
+}
+
+impl Protocol {
+    /// The IANA protocol number.
+    pub const fn number(self) -> u8 {
+        match self {
+            Protocol::Tcp => 6,
+            Protocol::Udp => 17,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        })
+    }
+}
+
+/// Address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Family {
+    /// IPv4.
+    #[serde(rename = "4")]
+    V4,
+    /// IPv6.
+    #[serde(rename = "6")]
+    V6,
+}
+
+impl Family {
+    /// Both, in order.
+    pub const ALL: [Family; 2] = [Family::V4, Family::V6];
+
+    /// The family of an address.
+    pub const fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Family::V4,
+            IpAddr::V6(_) => Family::V6,
+        }
+    }
+}
+
+/// What users connect to: VIP, port (host byte order) and protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ServiceKey {
+    /// The virtual address.
+    pub vip: IpAddr,
+    /// Destination port.
+    pub port: u16,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+}
+
+impl fmt::Display for ServiceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.vip {
+            IpAddr::V4(vip) => write!(f, "{vip}:{}/{}", self.port, self.protocol),
+            IpAddr::V6(vip) => write!(f, "[{vip}]:{}/{}", self.port, self.protocol),
+        }
+    }
+}
+
+/// A service: where its packets go and what it needs to be announced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Name of its pool.
+    pub pool: String,
+    /// Fewest healthy hosts with which the VIP stays announced; at least 1.
+    pub quorum: usize,
+}
+
+/// What the operator wants of a host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HostState {
+    /// Takes new connections.
+    #[default]
+    Active,
+    /// Keeps its connections, gets no new ones.
+    Drain,
+    /// Gets nothing.
+    Down,
+}
+
+/// An L7 host as a member of a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// IPv4 address that the tunnel ends at.
+    pub address4: Option<Ipv4Addr>,
+    /// IPv6 address that the tunnel ends at.
+    pub address6: Option<Ipv6Addr>,
+    /// Share of new connections, 1 or more.
+    pub weight: u32,
+    /// What the operator wants of it.
+    pub state: HostState,
+}
+
+impl Host {
+    /// Where packets to a VIP of `inner` family are sent: the host's address of that family or, failing that, of the
+    /// other one.
+    pub fn outer(&self, inner: Family) -> Option<IpAddr> {
+        let v4 = self.address4.map(IpAddr::V4);
+        let v6 = self.address6.map(IpAddr::V6);
+        match inner {
+            Family::V4 => v4.or(v6),
+            Family::V6 => v6.or(v4),
+        }
+    }
+}
+
+/// A pool: hosts, and how their table is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Keys the permutations and the flow hash.
+    pub seed: u64,
+    /// Rows of the table, a prime.
+    pub size: u32,
+    /// Number of the current generation, written to the outer header.
+    pub generation: u16,
+    /// Members by stable name.
+    pub hosts: BTreeMap<String, Host>,
+}
+
+/// Everything that packets are treated by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Model {
+    /// Services by what users connect to.
+    pub services: BTreeMap<ServiceKey, Service>,
+    /// Pools by name.
+    pub pools: BTreeMap<String, Pool>,
+}
+
+/// A host of a pool.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostId {
+    /// Pool name.
+    pub pool: String,
+    /// Host name.
+    pub host: String,
+}
+
+impl fmt::Display for HostId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.pool, self.host)
+    }
+}
