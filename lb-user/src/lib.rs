@@ -3,3 +3,4 @@
 //! Decisions are pure functions of the values in [`model`]; everything that touches the machine is a thin shell.
 
 pub mod model;
+pub mod table;
