@@ -2,4 +2,8 @@
 //!
 //! Decisions are pure functions of the values in [`model`]; everything that touches the machine is a thin shell.
 
+pub mod agent_check;
+pub mod bgp;
+pub mod health;
 pub mod model;
+pub mod switch;
