@@ -2,5 +2,11 @@
 //!
 //! Decisions are pure functions of the values in [`model`]; everything that touches the machine is a thin shell.
 
+pub mod agent_check;
+pub mod bgp;
+pub mod dataplane;
+pub mod health;
 pub mod model;
+pub mod netlink;
+pub mod switch;
 pub mod table;

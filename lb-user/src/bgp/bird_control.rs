@@ -1,0 +1,1 @@
+//! BIRD's control socket: one command, one reply of numbered lines.

@@ -1,0 +1,191 @@
+//! Rise and fall: from single results to a state that does not flap. No clock, no socket.
+
+/// A host became healthy or unhealthy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is healthy from now on.
+    Up,
+    /// It is unhealthy from now on.
+    Down,
+}
+
+/// The state of one probed thing.
+///
+/// ```text
+///             first success            `fall` failures in a row
+///   unknown ───────────────▶ healthy ───────────────────────────▶ unhealthy
+///      │                        ▲        `rise` successes in a row    │ ▲
+///      │                        └────────────────────────────────────┘ │
+///      └──────────────── first failure ────────────────────────────────┘
+/// ```
+#[derive(Clone, Debug)]
+pub struct Machine {
+    rise: u32,
+    fall: u32,
+    healthy: Option<bool>,
+    /// Results in a row that contradict `healthy`.
+    against: u32,
+    /// Whether a result has been seen.
+    seen: bool,
+    reason: Option<String>,
+}
+
+impl Machine {
+    /// A machine that goes on from `initial`, or lets the first result decide.
+    pub fn new(rise: u32, fall: u32, initial: Option<bool>) -> Self {
+        Self { rise, fall, healthy: initial, against: 0, seen: false, reason: None }
+    }
+
+    /// Takes new thresholds; what has been counted stays counted.
+    pub fn set_thresholds(&mut self, rise: u32, fall: u32) {
+        self.rise = rise;
+        self.fall = fall;
+    }
+
+    /// Takes the result of a probe; the error is the reason shown to operators.
+    pub fn result(&mut self, result: Result<(), String>) -> Option<Change> {
+        self.seen = true;
+        let success = result.is_ok();
+        match result {
+            Err(reason) => self.reason = Some(reason),
+            Ok(()) if self.healthy != Some(false) => self.reason = None,
+            Ok(()) => {}
+        }
+        if self.healthy == Some(success) {
+            self.against = 0;
+            return None;
+        }
+        self.against += 1;
+        let needed = match self.healthy {
+            None => 1,
+            Some(false) => self.rise,
+            Some(true) => self.fall,
+        };
+        if self.against < needed {
+            return None;
+        }
+        self.healthy = Some(success);
+        self.against = 0;
+        if success {
+            self.reason = None;
+            return Some(Change::Up);
+        }
+        Some(Change::Down)
+    }
+
+    /// Whether it counts as healthy; unknown does not.
+    pub fn healthy(&self) -> bool {
+        self.healthy.unwrap_or(false)
+    }
+
+    /// Whether a result has been seen since the machine was made.
+    pub fn known(&self) -> bool {
+        self.seen
+    }
+
+    /// The latest failure, until successes have made up for it.
+    pub fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn fail() -> Result<(), String> {
+        Err("status 503".into())
+    }
+
+    #[test]
+    fn the_first_result_decides_when_nothing_is_known() {
+        let mut up = Machine::new(2, 3, None);
+        assert!(!up.healthy() && !up.known());
+        assert_eq!(up.result(Ok(())), Some(Change::Up));
+        assert!(up.healthy() && up.known());
+
+        let mut down = Machine::new(2, 3, None);
+        assert_eq!(down.result(fail()), Some(Change::Down));
+        assert!(!down.healthy() && down.known());
+        assert_eq!(down.reason(), Some("status 503"));
+    }
+
+    #[test]
+    fn an_initial_state_holds_until_rise_or_fall_is_reached() {
+        let mut machine = Machine::new(2, 3, Some(true));
+        assert_eq!([machine.result(fail()), machine.result(fail())], [None, None]);
+        assert!(machine.healthy());
+        assert_eq!(machine.result(fail()), Some(Change::Down));
+
+        let mut machine = Machine::new(2, 3, Some(false));
+        assert_eq!(machine.result(Ok(())), None);
+        assert_eq!(machine.result(Ok(())), Some(Change::Up));
+    }
+
+    #[test]
+    fn one_success_forgives_earlier_failures() {
+        let mut machine = Machine::new(2, 2, Some(true));
+        for _ in 0..5 {
+            assert_eq!(machine.result(fail()), None);
+            assert_eq!(machine.result(Ok(())), None);
+            assert_eq!(machine.reason(), None);
+        }
+    }
+
+    #[test]
+    fn one_failure_cancels_earlier_successes() {
+        let mut machine = Machine::new(2, 2, Some(false));
+        for _ in 0..5 {
+            assert_eq!(machine.result(Ok(())), None);
+            assert_eq!(machine.result(fail()), None);
+            assert_eq!(machine.reason(), Some("status 503"));
+        }
+    }
+
+    #[test]
+    fn lower_thresholds_apply_to_what_was_counted() {
+        let mut machine = Machine::new(2, 5, Some(true));
+        assert_eq!([machine.result(fail()), machine.result(fail())], [None, None]);
+        machine.set_thresholds(2, 3);
+        assert_eq!(machine.result(fail()), Some(Change::Down));
+    }
+
+    #[test]
+    fn thresholds_of_zero_act_as_one() {
+        let mut machine = Machine::new(0, 0, Some(true));
+        assert_eq!(machine.result(fail()), Some(Change::Down));
+        assert_eq!(machine.result(Ok(())), Some(Change::Up));
+    }
+
+    proptest! {
+        /// Whatever happened before, as many equal results in a row as asked for decide, and one fewer after the
+        /// opposite state does not.
+        #[test]
+        fn runs_of_equal_results_decide(
+            history in prop::collection::vec(any::<bool>(), 0..40), rise in 1u32..6, fall in 1u32..6,
+        ) {
+            let mut machine = Machine::new(rise, fall, None);
+            for ok in history {
+                let before = machine.healthy();
+                let change = machine.result(if ok { Ok(()) } else { fail() });
+                match change {
+                    Some(Change::Up) => prop_assert!(ok && machine.healthy()),
+                    Some(Change::Down) => prop_assert!(!ok && !machine.healthy()),
+                    None => prop_assert_eq!(before, machine.healthy()),
+                }
+            }
+            for _ in 0..rise {
+                machine.result(Ok(()));
+            }
+            prop_assert!(machine.healthy());
+            for _ in 1..fall {
+                machine.result(fail());
+                prop_assert!(machine.healthy());
+            }
+            machine.result(fail());
+            prop_assert!(!machine.healthy());
+        }
+    }
+}
