@@ -149,7 +149,10 @@ mod tests {
         assert_eq!((size_of::<Addr>(), align_of::<Addr>()), (16, 4));
         assert_eq!((size_of::<ServiceKey>(), offset_of!(ServiceKey, port_protocol)), (20, 16));
         assert_eq!((size_of::<Service>(), offset_of!(Service, flags)), (24, 22));
-        assert_eq!((size_of::<Nexthop>(), offset_of!(Nexthop, header), offset_of!(Nexthop, pad)), (64, 8, 62));
+        assert_eq!(
+            (size_of::<Nexthop>(), offset_of!(Nexthop, header), offset_of!(Nexthop, pad)),
+            (64, 8, 62)
+        );
         assert_eq!(size_of::<Row>(), 8);
         assert_eq!(size_of::<Traffic>(), 16);
     }

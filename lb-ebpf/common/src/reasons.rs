@@ -103,7 +103,10 @@ mod tests {
     fn names_are_unique_and_metric_safe() {
         let names: Vec<_> = Director::ALL.iter().map(|r| r.name()).collect();
         for (i, name) in names.iter().enumerate() {
-            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'), "{name}");
+            assert!(
+                name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'),
+                "{name}"
+            );
             assert!(!names[..i].contains(name), "{name} twice");
         }
         assert!(Host::ALL.iter().all(|r| r.help().ends_with('.')));

@@ -35,7 +35,7 @@ pub fn xdp(
     drop_other_modes(links, interface, name, modes)?;
     let mut tried = Vec::new();
     for &mode in modes {
-        let pin = links.join(pin_name(interface, name, mode));
+        let pin = pin_path(links, interface, name, mode);
         if pin.exists() {
             match adopt_xdp(program, &pin) {
                 Ok(()) => return Ok(Attached { interface: interface.into(), mode, adopted: true, pin }),
@@ -65,8 +65,9 @@ pub fn tc(
     links: &Path,
 ) -> Result<Attached> {
     exists(interface)?;
-    let pin = links.join(pin_name(interface, name, Mode::Tc));
-    let attached = |adopted| Attached { interface: interface.into(), mode: Mode::Tc, adopted, pin: pin.clone() };
+    let pin = pin_path(links, interface, name, Mode::Tc);
+    let attached =
+        |adopted| Attached { interface: interface.into(), mode: Mode::Tc, adopted, pin: pin.clone() };
     if pin.exists() {
         match adopt_tc(program, &pin) {
             Ok(()) => return Ok(attached(true)),
@@ -85,15 +86,16 @@ pub fn tc(
         })
 }
 
-fn pin_name(interface: &str, program: &str, mode: Mode) -> String {
+/// Where the link of a program on an interface is pinned.
+pub fn pin_path(links: &Path, interface: &str, program: &str, mode: Mode) -> PathBuf {
     // A dot cannot stand in the name of a pin: the kernel reserves it.
-    format!("{}:{program}:{}", interface.replace('.', "%2e"), mode.name())
+    links.join(format!("{}:{program}:{}", interface.replace('.', "%2e"), mode.name()))
 }
 
 /// A link in a mode that is no longer wanted would keep the new one from being attached.
 fn drop_other_modes(links: &Path, interface: &str, name: &str, modes: &[Mode]) -> Result<()> {
     for mode in [Mode::XdpNative, Mode::XdpGeneric].into_iter().filter(|mode| !modes.contains(mode)) {
-        remove(&links.join(pin_name(interface, name, mode)))?;
+        remove(&pin_path(links, interface, name, mode))?;
     }
     Ok(())
 }
@@ -148,4 +150,3 @@ fn innermost(error: impl std::error::Error) -> String {
     }
     cause.to_string()
 }
-

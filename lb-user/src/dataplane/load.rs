@@ -91,7 +91,10 @@ impl Object {
             None => true,
             Some(None) => false,
             Some(Some(reason)) => {
-                tracing::warn!(object = self.name, "pinned maps are of another shape and are made anew: {reason}");
+                tracing::warn!(
+                    object = self.name,
+                    "pinned maps are of another shape and are made anew: {reason}"
+                );
                 false
             }
         };
@@ -157,7 +160,10 @@ impl MapShape {
         let have = (kind, info.key_size(), info.value_size(), info.map_flags(), info.max_entries());
         let want = (self.kind, self.key, self.value, self.flags, self.entries(capacities));
         (have != want).then(|| {
-            format!("{} has (type, key, value, flags, entries) {have:?}, this release wants {want:?}", self.name)
+            format!(
+                "{} has (type, key, value, flags, entries) {have:?}, this release wants {want:?}",
+                self.name
+            )
         })
     }
 }

@@ -99,7 +99,9 @@ pub enum Error {
         source: crate::table::TableError,
     },
     /// More of something than its map holds.
-    #[error("{want} {what}, but there is room for {room}; raise director.capacity.{key} and restart the agent")]
+    #[error(
+        "{want} {what}, but there is room for {room}; raise director.capacity.{key} and restart the agent"
+    )]
     Capacity {
         /// Of what.
         what: &'static str,

@@ -52,5 +52,7 @@ fn source(destination: IpAddr, sources: Sources, hop: &NextHop) -> Result<IpAddr
         IpAddr::V4(_) => sources.v4.map(IpAddr::V4),
         IpAddr::V6(_) => sources.v6.map(IpAddr::V6),
     };
-    fixed.or(hop.source).ok_or_else(|| format!("no source address towards {destination}; set director.source4 or source6"))
+    fixed
+        .or(hop.source)
+        .ok_or_else(|| format!("no source address towards {destination}; set director.source4 or source6"))
 }

@@ -40,7 +40,11 @@ impl Slots {
 
     /// Gives each of `wanted` a slot below `capacity`, the lowest free ones, and returns the new ones; `None` if there
     /// are too few. Hosts that have a slot keep it, also those no longer wanted: see [`Slots::release`].
-    pub fn assign(&mut self, wanted: impl IntoIterator<Item = u64>, capacity: u16) -> Option<Vec<(u64, u16)>> {
+    pub fn assign(
+        &mut self,
+        wanted: impl IntoIterator<Item = u64>,
+        capacity: u16,
+    ) -> Option<Vec<(u64, u16)>> {
         let mut next = self.clone();
         let mut taken: Vec<bool> = vec![false; usize::from(capacity)];
         for slot in next.by_id.values() {
@@ -62,7 +66,8 @@ impl Slots {
 
     /// Frees the slots of all hosts but `wanted`, once no table names them, and returns them.
     pub fn release(&mut self, wanted: &std::collections::BTreeSet<u64>) -> Vec<u16> {
-        let gone: Vec<_> = self.by_id.iter().filter(|(id, _)| !wanted.contains(id)).map(|(i, s)| (*i, *s)).collect();
+        let gone: Vec<_> =
+            self.by_id.iter().filter(|(id, _)| !wanted.contains(id)).map(|(i, s)| (*i, *s)).collect();
         for (id, _) in &gone {
             self.by_id.remove(id);
         }

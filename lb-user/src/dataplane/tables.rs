@@ -81,7 +81,8 @@ fn create(rows: u32) -> Result<MapData> {
         map_name: *b"lb_table\0\0\0\0\0\0\0\0",
     };
     // SAFETY: the kernel reads `size_of::<CreateArray>()` bytes of the attribute and keeps none of it.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_CREATE, &raw const attr, size_of::<CreateArray>()) };
+    let fd =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_CREATE, &raw const attr, size_of::<CreateArray>()) };
     if fd < 0 {
         return Err(Error::Table { rows, what: "create it", source: io::Error::last_os_error() });
     }

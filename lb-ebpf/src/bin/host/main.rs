@@ -1,6 +1,7 @@
 //! The L7 host's end of the tunnel: takes the outer header off packets that an accepted sender sent to a VIP.
 //!
-//! `host` is the XDP program, `host_tc` the same for interfaces that take no XDP program.
+//! `host` is the XDP program, `host_tc` the same for interfaces that take no XDP program; `host_guard` unwraps nothing
+//! and stands before the kernel's own tunnel devices, which know neither senders nor VIPs.
 
 #![no_std]
 #![no_main]
@@ -38,6 +39,18 @@ pub fn host(ctx: XdpContext) -> u32 {
     aya_log_ebpf::debug!(&ctx, "{}", reason.name());
     match reason.verdict() {
         Verdict::Drop => xdp_action::XDP_DROP,
+        _ => xdp_action::XDP_PASS,
+    }
+}
+
+/// At XDP, before a tunnel device of the kernel: what [`host`] would not unwrap does not reach it.
+#[xdp]
+pub fn host_guard(ctx: XdpContext) -> u32 {
+    let reason = judge(&Frame::xdp(&ctx)).map_or_else(|reason| reason, |_| Host::Local);
+    count(&maps::HOST_COUNTERS, reason as u32);
+    match (reason, reason.verdict()) {
+        // Left to the kernel, the device would unwrap it.
+        (Host::NotVip, _) | (_, Verdict::Drop) => xdp_action::XDP_DROP,
         _ => xdp_action::XDP_PASS,
     }
 }
