@@ -4,6 +4,8 @@
 
 pub mod agent_check;
 pub mod bgp;
+pub mod config;
+pub mod desired;
 pub mod health;
 pub mod model;
 pub mod switch;
