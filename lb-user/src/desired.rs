@@ -23,7 +23,7 @@ pub struct Facts<'a> {
     pub confirmed: &'a Confirmed,
     /// The operator wants nothing announced.
     pub disabled: bool,
-    /// The announcements of an agent before this one may stand until every host is known.
+    /// The announcements of an agent before this one may stand until all that decides is known.
     pub inherited: bool,
 }
 
@@ -97,21 +97,22 @@ pub fn decide(facts: &Facts<'_>) -> Decision {
         }
         return Decision { services, vips: Some(BTreeSet::new()) };
     }
-    if facts.inherited && !all_known(facts) {
+    if facts.inherited && !settled(facts) {
         return Decision { services, vips: None };
     }
     let vips = services.iter().filter(|(_, service)| service.announce).map(|(key, _)| key.vip).collect();
     Decision { services, vips: Some(vips) }
 }
 
-/// Every host of a pool that is in use has been judged by its checks.
-pub fn all_known(facts: &Facts<'_>) -> bool {
-    facts.model.services.values().all(|service| {
-        let Some(pool) = facts.model.pools.get(&service.pool) else { return true };
-        pool.hosts.keys().all(|host| {
-            let id = HostId { pool: service.pool.clone(), host: host.clone() };
-            facts.health.get(&id).is_some_and(|health| health.known)
-        })
+/// All that the decision depends on has been found out, for good or ill.
+fn settled(facts: &Facts<'_>) -> bool {
+    facts.model.services.iter().all(|(key, service)| {
+        let hosts = facts.model.pools.get(&service.pool).into_iter().flat_map(|pool| &pool.hosts);
+        facts.confirmed.contains_key(key)
+            && hosts.filter(|(_, host)| host.state == HostState::Active).all(|(name, _)| {
+                let id = HostId { pool: service.pool.clone(), host: name.clone() };
+                facts.paths.contains_key(&id) && facts.health.get(&id).is_some_and(|health| health.known)
+            })
     })
 }
 
@@ -199,12 +200,18 @@ mod tests {
     }
 
     #[test]
-    fn inherited_announcements_stand_until_every_host_is_known() {
+    fn inherited_announcements_stand_until_health_paths_and_kernel_are_known() {
         let mut case = Case::new(3, 1);
         case.inherited = true;
         case.health(2).known = false;
         assert_eq!(case.decide().vips, None);
         case.health(2).known = true;
+        let path = case.paths.remove(&id(1)).unwrap();
+        assert_eq!(case.decide().vips, None);
+        case.paths.insert(id(1), path);
+        let serving = case.confirmed.remove(&service(1, 80)).unwrap();
+        assert_eq!(case.decide().vips, None);
+        case.confirmed.insert(service(1, 80), serving);
         assert_eq!(case.decide().vips, Some(BTreeSet::from([vip(1)])));
     }
 

@@ -94,7 +94,7 @@ fn wrong_types_say_what_was_found_and_what_to_write() {
         let key = line.split(':').next().unwrap();
         let found = errors(&format!("{line}\nhost: {{interfaces: [e], accept_from: [10.0.0.1], vips: [10.0.0.2]}}\n"));
         let column = if line == "node:" { 1 } else { key.len() + 3 };
-        let at = if line == "node:" { "1:6".to_owned() } else { format!("1:{column}") };
+        let at = if line == "node:" { "1:5".to_owned() } else { format!("1:{column}") };
         assert_eq!(found, [format!("lb.yaml:{at}: {key}: {message}")], "{line}");
     }
 }
@@ -202,7 +202,7 @@ fn hosts_of_a_pool_have_addresses_of_their_own() {
     );
     one(
         &GOOD.replace("address4: 192.0.2.1}", "address4: 192.0.2.1, state: drained}"),
-        "5:38: pools.web.hosts.a.state: unknown: \"drained\"; write active or drain or down",
+        "5:39: pools.web.hosts.a.state: unknown: \"drained\"; write active or drain or down",
     );
 }
 
@@ -248,34 +248,34 @@ fn checks_fit_together() {
         ("type: udp, port: 1", format!("8:16: {key}.type: unknown: \"udp\"; write http or tcp")),
         (
             "type: tcp, port: 1, timeout: 2s",
-            format!("8:38: {key}.timeout: 2s is longer than the interval of 1s; write at most 1s"),
+            format!("8:39: {key}.timeout: 2s is longer than the interval of 1s; write at most 1s"),
         ),
         (
             "type: tcp, port: 1, interval: 5",
-            format!("8:39: {key}.interval: not a duration: 5; write one as in 500ms, 2s or 1m"),
+            format!("8:40: {key}.interval: not a duration: 5; write one as in 500ms, 2s or 1m"),
         ),
         (
             "type: tcp, port: 1, interval: 0s",
-            format!("8:39: {key}.interval: no time at all: \"0s\"; write at least 1ms"),
+            format!("8:40: {key}.interval: no time at all: \"0s\"; write at least 1ms"),
         ),
         (
             "type: tcp, port: 1, interval: 61m",
-            format!("8:39: {key}.interval: too long: \"61m\"; write at most 60m"),
+            format!("8:40: {key}.interval: too long: \"61m\"; write at most 60m"),
         ),
-        ("type: tcp, port: 1, rise: 0", format!("8:35: {key}.rise: 0 is out of range; write 1 to 1000")),
+        ("type: tcp, port: 1, rise: 0", format!("8:36: {key}.rise: 0 is out of range; write 1 to 1000")),
         (
             "type: tcp, port: 1, path: /",
-            format!("8:35: {key}.path: only for checks of type http; remove it or write type: http"),
+            format!("8:36: {key}.path: only for checks of type http; remove it or write type: http"),
         ),
         (
             "type: http, port: 1, path: x y",
-            format!("8:36: {key}.path: not a path: \"x y\"; begin with a slash and leave out spaces"),
+            format!("8:37: {key}.path: not a path: \"x y\"; begin with a slash and leave out spaces"),
         ),
         (
             "type: http, port: 1, status: [200, 99]",
-            format!("8:44: {key}.status[1]: not a status: 99; write 100 to 599"),
+            format!("8:45: {key}.status[1]: not a status: 99; write 100 to 599"),
         ),
-        ("type: http, port: 1, status: []", format!("8:30: {key}.status: empty; list at least one status, as in [200]")),
+        ("type: http, port: 1, status: []", format!("8:31: {key}.status: empty; list at least one status, as in [200]")),
     ];
     for (check, message) in cases {
         one(&with(check), &message);
@@ -297,7 +297,7 @@ fn bgp_needs_a_driver_and_a_director() {
     );
     one(
         &format!("{GOOD}bgp: {{driver: bird, communities: [65000]}}\n"),
-        "9:36: bgp.communities[0]: not a community: 65000; write it in quotes, as in \"65000:100\"",
+        "9:35: bgp.communities[0]: not a community: 65000; write it in quotes, as in \"65000:100\"",
     );
     one(
         &format!("{GOOD}bgp: {{driver: gobgp, gobgp: {{api: localhost}}}}\n"),
