@@ -3,4 +3,5 @@
 //! Decisions are pure functions of the values in [`model`]; everything that touches the machine is a thin shell.
 
 pub mod model;
+pub mod netlink;
 pub mod table;
