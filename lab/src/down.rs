@@ -2,13 +2,17 @@
 
 use std::fs;
 use std::io;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::cgroup;
 use crate::paths::{Paths, ROOT, mounts};
+use crate::state::State;
 
 /// How long killed processes may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -21,9 +25,24 @@ pub fn is_needed(paths: &Paths) -> bool {
 /// Removes processes, control groups, mounts (with them namespaces and BPF pins) and folders. Goes on after an
 /// error; returns all of them.
 pub fn remove(paths: &Paths) -> Vec<anyhow::Error> {
-    let steps: [fn(&Paths) -> Result<()>; 3] =
-        [|paths| cgroup::remove(&paths.cgroup, PATIENCE), unmount, remove_folder];
+    let steps: [fn(&Paths) -> Result<()>; 4] =
+        [stop_creator, |paths| cgroup::remove(&paths.cgroup, PATIENCE), unmount, remove_folder];
     steps.iter().filter_map(|step| step(paths).err()).collect()
+}
+
+/// Ends a `lab up` that is still at work on this lab, lest it go on making things.
+fn stop_creator(paths: &Paths) -> Result<()> {
+    // A state that cannot be read names nobody to stop.
+    let Ok(Some(state)) = State::load(paths) else { return Ok(()) };
+    let is_other = state.creator.pid.cast_unsigned() != std::process::id();
+    if !state.complete && is_other && state.creator.is_running() {
+        kill(Pid::from_raw(state.creator.pid), Signal::SIGKILL).context("stopping lab up")?;
+        let deadline = Instant::now() + PATIENCE;
+        while state.creator.is_running() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+    Ok(())
 }
 
 /// The namespaces' bind mounts lie on the lab's tmpfs and go before it.

@@ -69,13 +69,15 @@ fn timers(of: &str, family: Family) -> String {
     )
 }
 
+/// The one family of a session. Add-path stands beside the family, not in it: that is where gobgpd 3.10 looks
+/// when it makes a neighbour from a group.
 fn family_section(of: &str, family: Family, add_paths: Option<u32>) -> String {
     let digit = family.digit();
     let add_paths = add_paths.map_or_else(String::new, |send_max| {
-        format!("    [{of}.afi-safis.add-paths.config]\n      receive = true\n      send-max = {send_max}\n")
+        format!("  [{of}.add-paths.config]\n    receive = true\n    send-max = {send_max}\n")
     });
     format!(
-        "  [[{of}.afi-safis]]\n    [{of}.afi-safis.config]\n      afi-safi-name = \"ipv{digit}-unicast\"\n{add_paths}"
+        "{add_paths}  [[{of}.afi-safis]]\n    [{of}.afi-safis.config]\n      afi-safi-name = \"ipv{digit}-unicast\"\n"
     )
 }
 

@@ -38,8 +38,8 @@ impl ProcessPlan {
 }
 
 /// Settings of every node. Neighbour discovery must be silent (no duplicate address detection, no router
-/// advertisements) so that addresses are usable at once; a host must not answer ARP for the VIPs on its `lo`.
-const SETTINGS: [(&str, &str); 16] = [
+/// advertisements) so that addresses are usable at once, and stay when a link goes down and up; a host must not answer ARP for the VIPs on its `lo`.
+const SETTINGS: [(&str, &str); 17] = [
     ("ipv6/conf/all/accept_dad", "0"),
     ("ipv6/conf/default/accept_dad", "0"),
     ("ipv6/conf/all/accept_ra", "0"),
@@ -47,6 +47,7 @@ const SETTINGS: [(&str, &str); 16] = [
     ("ipv6/conf/all/disable_ipv6", "0"),
     ("ipv6/conf/default/disable_ipv6", "0"),
     ("ipv6/conf/lo/disable_ipv6", "0"),
+    ("ipv6/conf/all/keep_addr_on_down", "1"),
     ("ipv4/conf/all/rp_filter", "0"),
     ("ipv4/conf/default/rp_filter", "0"),
     ("ipv4/conf/all/arp_ignore", "1"),

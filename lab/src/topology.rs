@@ -11,6 +11,8 @@ use crate::spec::LabSpec;
 pub const USERS_NET: Prefix4 = ([192, 0, 2, 0], 29);
 /// Where the users' own addresses come from.
 pub const USER_ADDRESSES_NET: Prefix4 = ([203, 0, 113, 0], 24);
+/// The first of them.
+pub const USER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 /// Where internet meets the routers.
 pub const EDGE_NET: Prefix4 = ([192, 0, 2, 0], 27);
 /// Where routers, reflectors, directors and L7 hosts live.

@@ -1,9 +1,8 @@
 //! `lab up`: from a lab file to answered requests.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
-use std::net::IpAddr;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -11,12 +10,13 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};
 use serde_json::json;
 
 use crate::cli::Wait;
 use crate::namespace;
-use crate::paths::Paths;
+use crate::paths::{Paths, ROOT};
 use crate::plan::{self, NodePlan};
 use crate::process::{self, Process};
 use crate::progress::{Progress, seconds};
@@ -24,7 +24,7 @@ use crate::request::{self, Answer};
 use crate::spec::{self, LabSpec};
 use crate::state::State;
 use crate::status;
-use crate::topology::{Kind, Node, Topology, vips};
+use crate::topology::{Kind, Node, Topology, USER, vips};
 use crate::{down, preflight, wire};
 
 /// Processes started at a time.
@@ -58,10 +58,10 @@ pub fn run(spec: &LabSpec, options: &Options) -> Result<u8> {
     }
     let paths = Paths::new(&spec.name)?;
     let progress = Progress::start();
-    if !claim(&paths, &progress)? {
+    let Some(state) = claim(&paths, spec, options, &progress)? else {
         return compare(&paths, spec, options);
-    }
-    let state = build(&paths, spec, &plans, options, &progress).inspect_err(|_| {
+    };
+    let state = build(&paths, state, &plans, options, &progress).inspect_err(|_| {
         for error in down::remove(&paths) {
             eprintln!("lab: cleaning up: {error:#}");
         }
@@ -69,26 +69,50 @@ pub fn run(spec: &LabSpec, options: &Options) -> Result<u8> {
     wait(&paths, &topology, &state, options, &progress)
 }
 
-/// Makes the lab's folder, which only one `lab up` can. `false` if the lab is there already; what a crashed
+/// Makes the lab's home and writes down who makes the lab. `None` if the lab is there already; what a crashed
 /// `lab up` left is removed first.
-fn claim(paths: &Paths, progress: &Progress) -> Result<bool> {
-    fs::create_dir_all(paths.folder.parent().expect("labs are below a folder"))
-        .with_context(|| format!("creating the parent of {}", paths.folder.display()))?;
-    if let Err(error) = fs::create_dir(&paths.folder) {
-        if error.kind() != io::ErrorKind::AlreadyExists {
-            return Err(error).with_context(|| format!("creating {}", paths.folder.display()));
+fn claim(paths: &Paths, spec: &LabSpec, options: &Options, progress: &Progress) -> Result<Option<State>> {
+    // Held until the state is written: two `lab up` of one name cannot both find nothing.
+    let _alone = lock_root()?;
+    match State::load(paths)? {
+        Some(state) if state.complete => return Ok(None),
+        Some(state) if state.creator.is_running() => {
+            bail!("lab {} is being brought up by process {}; wait for it", paths.name, state.creator.pid)
         }
-        match State::load(paths)? {
-            Some(state) if state.complete => return Ok(false),
-            Some(state) if state.creator.is_running() => {
-                bail!("lab {} is being brought up by process {}; wait for it", paths.name, state.creator.pid)
-            }
-            _ => {}
-        }
-        progress.step("removing what an unfinished lab up left", || down::remove(paths));
-        fs::create_dir_all(&paths.folder).with_context(|| format!("creating {}", paths.folder.display()))?;
+        _ => {}
     }
-    Ok(true)
+    if down::is_needed(paths) {
+        let errors = progress.step("removed what an unfinished lab up left", || down::remove(paths));
+        if let Some(error) = errors.into_iter().next() {
+            return Err(error.context("removing what an unfinished lab up left"));
+        }
+    }
+    let state = State {
+        spec: spec.clone(),
+        lb: options.lb.clone(),
+        creator: process::own()?,
+        complete: false,
+        processes: BTreeMap::new(),
+    };
+    make_home(paths)?;
+    state.save(paths)?;
+    Ok(Some(state))
+}
+
+fn lock_root() -> Result<Flock<File>> {
+    // `lab down` of the last lab removes the folder; then there is a new one to lock.
+    loop {
+        fs::create_dir_all(ROOT).with_context(|| format!("creating {ROOT}"))?;
+        let Ok(folder) = File::open(ROOT) else { continue };
+        let lock = Flock::lock(folder, FlockArg::LockExclusive)
+            .map_err(|(_, error)| error)
+            .with_context(|| format!("locking {ROOT}"))?;
+        let is_current =
+            fs::metadata(ROOT).is_ok_and(|now| lock.metadata().is_ok_and(|held| held.ino() == now.ino()));
+        if is_current {
+            return Ok(lock);
+        }
+    }
 }
 
 /// The second `lab up`: says that it is up, and what differs from what is asked for.
@@ -119,20 +143,11 @@ fn compare(paths: &Paths, spec: &LabSpec, options: &Options) -> Result<u8> {
 
 fn build(
     paths: &Paths,
-    spec: &LabSpec,
+    mut state: State,
     plans: &[(&Node, NodePlan)],
     options: &Options,
     progress: &Progress,
 ) -> Result<State> {
-    make_home(paths)?;
-    let mut state = State {
-        spec: spec.clone(),
-        lb: options.lb.clone(),
-        creator: process::own()?,
-        complete: false,
-        processes: BTreeMap::new(),
-    };
-    state.save(paths)?;
     progress.step(&format!("made {} nodes", plans.len()), || {
         wire::make_switch(paths)?;
         wire::make_nodes(paths, plans)
@@ -146,6 +161,7 @@ fn build(
 
 /// The lab's tmpfs, private so that namespaces can be kept on it.
 fn make_home(paths: &Paths) -> Result<()> {
+    fs::create_dir_all(&paths.folder).with_context(|| format!("creating {}", paths.folder.display()))?;
     mount(
         Some("lab"),
         &paths.folder,
@@ -264,9 +280,8 @@ fn wait(
 fn first_answer(paths: &Paths, options: &Options, progress: &Progress) -> Result<Option<(Answer, Duration)>> {
     progress.note("waiting for the first answer");
     namespace::enter(paths, "users", || {
-        let source = IpAddr::from([203, 0, 113, 1]);
         while progress.elapsed() < options.timeout {
-            if let Ok(answer) = request::get(source, vips()[0], Duration::from_millis(500)) {
+            if let Ok(answer) = request::get(USER.into(), vips()[0], Duration::from_millis(500)) {
                 return Some((answer, progress.elapsed()));
             }
             thread::sleep(Duration::from_millis(30));

@@ -85,8 +85,7 @@ pub fn connect(paths: &Paths, nodes: &[(&Node, NodePlan)]) -> Result<()> {
     namespace::enter(paths, SWITCH, || {
         let mut netlink = Netlink::open().context("opening netlink")?;
         for ((node, _), handles) in nodes.iter().zip(&handles) {
-            plug(&mut netlink, node, handles)
-                .with_context(|| format!("connecting {}", node.name))?;
+            plug(&mut netlink, node, handles).with_context(|| format!("connecting {}", node.name))?;
         }
         anyhow::Ok(())
     })??;

@@ -34,7 +34,7 @@ pub fn plan(topology: &Topology, node: &Node) -> NodePlan {
 /// Why the node is not ready; empty when it is. Call inside the node's namespaces; `lb` is the agent's program.
 pub fn health(topology: &Topology, node: &Node, lb: &Path) -> Vec<String> {
     match node.kind {
-        Kind::Users => vec![],
+        Kind::Users => users::health(),
         Kind::Internet => internet::health(),
         Kind::Dns => dns::health(),
         Kind::Router => router::health(),
