@@ -162,14 +162,16 @@ mod tests {
         let switch = Switch::start(&file);
         let mut state = switch.present();
         assert!(!*state.borrow());
-        let mut slowest = Duration::ZERO;
+        let mut delays = Vec::new();
         for _ in 0..5 {
             fs::write(&file, "").unwrap();
-            slowest = slowest.max(until(&mut state, true).await);
+            delays.push(until(&mut state, true).await);
             fs::remove_file(&file).unwrap();
-            slowest = slowest.max(until(&mut state, false).await);
+            delays.push(until(&mut state, false).await);
         }
-        assert!(slowest < Duration::from_millis(150), "{slowest:?}");
+        delays.sort();
+        // Most of them: a busy machine may be late once.
+        assert!(delays[delays.len() * 3 / 4] < Duration::from_millis(50), "{delays:?}");
     }
 
     #[tokio::test]

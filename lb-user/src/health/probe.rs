@@ -214,7 +214,7 @@ pub(super) mod tests {
     }
 
     fn check(kind: CheckKind, address: SocketAddr) -> (Check, ProbeTarget) {
-        let (interval, timeout) = (Duration::from_secs(1), Duration::from_millis(300));
+        let (interval, timeout) = (Duration::from_secs(1), Duration::from_secs(5));
         let port = address.port();
         let check = Check { kind, port, through: Through::Address, interval, timeout, rise: 1, fall: 1 };
         (check, ProbeTarget { address, mark: None, host_header: "198.51.100.1".into() })
@@ -266,8 +266,7 @@ pub(super) mod tests {
     #[tokio::test]
     async fn an_endless_body_is_not_read_to_its_end() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (mut check, target) = check(http(&[200]), listener.local_addr().unwrap());
-        check.timeout = Duration::from_secs(5);
+        let (check, target) = check(http(&[200]), listener.local_addr().unwrap());
         let server = async {
             let mut stream = listener.accept().await.unwrap().0;
             request(&mut stream).await.unwrap();
@@ -281,7 +280,8 @@ pub(super) mod tests {
     #[tokio::test]
     async fn a_silent_server_is_a_timeout_of_the_answer() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (check, target) = check(http(&[200]), listener.local_addr().unwrap());
+        let (mut check, target) = check(http(&[200]), listener.local_addr().unwrap());
+        check.timeout = Duration::from_millis(300);
         let error = probe(&check, &target).await.unwrap_err();
         let expected = format!("no complete answer from {}: timeout after 300ms", target.address);
         assert_eq!(error.to_string(), expected);
@@ -305,5 +305,19 @@ pub(super) mod tests {
         let (check, target) = check(kind, listener.local_addr().unwrap());
         let error = probe(&check, &target).await.unwrap_err().to_string();
         assert!(error.ends_with("correct the path of the check"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_mark_that_may_not_be_set_says_nothing_about_the_host() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (mut check, mut target) = check(CheckKind::Tcp, listener.local_addr().unwrap());
+        check.through = Through::Tunnel;
+        assert!(matches!(probe(&check, &target).await, Err(ProbeError::NoTunnel { .. })));
+        target.mark = Some(0x6c62);
+        match probe(&check, &target).await {
+            // With CAP_NET_ADMIN.
+            Ok(()) => {}
+            Err(error) => assert!(error.is_local() && error.to_string().contains("CAP_NET_ADMIN"), "{error}"),
+        }
     }
 }
