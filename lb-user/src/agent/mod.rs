@@ -56,7 +56,7 @@ pub enum AgentError {
     #[error(transparent)]
     Config(#[from] ConfigErrors),
     /// The data plane cannot be opened.
-    #[error("data plane: {0}")]
+    #[error("data plane")]
     Dataplane(#[from] DataplaneError),
     /// The socket of the API cannot be served.
     #[error(transparent)]
@@ -65,7 +65,7 @@ pub enum AgentError {
     #[error(transparent)]
     AgentCheck(#[from] ListenError),
     /// Signals cannot be received.
-    #[error("cannot receive signals: {0}")]
+    #[error("cannot receive signals")]
     Signal(#[source] std::io::Error),
 }
 
