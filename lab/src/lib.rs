@@ -26,4 +26,5 @@ pub mod state;
 pub mod status;
 pub mod topology;
 pub mod up;
+pub mod wait;
 pub mod wire;
