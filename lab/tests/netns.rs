@@ -143,7 +143,9 @@ fn nodes_have_their_own_name_network_files_and_bpffs() {
 
 #[test]
 fn exit_status_of_the_command_is_ours_and_unknown_nodes_are_named() {
-    let Some(lab) = Lab::new("exit_status_of_the_command_is_ours_and_unknown_nodes_are_named") else { return };
+    let Some(lab) = Lab::new("exit_status_of_the_command_is_ours_and_unknown_nodes_are_named") else {
+        return;
+    };
     if !lab.up() {
         return;
     }
@@ -279,6 +281,9 @@ fn missing_agent_is_said_before_anything_is_touched() {
     let Some(lab) = Lab::new("missing_agent_is_said_before_anything_is_touched") else { return };
     let output = lab.run(&["up", "--lb", "/nowhere/lb"]);
     let said = text(&output.stderr);
-    assert!(said.contains("the agent, not found at /nowhere/lb (scripts/build, or lab up --lb PATH)"), "{said}");
+    assert!(
+        said.contains("the agent, not found at /nowhere/lb (scripts/build, or lab up --lb PATH)"),
+        "{said}"
+    );
     assert_eq!(lab.remains(), Vec::<String>::new());
 }
