@@ -28,3 +28,4 @@ pub mod topology;
 pub mod up;
 pub mod wait;
 pub mod wire;
+pub mod xdp_pass;
