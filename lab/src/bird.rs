@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::address::Prefix;
 use crate::plan::ProcessPlan;
-use crate::topology::{Node, Prefix4, net};
+use crate::topology::{INFRA_NET, Node, Prefix4, VIP_NET, net};
 
 /// The site's autonomous system.
 pub const SITE_AS: u32 = 65000;
@@ -71,10 +71,10 @@ impl Family {
         }
     }
 
-    /// A set of `network`'s host routes, as filters write it.
-    pub fn host_routes(self, network: Prefix4) -> String {
+    /// What routers tell internet, as a filter: the VIPs, each a host route, and the infrastructure.
+    pub fn site_routes(self) -> String {
         let bits = if self == Self::V4 { 32 } else { 128 };
-        format!("[{}{{{bits},{bits}}}]", self.prefix(network))
+        format!("where net ~ [{}{{{bits},{bits}}}, {}]", self.prefix(VIP_NET), self.prefix(INFRA_NET))
     }
 }
 
@@ -289,7 +289,7 @@ mod tests {
             neighbour: "2001:db8::2".parse().unwrap(),
             neighbour_as: SITE_AS,
             import: "none".to_owned(),
-            export: format!("where net ~ {}", Family::V6.host_routes(crate::topology::VIP_NET)),
+            export: Family::V6.site_routes(),
             channel: "add paths rx;",
             protocol: "",
         };
@@ -298,7 +298,7 @@ mod tests {
         assert!(text.contains("hold time 3;") && text.contains("keepalive time 1;"), "{text}");
         assert!(
             text.contains(
-                "ipv6 { import none; export where net ~ [2001:db8::c633:6400/120{128,128}]; next hop self; add paths rx; };"
+                "ipv6 { import none; export where net ~ [2001:db8::c633:6400/120{128,128}, 2001:db8::c000:280/121]; next hop self; add paths rx; };"
             ),
             "{text}"
         );

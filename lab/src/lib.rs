@@ -26,4 +26,6 @@ pub mod state;
 pub mod status;
 pub mod topology;
 pub mod up;
+pub mod wait;
 pub mod wire;
+pub mod xdp_pass;

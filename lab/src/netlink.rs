@@ -11,7 +11,8 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{
-    BridgeStpState, InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    BridgeStpState, InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
+    LinkMessage, LinkXdp,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -22,6 +23,9 @@ use netlink_sys::{Socket, SocketAddr};
 use nix::net::if_::if_nametoindex;
 
 use crate::address::Prefix;
+
+/// `XDP_FLAGS_DRV_MODE`: native, or an error.
+const XDP_FLAGS_DRV_MODE: u32 = 4;
 
 /// How many requests go into one datagram; their acknowledgements fit the receive buffer.
 const BATCH: usize = 64;
@@ -92,6 +96,17 @@ impl Netlink {
         link.header.index = if_nametoindex(name)?;
         link.header.flags = LinkFlags::Up;
         link.header.change_mask = LinkFlags::Up;
+        self.change(RouteNetlinkMessage::SetLink(link), 0)
+    }
+
+    /// Attaches an XDP program in the driver, for as long as the interface lives.
+    pub fn set_xdp(&mut self, name: &str, program: BorrowedFd<'_>) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = if_nametoindex(name)?;
+        link.attributes.push(LinkAttribute::Xdp(vec![
+            LinkXdp::Fd(program.as_raw_fd()),
+            LinkXdp::Flags(XDP_FLAGS_DRV_MODE),
+        ]));
         self.change(RouteNetlinkMessage::SetLink(link), 0)
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use serde_saphyr::Spanned;
+use serde_saphyr::{Location, Spanned};
 
 /// The reference lab, used when `lab up` is given no file.
 pub const REFERENCE: &str = include_str!("../../configs/labs/reference.yaml");
@@ -129,9 +129,9 @@ pub fn load(source: &str, yaml: &str, sets: &[String]) -> Result<LabSpec, SpecEr
             errors.push(format!("--set {set}: no `=`; write --set key=value, e.g. --set lb4=3"));
             continue;
         };
-        match parse(&format!("--set {set}"), &format!("{}: {}", key.trim(), value.trim())) {
+        match parse(ARGUMENT, &format!("{}: {}", key.trim(), value.trim())) {
             Ok(layer) => layers.push(layer),
-            Err(error) => errors.push(error),
+            Err(error) => errors.push(format!("--set {set}: {error}")),
         }
     }
     if !errors.is_empty() {
@@ -172,17 +172,25 @@ fn parse(source: &str, yaml: &str) -> Result<Layer, String> {
     Ok(Layer { source: source.to_owned(), written })
 }
 
+/// The source of what `--set` says, which has no lines worth counting.
+const ARGUMENT: &str = "";
+
+/// `FILE:LINE:COL: `, as compilers write it.
+fn place_of(source: &str, place: &Location) -> String {
+    if source == ARGUMENT {
+        return String::new();
+    }
+    format!("{source}:{}:{}: ", place.line(), place.column())
+}
+
 fn describe(source: &str, error: &serde_saphyr::Error) -> String {
     let error = error.without_snippet();
     let text = error.to_string();
     // The position stands in front, as compilers write it; the library puts it at the end.
     let text = text.split(" at line ").next().unwrap_or(&text).trim().replace('\n', " ");
-    match error.location() {
-        Some(place) => {
-            format!("{source}:{}:{}: {text}; see lab/README.md for the keys", place.line(), place.column())
-        }
-        None => format!("{source}: {text}; see lab/README.md for the keys"),
-    }
+    let text = text.replace("invalid u32", "not a whole number, where one is needed");
+    let place = error.location().map_or_else(String::new, |place| place_of(source, &place));
+    format!("{place}{text}; see lab/README.md for the keys")
 }
 
 fn check(layers: &[Layer]) -> Result<LabSpec, SpecErrors> {
@@ -198,14 +206,8 @@ fn check(layers: &[Layer]) -> Result<LabSpec, SpecErrors> {
                 None => $default,
                 Some((layer, spanned)) => {
                     if let Some(problem) = $limit(&spanned.value) {
-                        let place = &spanned.referenced;
-                        errors.push(format!(
-                            "{}:{}:{}: {}: {problem}",
-                            layer.source,
-                            place.line(),
-                            place.column(),
-                            stringify!($field)
-                        ));
+                        let place = place_of(&layer.source, &spanned.referenced);
+                        errors.push(format!("{place}{}: {problem}", stringify!($field)));
                     }
                     spanned.value.clone()
                 }
@@ -328,7 +330,7 @@ mod tests {
     #[test]
     fn wrong_type_is_refused_with_its_place() {
         let error = load("lab.yaml", "lb4: many\n", &[]).unwrap_err();
-        assert!(error.0[0].starts_with("lab.yaml:1:6: "), "{error}");
+        assert!(error.0[0].starts_with("lab.yaml:1:6: not a whole number"), "{error}");
     }
 
     #[test]
@@ -336,7 +338,7 @@ mod tests {
         let error = load("x", REFERENCE, &["lb4".into(), "lb9=1".into()]).unwrap_err();
         assert_eq!(error.0.len(), 2);
         assert!(error.0[0].starts_with("--set lb4: no `=`"), "{error}");
-        assert!(error.0[1].starts_with("--set lb9=1:1:1: "), "{error}");
+        assert!(error.0[1].starts_with("--set lb9=1: unknown field"), "{error}");
     }
 
     #[test]

@@ -54,6 +54,15 @@ impl State {
         }
     }
 
+    /// The started processes that have ended, with their nodes.
+    pub fn dead(&self) -> Vec<(&str, &Process)> {
+        let all = self
+            .processes
+            .iter()
+            .flat_map(|(node, processes)| processes.iter().map(move |process| (node.as_str(), process)));
+        all.filter(|(_, process)| !process.is_running()).collect()
+    }
+
     /// The state of a lab that is up, or an error that says what to do.
     pub fn of_running(paths: &Paths) -> Result<Self> {
         match Self::load(paths)? {

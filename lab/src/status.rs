@@ -1,6 +1,7 @@
 //! `lab status`: every node, its role, its processes, whether it is ready and why not.
 
 use std::fmt::Write;
+use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -96,9 +97,7 @@ fn of_node(paths: &Paths, topology: &Topology, state: &State, node: &Node) -> No
     let mut reasons: Vec<String> = processes
         .iter()
         .filter(|process| !process.running)
-        .map(|process| {
-            format!("{} is dead, see {}", process.name, paths.log(&node.name, &process.name).display())
-        })
+        .map(|process| death_notice(paths, &node.name, &process.name))
         .collect();
     match namespace::enter(paths, &node.name, || kinds::health(topology, node, &state.lb)) {
         Ok(found) => reasons.extend(found),
@@ -113,6 +112,15 @@ fn of_node(paths: &Paths, topology: &Topology, state: &State, node: &Node) -> No
         reasons,
         processes,
     }
+}
+
+/// That a process is dead, where its log is, and the last that it said.
+pub fn death_notice(paths: &Paths, node: &str, process: &str) -> String {
+    let log = paths.log(node, process);
+    let text = fs::read(&log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let last = text.lines().next_back().map_or_else(String::new, |line| format!(": {line}"));
+    format!("{process} is dead, see {}{last}", log.display())
 }
 
 /// The table for people: a line per node, and a line per reason below it.

@@ -161,6 +161,11 @@ impl Node {
             .expect("every node has an IPv6 address")
     }
 
+    /// Whether the node's program transmits on this interface (`XDP_TX`).
+    pub fn sends_by_xdp(&self, interface: &Interface) -> bool {
+        matches!(self.kind, Kind::Director | Kind::L7Host) && interface.segment == Segment::Infra
+    }
+
     /// The router id of a node that speaks BGP.
     pub fn router_id(&self) -> Ipv4Addr {
         self.address4().expect("every BGP speaker has an IPv4 address")

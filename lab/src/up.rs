@@ -15,16 +15,14 @@ use nix::mount::{MsFlags, mount};
 use serde_json::json;
 
 use crate::cli::Wait;
-use crate::namespace;
 use crate::paths::{Paths, ROOT};
 use crate::plan::{self, NodePlan};
 use crate::process::{self, Process};
-use crate::progress::{Progress, seconds};
-use crate::request::{self, Answer};
+use crate::progress::Progress;
 use crate::spec::{self, LabSpec};
 use crate::state::State;
-use crate::status;
-use crate::topology::{Kind, Node, Topology, USER, vips};
+use crate::topology::{Kind, Node, Topology};
+use crate::wait::{self, Waiting};
 use crate::{down, preflight, wire};
 
 /// Processes started at a time.
@@ -66,7 +64,7 @@ pub fn run(spec: &LabSpec, options: &Options) -> Result<u8> {
             eprintln!("lab: cleaning up: {error:#}");
         }
     })?;
-    wait(&paths, &topology, &state, options, &progress)
+    wait::run(&Waiting { paths: &paths, topology: &topology, state: &state, options, progress: &progress })
 }
 
 /// Makes the lab's home and writes down who makes the lab. `None` if the lab is there already; what a crashed
@@ -119,10 +117,8 @@ fn lock_root() -> Result<Flock<File>> {
 fn compare(paths: &Paths, spec: &LabSpec, options: &Options) -> Result<u8> {
     let state = State::of_running(paths)?;
     let mut differences = spec::differences(&state.spec, spec);
-    for (node, processes) in &state.processes {
-        let dead = processes.iter().filter(|process| !process.is_running());
-        differences.extend(dead.map(|process| format!("{node}: {} is dead", process.name)));
-    }
+    let dead = state.dead();
+    differences.extend(dead.iter().map(|(node, process)| format!("{node}: {} is dead", process.name)));
     if options.json {
         println!("{}", json!({"name": paths.name, "already_up": true, "differences": differences}));
         return Ok(u8::from(!differences.is_empty()));
@@ -226,103 +222,6 @@ fn start_rank(kind: Kind) -> u8 {
         Kind::Director => 4,
         Kind::Dns | Kind::Users => 5,
     }
-}
-
-/// Waits as asked, prints the summary; exit status 1 if it was in vain.
-fn wait(
-    paths: &Paths,
-    topology: &Topology,
-    state: &State,
-    options: &Options,
-    progress: &Progress,
-) -> Result<u8> {
-    let mut summary = json!({"name": paths.name, "nodes": topology.nodes.len()});
-    if options.wait >= Wait::Answer {
-        match first_answer(paths, options, progress)? {
-            Some((answer, after)) => {
-                progress.line(&format!("first request answered by {} through {}", answer.server, answer.l7));
-                summary["first_answer_ms"] = json!(after.as_millis());
-                summary["answer"] = json!(answer);
-            }
-            None => {
-                let status = status::lab(paths, topology, state);
-                eprint!("{}", status::render(&status));
-                bail!(
-                    "no request to {} was answered within {}; the lab stays up: lab status, lab down",
-                    vips()[0],
-                    seconds(options.timeout)
-                );
-            }
-        }
-    }
-    let mut waiting = Vec::new();
-    if options.wait >= Wait::Ready {
-        waiting = all_ready(paths, topology, state, options, progress);
-        if waiting.is_empty() {
-            progress.line(&format!("all {} nodes are ready", topology.nodes.len()));
-            summary["ready_ms"] = json!(progress.elapsed().as_millis());
-        }
-        summary["ready"] = json!(waiting.is_empty());
-        summary["not_ready"] = json!(waiting);
-    }
-    if options.json {
-        println!("{summary}");
-    } else {
-        print_summary(paths);
-    }
-    for status in &waiting {
-        eprintln!("{} is not ready: {}", status.name, status.reasons.join("; "));
-    }
-    Ok(u8::from(!waiting.is_empty()))
-}
-
-/// Asks VIP 1 from a user's address until somebody answers.
-fn first_answer(paths: &Paths, options: &Options, progress: &Progress) -> Result<Option<(Answer, Duration)>> {
-    progress.note("waiting for the first answer");
-    namespace::enter(paths, "users", || {
-        while progress.elapsed() < options.timeout {
-            if let Ok(answer) = request::get(USER.into(), vips()[0], Duration::from_millis(500)) {
-                return Some((answer, progress.elapsed()));
-            }
-            thread::sleep(Duration::from_millis(30));
-        }
-        None
-    })
-}
-
-/// Waits until every node has been ready once; the rest is returned.
-fn all_ready(
-    paths: &Paths,
-    topology: &Topology,
-    state: &State,
-    options: &Options,
-    progress: &Progress,
-) -> Vec<status::NodeStatus> {
-    let mut waiting: Vec<&Node> = topology.nodes.iter().collect();
-    loop {
-        let found = status::of_nodes(paths, topology, state, &waiting);
-        let not_ready: Vec<status::NodeStatus> = found.into_iter().filter(|status| !status.ready).collect();
-        if not_ready.is_empty() || progress.elapsed() > options.timeout {
-            return not_ready;
-        }
-        progress.note(&format!("waiting for {}: {}", not_ready[0].name, not_ready[0].reasons[0]));
-        waiting.retain(|node| not_ready.iter().any(|status| status.name == node.name));
-        thread::sleep(Duration::from_millis(200));
-    }
-}
-
-fn print_summary(paths: &Paths) {
-    let name = if paths.name == "lab" { String::new() } else { format!(" --name {}", paths.name) };
-    println!(
-        "lab {} is up. Go on with:
-  lab exec{name} users -- curl -si --interface 203.0.113.184 http://198.51.100.1/
-  lab exec{name} users -- dig +short www.example.org
-  lab exec{name} lb4-1 -- lb status
-  lab status{name}
-  lab shell{name} lb7-1
-  lab down{name}",
-        paths.name
-    );
 }
 
 fn print_plan(spec: &LabSpec, plans: &[(&Node, NodePlan)], json: bool) -> Result<()> {

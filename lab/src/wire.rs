@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -17,6 +17,7 @@ use crate::netlink::{Netlink, VethEnd};
 use crate::paths::Paths;
 use crate::plan::NodePlan;
 use crate::topology::{Interface, Node, Segment};
+use crate::xdp_pass;
 
 /// The node that holds the bridges; no user can name it, since topologies have no such node.
 const SWITCH: &str = "switch";
@@ -84,8 +85,10 @@ pub fn connect(paths: &Paths, nodes: &[(&Node, NodePlan)]) -> Result<()> {
     let handles = handles.collect::<Result<Vec<_>>>()?;
     namespace::enter(paths, SWITCH, || {
         let mut netlink = Netlink::open().context("opening netlink")?;
+        let pass = xdp_pass::load().context("loading an XDP program")?;
         for ((node, _), handles) in nodes.iter().zip(&handles) {
-            plug(&mut netlink, node, handles).with_context(|| format!("connecting {}", node.name))?;
+            plug(&mut netlink, node, handles, pass.as_fd())
+                .with_context(|| format!("connecting {}", node.name))?;
         }
         anyhow::Ok(())
     })??;
@@ -96,7 +99,7 @@ pub fn connect(paths: &Paths, nodes: &[(&Node, NodePlan)]) -> Result<()> {
     Ok(())
 }
 
-fn plug(netlink: &mut Netlink, node: &Node, handles: &Handles) -> Result<()> {
+fn plug(netlink: &mut Netlink, node: &Node, handles: &Handles, pass: BorrowedFd<'_>) -> Result<()> {
     for interface in &node.interfaces {
         let port = port_name(node, interface);
         let mtu = interface.segment.mtu();
@@ -108,7 +111,9 @@ fn plug(netlink: &mut Netlink, node: &Node, handles: &Handles) -> Result<()> {
             .map_err(|error| advise(error, "veth"))
             .with_context(|| format!("making {port}"))?;
         ethtool::transmit_checksum_off(&port).with_context(|| format!("checksums of {port}"))?;
-        ethtool::receive_offload_on(&port).with_context(|| format!("GRO of {port}"))?;
+        if node.sends_by_xdp(interface) {
+            netlink.set_xdp(&port, pass).with_context(|| format!("XDP on {port}"))?;
+        }
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use crate::bird::{self, Family, INTERNET_AS, SITE_AS, Session};
 use crate::plan::{FORWARDING, NodePlan};
-use crate::topology::{Kind, Node, Topology, USER_ADDRESSES_NET, USERS_NET, VIP_NET, vips};
+use crate::topology::{Kind, Node, Topology, USER_ADDRESSES_NET, USERS_NET, vips};
 
 pub fn plan(topology: &Topology, node: &Node) -> NodePlan {
     NodePlan {
@@ -41,7 +41,7 @@ fn config(topology: &Topology, node: &Node) -> String {
                 local_as: INTERNET_AS,
                 neighbour: family.address(router, 1),
                 neighbour_as: SITE_AS,
-                import: format!("where net ~ {}", family.host_routes(VIP_NET)),
+                import: family.site_routes(),
                 export: format!("where net ~ [{}, {addresses}]", family.prefix(USERS_NET)),
                 channel: "",
                 protocol: bfd,
@@ -72,7 +72,7 @@ mod tests {
         assert_eq!(text.matches("protocol bgp ").count(), 4);
         assert!(text.contains("neighbor 192.0.2.11 as 65000;"), "{text}");
         assert!(text.contains("export where net ~ [192.0.2.0/29, 203.0.113.0/24];"), "{text}");
-        assert!(text.contains("import where net ~ [198.51.100.0/24{32,32}];"), "{text}");
+        assert!(text.contains("import where net ~ [198.51.100.0/24{32,32}, 192.0.2.128/25];"), "{text}");
         assert!(!text.contains("bfd"), "{text}");
     }
 }

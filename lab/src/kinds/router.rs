@@ -2,7 +2,7 @@
 
 use crate::bird::{self, Family, INTERNET_AS, SITE_AS, Session};
 use crate::plan::{FORWARDING, NodePlan};
-use crate::topology::{Kind, Node, Topology, VIP_NET, vips};
+use crate::topology::{Kind, Node, Topology, vips};
 
 pub fn plan(topology: &Topology, node: &Node) -> NodePlan {
     NodePlan {
@@ -30,7 +30,7 @@ fn config(topology: &Topology, node: &Node) -> String {
             neighbour: family.address(internet, 1),
             neighbour_as: INTERNET_AS,
             import: "all".to_owned(),
-            export: format!("where net ~ {}", family.host_routes(VIP_NET)),
+            export: family.site_routes(),
             channel: "",
             protocol: if topology.spec.bfd { "bfd yes;" } else { "" },
         };
