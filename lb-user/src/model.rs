@@ -19,6 +19,15 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// The protocol of an IANA number.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            6 => Some(Protocol::Tcp),
+            17 => Some(Protocol::Udp),
+            _ => None,
+        }
+    }
+
     /// The IANA protocol number.
     pub const fn number(self) -> u8 {
         match self {
@@ -149,6 +158,16 @@ pub struct Model {
     pub services: BTreeMap<ServiceKey, Service>,
     /// Pools by name.
     pub pools: BTreeMap<String, Pool>,
+}
+
+impl Model {
+    /// All hosts of all pools.
+    pub fn hosts(&self) -> impl Iterator<Item = (HostId, &Host)> {
+        self.pools.iter().flat_map(|(pool, members)| {
+            let id = |host: &String| HostId { pool: pool.clone(), host: host.clone() };
+            members.hosts.iter().map(move |(name, host)| (id(name), host))
+        })
+    }
 }
 
 /// A host of a pool.

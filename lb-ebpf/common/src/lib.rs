@@ -1,1 +1,12 @@
-//! What BPF programs and userspace share.
+//! What the BPF programs and userspace share: map layouts, the flow hash, outer headers, and the list of reasons.
+//!
+//! Everything here is `no_std`, allocates nothing, and is tested on the host; the BPF programs compile the very same
+//! functions, which `tests/` proves by running them in the kernel.
+
+#![cfg_attr(not(test), no_std)]
+
+pub mod digest;
+pub mod flow;
+pub mod maps;
+pub mod outer;
+pub mod reasons;

@@ -1,0 +1,114 @@
+//! Why a packet was treated as it was: one list for the programs' verdicts, the counters, the metrics and the
+//! documentation.
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Sent on, rewritten by the program.
+    Tx,
+    /// Given to the kernel.
+    Pass,
+    /// Thrown away.
+    Drop,
+}
+
+macro_rules! reasons {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident = $text:literal, $verdict:ident, $help:literal;)+ }) => {
+        $(#[$doc])*
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum $name { $(#[doc = $help] $variant,)+ }
+
+        impl $name {
+            /// All of them, in the order of their counters.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+            /// How many there are: the size of the counter map.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The name in metrics, `lb status` and documents.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+
+            /// What it means, in one sentence.
+            pub const fn help(self) -> &'static str {
+                match self { $(Self::$variant => $help,)+ }
+            }
+
+            /// What becomes of the packet.
+            #[inline(always)]
+            pub const fn verdict(self) -> Verdict {
+                match self { $(Self::$variant => Verdict::$verdict,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Verdicts of the director.
+    Director {
+        Forwarded = "forwarded", Tx, "Encapsulated and sent to the L7 host of its flow.";
+        ForwardedError = "forwarded_icmp_error", Tx, "An ICMP error, sent to the L7 host of the flow that it quotes.";
+        Echo = "echo_answered", Tx, "An echo request to a VIP, answered here.";
+        NotIp = "not_ip", Pass, "Neither IPv4 nor IPv6 (ARP, VLAN tags and the like).";
+        NotVip = "not_vip", Pass, "Not for a VIP.";
+        Truncated = "truncated", Drop, "The frame ends before the headers do.";
+        BadHeader = "bad_header", Drop, "For a VIP, but version or lengths of the IP header contradict themselves or the frame.";
+        IpOptions = "ip_options", Drop, "For a VIP, with IPv4 options.";
+        Fragment = "fragment", Drop, "A fragment for a VIP: only the first one knows its ports.";
+        Extension = "ipv6_extension", Drop, "For a VIP, with IPv6 extension headers.";
+        NoService = "no_service", Drop, "For a VIP, but no service has this port and protocol.";
+        IcmpOther = "icmp_other", Drop, "ICMP for a VIP that is neither an error nor an echo request.";
+        IcmpQuote = "icmp_bad_quote", Drop, "An ICMP error whose quotation is too short or names no port.";
+        IcmpForeign = "icmp_foreign", Drop, "An ICMP error for a VIP that quotes a packet of no service of that VIP.";
+        NoTable = "no_table", Drop, "The service has no table.";
+        NoHost = "no_host", Drop, "No owner of the row is healthy and reachable.";
+        TooBig = "too_big", Drop, "With the outer header it would exceed the MTU towards the host.";
+        NoHeadroom = "no_headroom", Drop, "The driver left no room for the outer header.";
+    }
+}
+
+reasons! {
+    /// Verdicts of the L7 host's program.
+    Host {
+        Local = "local", Pass, "Decapsulated and given to the kernel.";
+        NotIp = "not_ip", Pass, "Neither IPv4 nor IPv6.";
+        NotTunnel = "not_tunnel", Pass, "Not IP in IP.";
+        NotForUs = "not_for_us", Pass, "IP in IP for another machine.";
+        Truncated = "truncated", Drop, "The frame ends before the headers do.";
+        OuterOptions = "outer_options", Drop, "The outer IPv4 header has options.";
+        OuterFragment = "outer_fragment", Drop, "A fragment of an encapsulated packet: directors never fragment.";
+        Sender = "sender_refused", Drop, "The outer source is not an accepted sender.";
+        BadInner = "bad_inner", Drop, "The inner header contradicts itself, the outer header or the frame.";
+        NotVip = "not_vip", Pass, "Inner destination is no VIP of this host: left to the kernel as it came.";
+        Failed = "adjust_failed", Drop, "The kernel refused to remove the outer header.";
+    }
+}
+
+reasons! {
+    /// Verdicts of the program that encapsulates the agent's own probes.
+    Probe {
+        Sent = "probe_sent", Tx, "A probe, encapsulated to the host that it tests.";
+        NotProbe = "not_probe", Pass, "Without the mark of a probe.";
+        NoHost = "probe_no_host", Drop, "The host has no usable next hop.";
+        Failed = "probe_failed", Drop, "The kernel refused to make room for the outer header.";
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_metric_safe() {
+        let names: Vec<_> = Director::ALL.iter().map(|r| r.name()).collect();
+        for (i, name) in names.iter().enumerate() {
+            assert!(
+                name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'),
+                "{name}"
+            );
+            assert!(!names[..i].contains(name), "{name} twice");
+        }
+        assert!(Host::ALL.iter().all(|r| r.help().ends_with('.')));
+    }
+}

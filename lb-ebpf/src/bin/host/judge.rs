@@ -1,0 +1,98 @@
+//! Whether a frame is a packet in a tunnel that ends here.
+
+use lb_common::flow::Addr;
+use lb_common::outer::{ETH_IPV4, ETH_IPV6, ETHERNET, IPV4, IPV6, PROTO_IPIP, PROTO_IPV6};
+use lb_common::reasons::Host;
+use lb_ebpf::packet::{ANY_FRAGMENT, Frame, Ipv4, Ipv6, V4_NO_OPTIONS};
+
+use crate::maps;
+
+/// What remains when the outer header is gone.
+#[derive(Clone, Copy)]
+pub struct Inner {
+    /// Bytes of the outer header: 20 or 40.
+    pub outer_len: usize,
+    /// EtherType of the inner packet, as it stands in the packet.
+    pub ethertype: u16,
+}
+
+impl Inner {
+    /// Outer and inner header are of different families.
+    #[inline(always)]
+    pub fn changes_family(&self) -> bool {
+        (self.outer_len == IPV4) != (self.ethertype == ETH_IPV4)
+    }
+}
+
+/// The order of the checks: is it ours at all, is it sane, may its sender send, is it for a VIP.
+#[inline(always)]
+pub fn judge(frame: &Frame) -> Result<Inner, Host> {
+    match frame.read::<u16>(12) {
+        Some(ETH_IPV4) => outer4(frame),
+        Some(ETH_IPV6) => outer6(frame),
+        Some(_) => Err(Host::NotIp),
+        None => Err(Host::Truncated),
+    }
+}
+
+#[inline(always)]
+fn outer4(frame: &Frame) -> Result<Inner, Host> {
+    let ip = frame.read::<Ipv4>(ETHERNET).ok_or(Host::Truncated)?;
+    if !matches!(ip.protocol, PROTO_IPIP | PROTO_IPV6) {
+        return Err(Host::NotTunnel);
+    }
+    if !maps::is_local(Addr::v4(ip.destination)) {
+        return Err(Host::NotForUs);
+    }
+    if ip.version_ihl != V4_NO_OPTIONS {
+        let options = ip.version_ihl > V4_NO_OPTIONS && ip.version_ihl < 0x50;
+        return Err(if options { Host::OuterOptions } else { Host::BadInner });
+    }
+    if ip.fragment & ANY_FRAGMENT != 0 {
+        return Err(Host::OuterFragment);
+    }
+    if !maps::is_sender(Addr::v4(ip.source)) {
+        return Err(Host::Sender);
+    }
+    let room = (u16::from_be(ip.total_len) as usize).wrapping_sub(IPV4);
+    inner::<IPV4>(frame, ip.protocol, room)
+}
+
+#[inline(always)]
+fn outer6(frame: &Frame) -> Result<Inner, Host> {
+    let ip = frame.read::<Ipv6>(ETHERNET).ok_or(Host::Truncated)?;
+    if !matches!(ip.next_header, PROTO_IPIP | PROTO_IPV6) {
+        return Err(Host::NotTunnel);
+    }
+    if !maps::is_local(Addr::v6(ip.destination)) {
+        return Err(Host::NotForUs);
+    }
+    if !ip.is_v6() {
+        return Err(Host::BadInner);
+    }
+    if !maps::is_sender(Addr::v6(ip.source)) {
+        return Err(Host::Sender);
+    }
+    inner::<IPV6>(frame, ip.next_header, u16::from_be(ip.payload_len) as usize)
+}
+
+/// Checks the inner packet, which has `room` bytes according to the outer header.
+#[inline(always)]
+fn inner<const OUTER: usize>(frame: &Frame, protocol: u8, room: usize) -> Result<Inner, Host> {
+    let at = ETHERNET + OUTER;
+    let (sane, len, destination, ethertype) = if protocol == PROTO_IPIP {
+        let ip = frame.read::<Ipv4>(at).ok_or(Host::Truncated)?;
+        let sane = ip.version_ihl >= V4_NO_OPTIONS && ip.version_ihl < 0x50;
+        (sane, u16::from_be(ip.total_len) as usize, Addr::v4(ip.destination), ETH_IPV4)
+    } else {
+        let ip = frame.read::<Ipv6>(at).ok_or(Host::Truncated)?;
+        (ip.is_v6(), IPV6 + u16::from_be(ip.payload_len) as usize, Addr::v6(ip.destination), ETH_IPV6)
+    };
+    if !sane || len > room || len < IPV4 {
+        return Err(Host::BadInner);
+    }
+    if !maps::is_vip(destination) {
+        return Err(Host::NotVip);
+    }
+    Ok(Inner { outer_len: OUTER, ethertype })
+}

@@ -1,0 +1,152 @@
+//! Programs on interfaces, by pinned links: adopted with the program behind them replaced in one step, or made anew.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
+use aya::programs::xdp::XdpLink;
+use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode};
+
+use super::{Error, Mode, Result};
+
+/// A program on an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// Interface name.
+    pub interface: String,
+    /// How it is attached.
+    pub mode: Mode,
+    /// The link was pinned before.
+    pub adopted: bool,
+    /// Its pin.
+    pub pin: PathBuf,
+}
+
+/// Attaches an XDP program in the first of `modes` that works, or takes over the link that is pinned in one of them.
+pub fn xdp(
+    program: &mut Xdp,
+    name: &'static str,
+    interface: &str,
+    modes: &[Mode],
+    links: &Path,
+) -> Result<Attached> {
+    exists(interface)?;
+    drop_other_modes(links, interface, name, modes)?;
+    let mut tried = Vec::new();
+    for &mode in modes {
+        let pin = pin_path(links, interface, name, mode);
+        if pin.exists() {
+            match adopt_xdp(program, &pin) {
+                Ok(()) => return Ok(Attached { interface: interface.into(), mode, adopted: true, pin }),
+                Err(reason) => forget(&pin, interface, &reason)?,
+            }
+        }
+        let flags = if mode == Mode::XdpNative { XdpMode::Driver } else { XdpMode::Skb };
+        let attached = program.attach(interface, flags).and_then(|id| program.take_link(id));
+        match attached.map_err(innermost).and_then(|link| keep(link.try_into().map_err(innermost), &pin)) {
+            Ok(()) => return Ok(Attached { interface: interface.into(), mode, adopted: false, pin }),
+            Err(reason) => tried.push(format!("{}: {reason}", mode.name())),
+        }
+    }
+    let mut tried = tried.join("; ");
+    if tried.contains("busy") || tried.contains("exists") {
+        tried.push_str(&format!("; another XDP program is there: `ip link show dev {interface}` names it"));
+    }
+    Err(Error::Attach { program: name, interface: interface.into(), tried })
+}
+
+/// Attaches a TC program by TCX (Linux 6.6), or takes over its pinned link.
+pub fn tc(
+    program: &mut SchedClassifier,
+    name: &'static str,
+    interface: &str,
+    direction: TcAttachType,
+    links: &Path,
+) -> Result<Attached> {
+    exists(interface)?;
+    let pin = pin_path(links, interface, name, Mode::Tc);
+    let attached =
+        |adopted| Attached { interface: interface.into(), mode: Mode::Tc, adopted, pin: pin.clone() };
+    if pin.exists() {
+        match adopt_tc(program, &pin) {
+            Ok(()) => return Ok(attached(true)),
+            Err(reason) => forget(&pin, interface, &reason)?,
+        }
+    }
+    let order = TcAttachOptions::TcxOrder(LinkOrder::default());
+    let link = program.attach_with_options(interface, direction, order).and_then(|id| program.take_link(id));
+    link.map_err(innermost)
+        .and_then(|link| keep(link.try_into().map_err(innermost), &pin))
+        .map(|()| attached(false))
+        .map_err(|reason| Error::Attach {
+            program: name,
+            interface: interface.into(),
+            tried: format!("tcx: {reason} (needs Linux 6.6)"),
+        })
+}
+
+/// Where the link of a program on an interface is pinned.
+pub fn pin_path(links: &Path, interface: &str, program: &str, mode: Mode) -> PathBuf {
+    // A dot cannot stand in the name of a pin: the kernel reserves it.
+    links.join(format!("{}:{program}:{}", interface.replace('.', "%2e"), mode.name()))
+}
+
+/// A link in a mode that is no longer wanted would keep the new one from being attached.
+fn drop_other_modes(links: &Path, interface: &str, name: &str, modes: &[Mode]) -> Result<()> {
+    for mode in [Mode::XdpNative, Mode::XdpGeneric].into_iter().filter(|mode| !modes.contains(mode)) {
+        remove(&pin_path(links, interface, name, mode))?;
+    }
+    Ok(())
+}
+
+fn adopt_xdp(program: &mut Xdp, pin: &Path) -> std::result::Result<(), String> {
+    let link = FdLink::from(PinnedLink::from_pin(pin).map_err(innermost)?);
+    let link = XdpLink::try_from(link).map_err(innermost)?;
+    let id = program.attach_to_link(link).map_err(innermost)?;
+    // The pin holds the link; ours is closed.
+    program.take_link(id).map(drop).map_err(innermost)
+}
+
+fn adopt_tc(program: &mut SchedClassifier, pin: &Path) -> std::result::Result<(), String> {
+    let link = FdLink::from(PinnedLink::from_pin(pin).map_err(innermost)?);
+    let link = SchedClassifierLink::try_from(link).map_err(innermost)?;
+    let id = program.attach_to_link(link).map_err(innermost)?;
+    program.take_link(id).map(drop).map_err(innermost)
+}
+
+fn keep(link: std::result::Result<FdLink, String>, pin: &Path) -> std::result::Result<(), String> {
+    link?.pin(pin).map(drop).map_err(innermost)
+}
+
+/// A pinned link that cannot be taken over belongs to an interface that is gone.
+fn forget(pin: &Path, interface: &str, reason: &str) -> Result<()> {
+    tracing::warn!(interface, "the pinned link is stale and is made anew: {reason}");
+    remove(pin)
+}
+
+/// Removes a pin, which detaches the program if nothing else holds the link.
+pub fn remove(pin: &Path) -> Result<()> {
+    match fs::remove_file(pin) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::Pin { what: "remove", path: pin.into(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn exists(interface: &str) -> Result<()> {
+    match nix::net::if_::if_nametoindex(interface) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Error::NoInterface(interface.into())),
+    }
+}
+
+/// The last cause says what the kernel said.
+fn innermost(error: impl std::error::Error) -> String {
+    let mut cause: &dyn std::error::Error = &error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}

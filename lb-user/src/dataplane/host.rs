@@ -1,0 +1,218 @@
+//! The L7 host's end of the tunnel in the kernel.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
+
+use aya::include_bytes_aligned;
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{HashMap, MapData, PerCpuArray};
+use aya::programs::TcAttachType;
+use lb_common::flow::Addr;
+use lb_common::maps::{ADDRESS_LOCAL, ADDRESS_VIP};
+use lb_common::reasons;
+
+use super::attach::{self, Attached};
+use super::counters::{self, Counter};
+use super::director::{NO_PREALLOC, map_error, write_addresses};
+use super::load::{Capacities, Loaded, MapShape, Object, kind};
+use super::{Mode, Result, XdpChoice};
+
+/// The host's object.
+pub static OBJECT: Object = Object {
+    name: "host",
+    bytes: include_bytes_aligned!("../../prebuilt/host.o"),
+    maps: &[
+        MapShape { name: "ADDRESSES", kind: kind::HASH, key: 16, value: 4, flags: 0, entries: 1024 },
+        MapShape {
+            name: "SENDERS",
+            kind: kind::LPM_TRIE,
+            key: 20,
+            value: 4,
+            flags: NO_PREALLOC,
+            entries: 1024,
+        },
+        MapShape {
+            name: "HOST_COUNTERS",
+            kind: kind::PERCPU_ARRAY,
+            key: 4,
+            value: 8,
+            flags: 0,
+            entries: reasons::Host::COUNT as u32,
+        },
+    ],
+};
+
+/// Where the host's program runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// XDP, and TC where no XDP program can be attached.
+    #[default]
+    Auto,
+    /// XDP.
+    Xdp,
+    /// TC ingress.
+    Tc,
+    /// The kernel's own tunnel devices unwrap, behind a program that refuses what this one would not unwrap.
+    Kernel,
+}
+
+/// What the host's programs need to know about this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostOptions {
+    /// Interfaces that packets of directors arrive on.
+    pub interfaces: Vec<String>,
+    /// XDP or TC.
+    pub place: Place,
+    /// Which XDP modes may be used.
+    pub xdp: XdpChoice,
+}
+
+/// What is unwrapped.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Accept {
+    /// Senders, as prefixes.
+    pub senders: Vec<(IpAddr, u8)>,
+    /// Addresses of this machine that tunnels end at.
+    pub locals: Vec<IpAddr>,
+    /// VIPs.
+    pub vips: Vec<IpAddr>,
+}
+
+/// The host's programs and maps.
+pub struct HostPlane {
+    loaded: Loaded,
+    options: HostOptions,
+    attached: Vec<Attached>,
+    addresses: HashMap<MapData, Addr, u32>,
+    senders: LpmTrie<MapData, Addr, u32>,
+    counters: PerCpuArray<MapData, u64>,
+}
+
+impl HostPlane {
+    /// Loads the programs over the maps pinned below `pins`, without attaching them; without pins, for test runs.
+    pub fn load(options: HostOptions, pins: Option<&Path>) -> Result<Self> {
+        let mut loaded = OBJECT.load(pins, &Capacities::new())?;
+        Ok(HostPlane {
+            addresses: loaded.map("ADDRESSES")?,
+            senders: loaded.map("SENDERS")?,
+            counters: loaded.map("HOST_COUNTERS")?,
+            attached: Vec::new(),
+            options,
+            loaded,
+        })
+    }
+
+    /// Puts the program on its interfaces, after the first [`HostPlane::sync`].
+    pub fn attach(&mut self) -> Result<()> {
+        let links = self.loaded.links()?;
+        let mut attached = Vec::new();
+        for interface in self.options.interfaces.clone() {
+            attached.push(match self.options.place {
+                Place::Xdp => self.attach_xdp(&interface, &links)?,
+                Place::Tc => self.attach_tc(&interface, &links)?,
+                Place::Kernel => self.attach_guard(&interface, &links)?,
+                Place::Auto => match self.attach_xdp(&interface, &links) {
+                    Ok(attached) => attached,
+                    Err(error) => {
+                        tracing::warn!(interface, "XDP is not to be had, TC is used instead: {error}");
+                        self.attach_tc(&interface, &links)?
+                    }
+                },
+            });
+        }
+        self.attached = attached;
+        self.loaded.settle()
+    }
+
+    /// One program per interface: the other one's link goes once this one is there. Both unwrap the same packets, and
+    /// the second finds nothing left to unwrap.
+    fn attach_xdp(&mut self, interface: &str, links: &Path) -> Result<Attached> {
+        let attached =
+            attach::xdp(self.loaded.xdp("host")?, "host", interface, self.options.xdp.modes(), links)?;
+        attach::remove(&attach::pin_path(links, interface, "host_tc", Mode::Tc))?;
+        Ok(attached)
+    }
+
+    fn attach_tc(&mut self, interface: &str, links: &Path) -> Result<Attached> {
+        let program = self.loaded.tc("host_tc")?;
+        let attached = attach::tc(program, "host_tc", interface, TcAttachType::Ingress, links)?;
+        for mode in [Mode::XdpNative, Mode::XdpGeneric] {
+            attach::remove(&attach::pin_path(links, interface, "host", mode))?;
+        }
+        Ok(attached)
+    }
+
+    fn attach_guard(&mut self, interface: &str, links: &Path) -> Result<Attached> {
+        attach::remove(&attach::pin_path(links, interface, "host_tc", Mode::Tc))?;
+        let program = self.loaded.xdp("host_guard")?;
+        let guard = attach::xdp(program, "host", interface, self.options.xdp.modes(), links)?;
+        Ok(Attached { mode: Mode::Kernel, ..guard })
+    }
+
+    /// Interfaces and modes.
+    pub fn attached(&self) -> &[Attached] {
+        &self.attached
+    }
+
+    /// The maps were pinned by an agent before this one.
+    pub fn adopted(&self) -> bool {
+        self.loaded.adopted
+    }
+
+    /// The XDP program, for test runs.
+    pub fn program(&mut self) -> Result<&mut aya::programs::Xdp> {
+        self.loaded.xdp("host")
+    }
+
+    /// The TC program, for test runs.
+    pub fn tc_program(&mut self) -> Result<&mut aya::programs::SchedClassifier> {
+        self.loaded.tc("host_tc")
+    }
+
+    /// Brings the maps to what is wanted: additions first, so that nothing that stays accepted is ever refused.
+    pub fn sync(&mut self, want: &Accept) -> Result<()> {
+        let mut addresses = BTreeMap::new();
+        for (list, role) in [(&want.locals, ADDRESS_LOCAL), (&want.vips, ADDRESS_VIP)] {
+            for address in list {
+                *addresses.entry(*address).or_insert(0) |= role;
+            }
+        }
+        write_addresses(&mut self.addresses, &addresses)?;
+        let senders: Vec<_> = want.senders.iter().map(|(address, len)| sender_key(*address, *len)).collect();
+        for key in &senders {
+            self.senders.insert(key, 1, 0).map_err(map_error("SENDERS"))?;
+        }
+        let plain = |key: &Key<Addr>| (key.prefix_len(), key.data().octets());
+        let have: Vec<_> = self.senders.keys().filter_map(|key| key.ok()).collect();
+        for key in have.iter().filter(|have| !senders.iter().any(|want| plain(want) == plain(have))) {
+            self.senders.remove(key).map_err(map_error("SENDERS"))?;
+        }
+        Ok(())
+    }
+
+    /// All counters.
+    pub fn counters(&self) -> Result<Vec<Counter>> {
+        counters::read(&self.counters, "host", reasons::Host::ALL.iter().map(|r| (r.name(), r.help())))
+    }
+}
+
+/// IPv4 prefixes are stored as IPv4-mapped ones, 96 bits longer; bits behind the prefix are cleared.
+fn sender_key(address: IpAddr, len: u8) -> Key<Addr> {
+    let len = u32::from(len) + if address.is_ipv4() { 96 } else { 0 };
+    let bits = u128::from_be_bytes(Addr::from(address).octets());
+    let mask = if len == 0 { 0 } else { u128::MAX << (128 - len.min(128)) };
+    Key::new(len, Addr::from_octets((bits & mask).to_be_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sender_prefixes_are_mapped_and_cut() {
+        let key = sender_key([192, 0, 2, 200].into(), 25);
+        assert_eq!(key.prefix_len(), 121);
+        assert_eq!(IpAddr::from(key.data()), IpAddr::from([192, 0, 2, 128]));
+    }
+}

@@ -1,0 +1,185 @@
+//! The kernel's side: programs and maps, loaded or adopted, pinned, attached and kept in step with what is wanted.
+//!
+//! Nothing here decides; [`nexthops`], [`slots`] and [`crate::table`] are the pure parts, [`director`] and [`host`] write
+//! their results to the maps in an order in which every intermediate state forwards correctly.
+//!
+//! Whatever is pinned outlives the agent (promise 2): dropping these values closes descriptors and nothing else.
+
+pub mod attach;
+pub mod counters;
+pub mod director;
+pub mod host;
+pub mod kernel_tunnel;
+pub mod live;
+pub mod load;
+pub mod nexthops;
+pub mod probe_route;
+pub mod slots;
+pub mod tables;
+
+use std::path::PathBuf;
+
+/// Why the data plane could not be brought to the wanted state. The previous state stays in force.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The folder for pins is not on a bpffs.
+    #[error("{path} is not on a BPF file system; mount one with `mount -t bpf bpf /sys/fs/bpf`")]
+    NotBpffs {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A file operation on the folder for pins.
+    #[error("cannot {what} {path}")]
+    Pin {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The kernel refused a program or a map.
+    #[error("cannot load the BPF object {object}")]
+    Load {
+        /// Its name.
+        object: &'static str,
+        /// Why not.
+        #[source]
+        source: aya::EbpfError,
+    },
+    /// A program is missing from the object, or was refused by the verifier.
+    #[error("BPF program {program}")]
+    Program {
+        /// Its name.
+        program: &'static str,
+        /// Why not.
+        #[source]
+        source: aya::programs::ProgramError,
+    },
+    /// No way of attaching worked.
+    #[error("cannot attach {program} to {interface}: {tried}")]
+    Attach {
+        /// Program.
+        program: &'static str,
+        /// Interface.
+        interface: String,
+        /// What was tried, and how each ended.
+        tried: String,
+    },
+    /// An interface does not exist.
+    #[error("no interface {0} on this machine; name one of `ip link`")]
+    NoInterface(String),
+    /// A map operation.
+    #[error("map {map}")]
+    Map {
+        /// Its name.
+        map: &'static str,
+        /// Why not.
+        #[source]
+        source: aya::maps::MapError,
+    },
+    /// Raw memory or descriptor work on a table.
+    #[error("table of {rows} rows: cannot {what}")]
+    Table {
+        /// Its size.
+        rows: u32,
+        /// What was tried.
+        what: &'static str,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A table that cannot be made.
+    #[error("pool {pool}")]
+    Pool {
+        /// Its name.
+        pool: String,
+        /// Why not.
+        #[source]
+        source: crate::table::TableError,
+    },
+    /// More of something than its map holds.
+    #[error(
+        "{want} {what}, but there is room for {room}; raise director.capacity.{key} and restart the agent"
+    )]
+    Capacity {
+        /// Of what.
+        what: &'static str,
+        /// How many.
+        want: usize,
+        /// How many fit.
+        room: usize,
+        /// The key of the configuration.
+        key: &'static str,
+    },
+    /// A table in the kernel does not have the digest of the table that was written.
+    #[error("pool {pool}: the kernel holds a table with digest {have:016x}, wanted {want:016x}")]
+    Digest {
+        /// The pool.
+        pool: String,
+        /// In the kernel.
+        have: u64,
+        /// As computed.
+        want: u64,
+    },
+    /// A netlink request was refused.
+    #[error("cannot {what}: {reason}")]
+    Netlink {
+        /// What was tried.
+        what: String,
+        /// Why not, and what to do.
+        reason: String,
+    },
+}
+
+/// Result of data plane work.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// How a program is attached to an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mode {
+    /// XDP in the driver.
+    XdpNative,
+    /// XDP in the network stack, after the socket buffer was made.
+    XdpGeneric,
+    /// At TC ingress.
+    Tc,
+    /// No program of ours: the kernel's own tunnel devices.
+    Kernel,
+}
+
+impl Mode {
+    /// As in `lb status` and in the names of pins.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Mode::XdpNative => "xdp-native",
+            Mode::XdpGeneric => "xdp-generic",
+            Mode::Tc => "tc",
+            Mode::Kernel => "kernel",
+        }
+    }
+}
+
+/// Which XDP modes may be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum XdpChoice {
+    /// Native, and generic where the driver has none.
+    #[default]
+    Auto,
+    /// Native or not at all.
+    Native,
+    /// Generic.
+    Generic,
+}
+
+impl XdpChoice {
+    /// The modes to try, in order.
+    pub const fn modes(self) -> &'static [Mode] {
+        match self {
+            XdpChoice::Auto => &[Mode::XdpNative, Mode::XdpGeneric],
+            XdpChoice::Native => &[Mode::XdpNative],
+            XdpChoice::Generic => &[Mode::XdpGeneric],
+        }
+    }
+}

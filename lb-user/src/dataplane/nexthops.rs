@@ -1,0 +1,58 @@
+//! From what netlink and the health checks say to the next hop entries of the director's programs. Pure.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use lb_common::maps::{HEALTHY, Nexthop, RESOLVED};
+use lb_common::outer;
+
+use crate::model::{Family, Host};
+use crate::netlink::{NextHop, NextHops};
+
+/// Outer source addresses, where the configuration fixes them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// For IPv4 tunnels.
+    pub v4: Option<Ipv4Addr>,
+    /// For IPv6 tunnels.
+    pub v6: Option<Ipv6Addr>,
+}
+
+/// The entry of a host for packets of one inner family, and why it cannot be reached, if so.
+pub fn entry(
+    host: &Host,
+    inner: Family,
+    healthy: bool,
+    sources: Sources,
+    nexthops: &NextHops,
+) -> (Nexthop, Option<String>) {
+    let health = if healthy { HEALTHY } else { 0 };
+    match resolved(host, inner, sources, nexthops) {
+        Ok(nexthop) => (Nexthop { state: RESOLVED | health, ..nexthop }, None),
+        Err(reason) => (Nexthop { state: health, ..Nexthop::UNKNOWN }, Some(reason)),
+    }
+}
+
+fn resolved(host: &Host, inner: Family, sources: Sources, nexthops: &NextHops) -> Result<Nexthop, String> {
+    let destination = host.outer(inner).ok_or("has no address")?;
+    let hop = match nexthops.get(&destination) {
+        Some(Ok(hop)) => hop,
+        Some(Err(reason)) => return Err(reason.to_string()),
+        None => return Err(format!("the route to {destination} is not known yet")),
+    };
+    let source = source(destination, sources, hop)?;
+    let (header, outer_len) =
+        outer::template(hop.source_mac, hop.mac, source, destination, inner == Family::V6)
+            .ok_or_else(|| format!("outer source {source} and {destination} are of different families"))?;
+    let mtu = u16::try_from(hop.mtu).unwrap_or(u16::MAX);
+    Ok(Nexthop { ifindex: hop.ifindex, mtu, outer_len, header, ..Nexthop::UNKNOWN })
+}
+
+fn source(destination: IpAddr, sources: Sources, hop: &NextHop) -> Result<IpAddr, String> {
+    let fixed = match destination {
+        IpAddr::V4(_) => sources.v4.map(IpAddr::V4),
+        IpAddr::V6(_) => sources.v6.map(IpAddr::V6),
+    };
+    fixed
+        .or(hop.source)
+        .ok_or_else(|| format!("no source address towards {destination}; set director.source4 or source6"))
+}

@@ -1,0 +1,171 @@
+use std::time::Instant;
+
+use super::*;
+
+fn generation(hosts: impl IntoIterator<Item = (usize, u32)>) -> Generation {
+    Generation {
+        hosts: hosts.into_iter().map(|(number, weight)| (format!("lb7-{number}"), weight)).collect(),
+    }
+}
+
+fn even(hosts: impl IntoIterator<Item = usize>) -> Generation {
+    generation(hosts.into_iter().map(|number| (number, 1)))
+}
+
+/// Slots that are neither in the order of names nor dense.
+fn slots(generations: &[Generation]) -> BTreeMap<String, u16> {
+    let names = generations.iter().flat_map(|generation| generation.hosts.keys().cloned());
+    let names: std::collections::BTreeSet<_> = names.collect();
+    names.into_iter().rev().enumerate().map(|(number, name)| (name, 3 * number as u16 + 5)).collect()
+}
+
+fn digest_of(generations: &[Generation], seed: u64, size: u32, slots: &BTreeMap<String, u16>) -> u64 {
+    let ids: BTreeMap<u16, u64> = slots.iter().map(|(name, &slot)| (slot, host_id(name))).collect();
+    digest(&rows(generations, seed, size, slots).unwrap().rows, |slot| ids[&slot])
+}
+
+/// These are promised to every director and release: a change here breaks connections wherever releases mix.
+#[test]
+fn tables_have_their_golden_digests() {
+    const SEED: u64 = 0xfeed_f00d_dead_beef;
+    // Hosts, number of different weights, seed, rows.
+    let golden = [
+        ((1, 1, 0, 251), 0x42d0_4bf9_a716_7b3c),
+        ((1, 1, 0, 65537), 0xdc7e_3d16_782d_8fb0),
+        ((1, 1, 0, 655373), 0x71e4_b3be_12f2_7e3e),
+        ((13, 1, 0, 251), 0x8539_56dc_f508_f23f),
+        ((13, 1, 0, 65537), 0x203f_12ce_045c_42cf),
+        ((13, 1, 0, 655373), 0xe09a_68a3_493d_f648),
+        ((13, 7, 0, 251), 0x20b8_3987_b222_84bd),
+        ((13, 7, 0, 65537), 0x7258_8bec_01e7_42c1),
+        ((13, 7, 0, 655373), 0x1adb_fb75_4ad5_c85d),
+        ((13, 7, SEED, 65537), 0xef6a_0541_f0a3_a596),
+        ((1000, 1, 0, 65537), 0x08f3_d20d_f1e7_4ff3),
+        ((1000, 1, SEED, 65537), 0xc32f_dd19_0d8c_2ed7),
+        ((1000, 7, 0, 65537), 0xf552_38ff_ccfc_0423),
+        ((1000, 7, 0, 655373), 0x8b9f_0aa8_d580_e989),
+    ];
+    let digests = golden.map(|(case @ (hosts, weights, seed, size), _): (_, u64)| {
+        let generations = [generation((1..=hosts).map(|number| (number, 1 + number as u32 % weights)))];
+        (case, digest_of(&generations, seed, size, &slots(&generations)))
+    });
+    assert_eq!(digests, golden, "\n{digests:#x?}");
+}
+
+#[test]
+fn host_ids_have_their_golden_values() {
+    assert_eq!(host_id("lb7-1"), 0xcf1f_06ba_ee8f_6cd3);
+    assert_eq!(host_id(""), 0x927a_1518_0b83_6dd9);
+}
+
+#[test]
+fn a_digest_depends_on_names_not_on_slots() {
+    let generations = [even(1..=13)];
+    let sorted = generations[0].hosts.keys().cloned().zip(0..).collect();
+    let scattered = slots(&generations);
+    assert_ne!(
+        rows(&generations, 0, 251, &sorted).unwrap().rows,
+        rows(&generations, 0, 251, &scattered).unwrap().rows
+    );
+    assert_eq!(digest_of(&generations, 0, 251, &sorted), digest_of(&generations, 0, 251, &scattered));
+}
+
+#[test]
+fn a_digest_shows_a_single_changed_place() {
+    let generations = [even(1..=13)];
+    let slots = slots(&generations);
+    let mut rows = rows(&generations, 0, 251, &slots).unwrap().rows;
+    let before = digest(&rows, u64::from);
+    rows[250].swap(1, 2);
+    assert_ne!(before, digest(&rows, u64::from));
+}
+
+#[test]
+fn one_generation_gives_primary_then_backup() {
+    let generations = [even(1..=3)];
+    let table = rows(&generations, 0, 251, &slots(&generations)).unwrap();
+    assert_eq!(table.crowded, 0);
+    for row in table.rows {
+        assert!(row[0] != NO_OWNER && row[1] != NO_OWNER && row[0] != row[1], "{row:?}");
+        assert_eq!(row[2..], [NO_OWNER; 2]);
+    }
+}
+
+#[test]
+fn a_pool_of_one_host_has_no_backup() {
+    let generations = [even([1])];
+    let table = rows(&generations, 0, 251, &BTreeMap::from([("lb7-1".into(), 9)])).unwrap();
+    assert!(table.rows.iter().all(|row| *row == [9, NO_OWNER, NO_OWNER, NO_OWNER]));
+}
+
+#[test]
+fn owners_are_those_of_each_generation_newest_first_then_the_backup() {
+    let generations = [even(1..=4), even(1..=3), even(2..=3)];
+    let slots = slots(&generations);
+    let alone = |number: usize| rows(&generations[number..=number], 0, 1009, &slots).unwrap().rows;
+    let (newest, middle, oldest) = (alone(0), alone(1), alone(2));
+    let table = rows(&generations, 0, 1009, &slots).unwrap();
+    let mut longest = 0;
+    for (number, row) in table.rows.iter().enumerate() {
+        let mut want = vec![];
+        for slot in [newest[number][0], middle[number][0], oldest[number][0], newest[number][1]] {
+            if !want.contains(&slot) {
+                want.push(slot);
+            }
+        }
+        longest = longest.max(want.len());
+        want.resize(OWNERS, NO_OWNER);
+        assert_eq!(row[..], want, "row {number}");
+    }
+    assert_eq!(longest, OWNERS, "no row shows the order of all four");
+}
+
+#[test]
+fn more_owners_than_fit_are_counted() {
+    let generations = [even(1..=5), even(6..=10), even(11..=15), even(16..=20), even(21..=25)];
+    let table = rows(&generations, 0, 251, &slots(&generations)).unwrap();
+    assert_eq!(table.crowded, 251);
+    let three = rows(&generations[..3], 0, 251, &slots(&generations)).unwrap();
+    assert_eq!(three.crowded, 0);
+    for (row, three) in table.rows.iter().zip(three.rows) {
+        assert_eq!(row[..3], three[..3], "the newest stay");
+    }
+}
+
+#[test]
+fn what_makes_no_rows_is_named() {
+    let generations = [even(1..=2)];
+    let few = BTreeMap::from([("lb7-1".into(), 0), ("lb7-2".into(), NO_OWNER)]);
+    assert_eq!(rows(&generations, 0, 251, &few), Err(TableError::NoSlot("lb7-2".into())));
+    assert_eq!(rows(&[], 0, 251, &few), Err(TableError::NoGenerations));
+    assert_eq!(rows(&[Generation::default()], 0, 251, &few), Err(TableError::NoHosts));
+    assert_eq!(
+        rows(&generations, 0, 4_294_967_295, &slots(&generations)),
+        Err(TableError::NotPrime(u32::MAX))
+    );
+}
+
+/// Prints what a table of 1000 hosts costs: `cargo test --release -p lb-user -- --ignored --nocapture cost`.
+#[test]
+#[ignore = "measures, asserts nothing"]
+fn cost_of_a_thousand_hosts() {
+    for weights in [1, 7, 1000] {
+        let generation = generation((1..=1000).map(|number| (number, 1 + number as u32 % weights)));
+        let members: Vec<_> =
+            generation.hosts.iter().map(|(name, &weight)| Member { name, weight }).collect();
+        let start = Instant::now();
+        let primary = maglev::populate(&members, 0, 65537).unwrap();
+        let populated = start.elapsed();
+        maglev::backup(&members, 0, 65537, &primary).unwrap();
+        let backed_up = start.elapsed();
+        let slots = slots(std::slice::from_ref(&generation));
+        let start = Instant::now();
+        let table = rows(&[generation], 0, 65537, &slots).unwrap();
+        let made = start.elapsed();
+        std::hint::black_box(digest(&table.rows, |slot| u64::from(slot) + 1));
+        println!(
+            "{weights} weights: primary {populated:?}, with backup {backed_up:?}, rows {made:?}, digest {:?}",
+            start.elapsed() - made
+        );
+    }
+}
