@@ -85,7 +85,7 @@ pub fn run(kernel: Arc<dyn Kernel>) -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Reload(args) => reload::run(&args),
-        Command::Detach(args) => detach::run(&args, &*kernel),
+        Command::Detach(args) => detach::run(&args, kernel),
     };
     result.unwrap_or_else(|error| {
         // Several lines are several errors, each complete.
