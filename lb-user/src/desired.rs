@@ -104,31 +104,37 @@ pub fn decide(facts: &Facts<'_>) -> Decision {
     Decision { services, vips: Some(vips) }
 }
 
+/// Every active host has been looked up, for good or ill.
+pub fn paths_are_known(model: &Model, paths: &Paths) -> bool {
+    active(model).all(|id| paths.contains_key(&id))
+}
+
 /// All that the decision depends on has been found out, for good or ill.
 fn settled(facts: &Facts<'_>) -> bool {
-    facts.model.services.iter().all(|(key, service)| {
-        let hosts = facts.model.pools.get(&service.pool).into_iter().flat_map(|pool| &pool.hosts);
-        facts.confirmed.contains_key(key)
-            && hosts.filter(|(_, host)| host.state == HostState::Active).all(|(name, _)| {
-                let id = HostId { pool: service.pool.clone(), host: name.clone() };
-                facts.paths.contains_key(&id) && facts.health.get(&id).is_some_and(|health| health.known)
-            })
-    })
+    let judged = |id: HostId| facts.health.get(&id).is_some_and(|health| health.known);
+    facts.model.services.keys().all(|key| facts.confirmed.contains_key(key))
+        && paths_are_known(facts.model, facts.paths)
+        && active(facts.model).all(judged)
+}
+
+/// The hosts that take new connections, of pools that are in use.
+fn active(model: &Model) -> impl Iterator<Item = HostId> {
+    let used: BTreeSet<&String> = model.services.values().map(|service| &service.pool).collect();
+    used.into_iter().flat_map(|pool| active_of(model, pool))
+}
+
+/// The hosts of a pool that take new connections.
+fn active_of(model: &Model, pool: &str) -> Vec<HostId> {
+    let hosts = model.pools.get(pool).into_iter().flat_map(|pool| &pool.hosts);
+    let active = hosts.filter(|(_, host)| host.state == HostState::Active);
+    active.map(|(name, _)| HostId { pool: pool.to_owned(), host: name.clone() }).collect()
 }
 
 /// A service by itself.
 fn judge(facts: &Facts<'_>, key: &ServiceKey) -> ServiceDecision {
     let service = &facts.model.services[key];
     let family = Family::of(key.vip);
-    let active: Vec<HostId> = facts
-        .model
-        .pools
-        .get(&service.pool)
-        .into_iter()
-        .flat_map(|pool| &pool.hosts)
-        .filter(|(_, host)| host.state == HostState::Active)
-        .map(|(name, _)| HostId { pool: service.pool.clone(), host: name.clone() })
-        .collect();
+    let active = active_of(facts.model, &service.pool);
     let works = |id: &&HostId| {
         facts.health.get(*id).is_some_and(|health| health.healthy)
             && facts.paths.get(*id).is_some_and(|path| path.usable(family))

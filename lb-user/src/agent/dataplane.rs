@@ -43,7 +43,8 @@ pub struct Opened {
     /// What was found in the kernel; `None` unless packets were already treated by it, attached programs included.
     pub adopted: Option<Adopted>,
     /// Whether packets can be sent to each host of the configuration last opened or applied; changes by itself with
-    /// routes, neighbours and links. A host that is absent has not been looked up yet.
+    /// routes, neighbours and links. A host is absent until it has been looked up: after an adoption nothing is
+    /// applied and nothing withdrawn before (for a while), since it would take away what works.
     pub paths: watch::Receiver<Paths>,
 }
 

@@ -27,6 +27,8 @@ use crate::switch::Switch;
 
 /// How long the announcements of an earlier agent may stand while health is unknown.
 const INHERITANCE: Duration = Duration::from_secs(10);
+/// How long the kernel is left as it was adopted while paths are unknown.
+const PATHS: Duration = Duration::from_secs(2);
 /// How long after a problem the kernel is asked again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -58,6 +60,9 @@ pub(super) struct Runner {
     adopted: Option<BTreeSet<HostId>>,
     /// Until when the announcements of an earlier agent may stand; `None` once this agent has decided.
     inherited_until: Option<Instant>,
+    /// Until when adopted next hops may stand; `None` once the paths have been looked up. To apply before would take
+    /// away what packets are being sent by.
+    adopted_paths_until: Option<Instant>,
     decision: Decision,
     routes: watch::Sender<Option<Announcements>>,
 
@@ -106,8 +111,10 @@ impl Runner {
         let announcer = config.bgp.as_ref().map(|bgp| Announcer::start(bgp, wanted_routes));
         let bgp = announcer.as_ref().map_or_else(|| silent(no_bgp()), Announcer::status);
         let switch = Switch::start(&config.disable_file);
+        let inherits = |role: bool, time| (adopted.is_some() && role).then(|| Instant::now() + time);
         let runner = Runner {
-            inherited_until: (adopted.is_some() && announcer.is_some()).then(|| Instant::now() + INHERITANCE),
+            adopted_paths_until: inherits(config.director.is_some(), PATHS),
+            inherited_until: inherits(announcer.is_some(), INHERITANCE),
             file,
             in_force: Arc::clone(&config),
             config,
@@ -156,7 +163,7 @@ impl Runner {
     pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<(), DataplaneError> {
         loop {
             self.act();
-            let wake = [self.retry_at, self.in_force_until, self.inherited_until];
+            let wake = [self.retry_at, self.in_force_until, self.inherited_until, self.adopted_paths_until];
             tokio::select! {
                 () = changed(&mut self.health) => {}
                 () = changed(&mut self.disabled) => {}
@@ -203,7 +210,7 @@ impl Runner {
             inherited: self.inherited_until.is_some(),
         });
         self.announce();
-        self.ask_kernel(&health);
+        self.ask_kernel(&health, &paths);
         self.publish(&health, &paths, disabled);
     }
 
@@ -237,9 +244,12 @@ impl Runner {
         });
     }
 
-    fn ask_kernel(&mut self, health: &HealthView) {
+    fn ask_kernel(&mut self, health: &HealthView, paths: &Paths) {
+        if desired::paths_are_known(&self.in_force.model, paths) {
+            self.adopted_paths_until = None;
+        }
         let Some(kernel) = &self.kernel else { return };
-        if self.applying.is_some() {
+        if self.applying.is_some() || self.adopted_paths_until.is_some() {
             return;
         }
         let healthy = health.iter().filter(|(_, health)| health.healthy).map(|(host, _)| host.clone());
@@ -281,6 +291,7 @@ impl Runner {
         let past = |at: &mut Option<Instant>| at.take_if(|at| *at <= now).is_some();
         self.again |= past(&mut self.retry_at);
         past(&mut self.in_force_until);
+        past(&mut self.adopted_paths_until);
         if past(&mut self.inherited_until) {
             warn!("some hosts are still unknown; deciding without them");
         }

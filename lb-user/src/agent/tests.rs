@@ -51,13 +51,21 @@ async fn a_node_without_bgp_is_ready_when_its_services_can_be_served() {
 async fn after_a_crash_announcements_stand_until_the_paths_are_known() {
     let fake = Fake::default().adopting(&["a", "b"]).without_paths();
     let mut node = Node::start(TWO_VIPS, fake).await;
-    let status = node.status_when(|status| status.adopted && status.services[0].digest.is_some()).await;
-    assert!(status.services[0].reason.is_some());
+    node.status_when(|status| status.adopted && status.services.iter().all(|s| s.healthy == 0)).await;
+    sleep(Duration::from_millis(100)).await;
     assert_eq!(*node.routes.borrow(), None, "nothing may be withdrawn yet");
-    // The hosts' health was adopted, so that no row moved meanwhile.
-    assert!(node.fake.wants().iter().all(|want| want.healthy.len() == 2));
+    assert_eq!(node.fake.wants(), [], "adopted next hops must not be overwritten yet");
     node.fake.paths.send_replace(paths(&["a", "b"]));
     node.announces(&[1, 2]).await;
+    // Health was adopted, so that no row ever moved.
+    assert!(node.fake.wants().iter().all(|want| want.healthy.len() == 2));
+}
+
+#[tokio::test]
+async fn paths_that_nobody_finds_are_not_waited_for_for_ever() {
+    let fake = Fake::default().adopting(&["a", "b"]).without_paths();
+    let node = Node::start(TWO_VIPS, fake).await;
+    node.eventually(|fake| !fake.wants().is_empty()).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! `lb detach`: through the agent if one runs, else by ourselves.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
 use hyper::Method;
@@ -16,7 +17,7 @@ pub(super) struct Args {
     api: Api,
 }
 
-pub(super) fn run(args: &Args, kernel: &dyn Kernel) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &Args, kernel: Arc<dyn Kernel>) -> anyhow::Result<ExitCode> {
     let runtime = runtime()?;
     match runtime.block_on(client::request(&args.api.socket(), Method::POST, "/v1/detach")) {
         Ok(_) => println!("detached; the agent has ended"),
@@ -25,7 +26,7 @@ pub(super) fn run(args: &Args, kernel: &dyn Kernel) -> anyhow::Result<ExitCode> 
                 bail!("detach: no agent runs, and removing programs and pins needs root; run this as root");
             }
             let config = Config::load(&args.api.config)?;
-            runtime.block_on(detach_without_agent(&config, kernel)).map_err(|error| anyhow!(error))?;
+            runtime.block_on(detach_without_agent(config, kernel)).map_err(|error| anyhow!(error))?;
             println!("detached");
         }
         Err(error) => return Err(error.into()),

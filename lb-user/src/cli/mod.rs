@@ -85,14 +85,23 @@ pub fn run(kernel: Arc<dyn Kernel>) -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Reload(args) => reload::run(&args),
-        Command::Detach(args) => detach::run(&args, &*kernel),
+        Command::Detach(args) => detach::run(&args, kernel),
     };
     result.unwrap_or_else(|error| {
         // Several lines are several errors, each complete.
-        for line in format!("{error:#}").lines() {
+        for line in shown(&error).lines() {
             eprintln!("lb: {line}");
         }
         ExitCode::FAILURE
+    })
+}
+
+/// An error with its causes, but for causes that its message tells already.
+fn shown(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.as_str() {
+        "" => cause,
+        _ if told.contains(&cause) => told,
+        _ => format!("{told}: {cause}"),
     })
 }
 
@@ -115,6 +124,17 @@ mod tests {
             let help = command.render_long_help().to_string();
             assert!(help.contains("Example: "), "{help}");
         }
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = std::io::Error::other("disk full");
+        assert_eq!(shown(&anyhow::Error::from(cause).context("cannot save")), "cannot save: disk full");
+        let cause = std::io::Error::other("disk full");
+        assert_eq!(
+            shown(&anyhow::Error::from(cause).context("cannot save: disk full; rm")),
+            "cannot save: disk full; rm"
+        );
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::agent::dataplane::{
 };
 use crate::config::{Config, Decapsulation, XdpMode};
 use crate::desired::{self, Paths, Serving};
-use crate::model::{Family, HostId, Model};
+use crate::model::{Family, Host, HostId, Model};
 use crate::netlink::{NextHops, Resolver};
 
 /// The kernel of this machine, as seen from the network namespace that the agent was started in.
@@ -219,7 +219,11 @@ async fn follow_paths(
 }
 
 fn paths_of(model: &Model, sources: Sources, nexthops: &NextHops) -> Paths {
-    let known = |id: HostId, host| {
+    let known = |(id, host): (HostId, &Host)| {
+        // What netlink has not answered yet is unknown, not unusable: the agent waits for it before it judges.
+        if Family::ALL.iter().filter_map(|family| host.outer(*family)).any(|outer| !nexthops.contains_key(&outer)) {
+            return None;
+        }
         let mut path = desired::Path { usable4: true, usable6: true, reason: None };
         for family in Family::ALL {
             let (_, reason) = nexthops::entry(host, family, true, sources, nexthops);
@@ -229,9 +233,9 @@ fn paths_of(model: &Model, sources: Sources, nexthops: &NextHops) -> Paths {
             }
             path.reason = path.reason.or(reason);
         }
-        (id, path)
+        Some((id, path))
     };
-    model.hosts().map(|(id, host)| known(id, host)).collect()
+    model.hosts().filter_map(known).collect()
 }
 
 struct OpenHost {

@@ -37,12 +37,13 @@ impl Runner {
 }
 
 /// Withdraws and detaches while no agent runs.
-pub(crate) async fn detach_without_agent(config: &Config, kernel: &dyn Kernel) -> Result<(), String> {
+pub(crate) async fn detach_without_agent(config: Config, kernel: Arc<dyn Kernel>) -> Result<(), String> {
     if let Some(bgp) = &config.bgp {
         withdrawn(bgp::withdraw_all(bgp)).await?;
         sleep(SETTLE).await;
     }
-    kernel.detach(config).map_err(|error| error.to_string())
+    let detaching = tokio::task::spawn_blocking(move || kernel.detach(&config));
+    detaching.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
 async fn withdrawn(withdrawal: impl Future<Output = Result<(), BgpError>>) -> Result<(), String> {
