@@ -178,6 +178,21 @@ async fn routes_can_be_withdrawn_while_the_operators_configuration_is_broken() {
 }
 
 #[tokio::test]
+async fn a_bird_that_was_away_begins_with_what_is_wanted() {
+    let Some(mut sidecar) = Sidecar::start().await else { return };
+    sidecar.bird().announce(&want(&BOTH)).await.unwrap();
+    sidecar.stop();
+    let mut bird = sidecar.bird();
+    let error = bird.announce(&want(&BOTH[..1])).await.unwrap_err().to_string();
+    assert!(error.contains("BIRD does not answer at"), "{error}");
+    sidecar.run().await;
+    let shown = sidecar.birdc("show route");
+    assert!(shown.contains(BOTH[0]) && !shown.contains(BOTH[1]), "{shown}");
+    bird.announce(&want(&BOTH[..1])).await.unwrap();
+    assert_eq!(bird.announced().await.unwrap(), want(&BOTH[..1]).routes);
+}
+
+#[tokio::test]
 async fn a_bird_conf_without_our_include_is_named() {
     let Some(sidecar) = Sidecar::start().await else { return };
     fs::write(sidecar.path("bird.conf"), "router id 192.0.2.132;\nprotocol device {}\n").unwrap();

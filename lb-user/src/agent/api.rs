@@ -105,7 +105,8 @@ impl Api {
             None => Vec::new(),
         };
         let mut status = Status::clone(&self.status.borrow());
-        status.agent_check = self.agent_check.as_ref().map(|server| AgentCheckStatus { answer: server.answer() });
+        status.agent_check =
+            self.agent_check.as_ref().map(|server| AgentCheckStatus { answer: server.answer() });
         (status, counters)
     }
 

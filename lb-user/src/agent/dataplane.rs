@@ -40,7 +40,7 @@ pub trait Dataplane: Send {
 pub struct Opened {
     /// The programs.
     pub dataplane: Box<dyn Dataplane>,
-    /// What was found in the kernel; `None` if nothing was there to adopt.
+    /// What was found in the kernel; `None` unless packets were already treated by it, attached programs included.
     pub adopted: Option<Adopted>,
     /// Whether packets can be sent to each host of the configuration last opened or applied; changes by itself with
     /// routes, neighbours and links. A host that is absent has not been looked up yet.

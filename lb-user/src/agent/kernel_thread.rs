@@ -48,7 +48,9 @@ pub(super) async fn start(kernel: Arc<dyn Kernel>, config: Arc<Config>) -> Resul
                 Err(error) => drop(report.send(Err(error))),
             }
         })
-        .map_err(|error| DataplaneError(format!("cannot start a thread: {error}; raise the limit of tasks")))?;
+        .map_err(|error| {
+            DataplaneError(format!("cannot start a thread: {error}; raise the limit of tasks"))
+        })?;
     let (adopted, paths) = opened.await.map_err(|_| ended())??;
     Ok(Started { handle: KernelHandle { requests }, adopted, paths })
 }
@@ -77,7 +79,11 @@ impl KernelHandle {
     }
 }
 
-fn serve(kernel: &dyn Kernel, mut dataplane: Box<dyn Dataplane>, mut requests: mpsc::UnboundedReceiver<Request>) {
+fn serve(
+    kernel: &dyn Kernel,
+    mut dataplane: Box<dyn Dataplane>,
+    mut requests: mpsc::UnboundedReceiver<Request>,
+) {
     while let Some(request) = requests.blocking_recv() {
         // Whoever asked may have gone; the work is done all the same.
         match request {
@@ -94,5 +100,7 @@ fn serve(kernel: &dyn Kernel, mut dataplane: Box<dyn Dataplane>, mut requests: m
 
 /// What is said when the thread is gone, as after a panic.
 pub(super) fn ended() -> DataplaneError {
-    DataplaneError("the thread that talks to the kernel has ended; see the log, then restart the agent".into())
+    DataplaneError(
+        "the thread that talks to the kernel has ended; see the log, then restart the agent".into(),
+    )
 }

@@ -3,20 +3,33 @@
 use std::fmt::{Display, Write};
 
 use super::dataplane::Counter;
-use super::status::Status;
+use super::status::{HostStatus, ServiceStatus, Status};
+
+/// Name, help and value of one metric of many things.
+type Family<T> = (&'static str, &'static str, fn(&T) -> u64);
 
 /// Writes the metrics.
 pub(super) fn render(status: &Status, counters: &[Counter]) -> String {
     let mut page = Page(String::new());
-    page.one("lb_ready", "gauge", "All that this node is configured to do is being done.", status.ready.into());
+    page.one(
+        "lb_ready",
+        "gauge",
+        "All that this node is configured to do is being done.",
+        status.ready.into(),
+    );
     page.one("lb_disabled", "gauge", "The operator wants nothing announced.", status.disabled.into());
-    page.one("lb_adopted", "gauge", "Programs and maps of an earlier agent were taken over.", status.adopted.into());
+    page.one(
+        "lb_adopted",
+        "gauge",
+        "Programs and maps of an earlier agent were taken over.",
+        status.adopted.into(),
+    );
     page.one("lb_reloads_total", "counter", "Reloads that were taken.", status.reload.done);
     page.one("lb_reload_failures_total", "counter", "Reloads that were refused.", status.reload.failed);
     let valid = status.reload.errors.is_empty();
     page.one("lb_config_valid", "gauge", "The last reload was taken, or there was none.", valid.into());
 
-    let of_services: [(&str, &str, fn(&super::status::ServiceStatus) -> u64); 4] = [
+    let of_services: [Family<ServiceStatus>; 4] = [
         ("lb_service_announced", "The BGP daemon has the VIP.", |s| s.announced.into()),
         ("lb_service_hosts", "Active hosts of the pool.", |s| s.hosts as u64),
         ("lb_service_healthy_hosts", "Active hosts of the pool that work.", |s| s.healthy as u64),
@@ -30,7 +43,7 @@ pub(super) fn render(status: &Status, counters: &[Counter]) -> String {
             (labelled(&labels), value(service))
         });
     }
-    let of_hosts: [(&str, &str, fn(&super::status::HostStatus) -> u64); 3] = [
+    let of_hosts: [Family<HostStatus>; 3] = [
         ("lb_host_healthy", "The host passes its checks.", |h| h.healthy.into()),
         ("lb_host_usable4", "Packets to IPv4 VIPs can be sent to the host.", |h| h.usable4.into()),
         ("lb_host_usable6", "Packets to IPv6 VIPs can be sent to the host.", |h| h.usable6.into()),
@@ -92,7 +105,6 @@ fn labelled(labels: &[(&str, &dyn Display)]) -> String {
 mod tests {
     use super::*;
     use crate::agent::dataplane::Role;
-    use crate::agent::status::HostStatus;
     use crate::model::HostState;
 
     #[test]

@@ -78,12 +78,7 @@ pub async fn run(file: PathBuf, config: Config, kernel: Arc<dyn Kernel>) -> Resu
     let runner = Runner::start(file, config, kernel).await?;
     let api = tokio::spawn(api::serve(
         socket.listen()?,
-        api::Api {
-            status: runner.status(),
-            commands,
-            kernel: runner.kernel(),
-            agent_check,
-        },
+        api::Api { status: runner.status(), commands, kernel: runner.kernel(), agent_check },
     ));
     let result = runner.run(for_runner).await;
     systemd::notify("STOPPING=1");

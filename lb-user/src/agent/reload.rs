@@ -134,7 +134,10 @@ agent_check: {}
             .replace("director: {interfaces: [eth0]}", "director: {interfaces: [eth1], capacity: {hosts: 9}}")
             .replace("host: {interfaces: [eth0]", "host: {interfaces: [eth1], decapsulation: tc")
             .replace("driver: bird", "driver: gobgp")
-            .replace("agent_check: {}", "agent_check: {listen: \"[::]:1\"}\napi: /run/x\npins: /sys/fs/bpf/x");
+            .replace(
+                "agent_check: {}",
+                "agent_check: {listen: \"[::]:1\"}\napi: /run/x\npins: /sys/fs/bpf/x",
+            );
         let (merged, changes) = merge(&config(OLD), config(&new));
         assert_eq!(merged, config(OLD));
         assert!(changes.applied.is_empty());

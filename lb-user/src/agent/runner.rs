@@ -1,5 +1,7 @@
 //! The task that owns configuration and decisions.
 
+mod detach;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -7,15 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 
+pub(crate) use self::detach::detach_without_agent;
 use super::dataplane::{Applied, DataplaneError, Kernel, Want};
 use super::kernel_thread::{self, KernelHandle};
 use super::reload::{Changes, merge};
 use super::status::{Known, ReloadStatus, Status};
 use super::{SETTLE, systemd};
-use crate::bgp::{self, Announcements, Announcer, BgpStatus, Prefix};
+use crate::bgp::{Announcements, Announcer, BgpStatus, Prefix};
 use crate::config::{Config, ConfigErrors};
 use crate::desired::{self, Decision, Facts, Paths};
 use crate::health::{self, Checker, HealthView};
@@ -26,8 +29,6 @@ use crate::switch::Switch;
 const INHERITANCE: Duration = Duration::from_secs(10);
 /// How long after a problem the kernel is asked again.
 const RETRY: Duration = Duration::from_secs(1);
-/// How long a BGP daemon gets to withdraw before a detach is given up.
-const WITHDRAWAL: Duration = Duration::from_secs(5);
 
 /// What others ask of the runner.
 pub(super) enum Command {
@@ -80,7 +81,11 @@ pub(super) struct Runner {
 
 impl Runner {
     /// Opens the data plane and starts all tasks; nothing is changed yet.
-    pub async fn start(file: PathBuf, config: Config, kernel: Arc<dyn Kernel>) -> Result<Self, DataplaneError> {
+    pub async fn start(
+        file: PathBuf,
+        config: Config,
+        kernel: Arc<dyn Kernel>,
+    ) -> Result<Self, DataplaneError> {
         let config = Arc::new(config);
         let needs_kernel = config.director.is_some() || config.host.is_some();
         let started = match needs_kernel {
@@ -139,6 +144,12 @@ impl Runner {
     /// The way to the data plane, on a node that has one.
     pub fn kernel(&self) -> Option<KernelHandle> {
         self.kernel.clone()
+    }
+
+    /// What is to be announced.
+    #[cfg(test)]
+    pub fn routes(&self) -> watch::Receiver<Option<Announcements>> {
+        self.routes.subscribe()
     }
 
     /// Reacts to everything until it is told to end.
@@ -340,42 +351,10 @@ impl Runner {
     /// Does this configuration lack a VIP that is announced?
     fn withdraws(&self, config: &Config) -> bool {
         let vips: BTreeSet<IpAddr> = config.model.services.keys().map(|key| key.vip).collect();
-        self.bgp.borrow().announced.iter().any(|prefix| !vips.contains(&prefix.address))
+        let (bgp, routes) = (self.bgp.borrow(), self.routes.borrow());
+        let announced = bgp.announced.iter().chain(routes.iter().flat_map(|routes| &routes.routes));
+        announced.into_iter().any(|prefix| !vips.contains(&prefix.address))
     }
-
-    async fn detach(&mut self) -> Result<(), String> {
-        if let (Some(announcer), Some(bgp)) = (self.announcer.take(), self.config.bgp.clone()) {
-            let withdrawn = match timeout(WITHDRAWAL, announcer.withdraw_all()).await {
-                Ok(result) => result.map_err(|error| error.to_string()),
-                Err(_) => Err(format!("no answer within {WITHDRAWAL:?}")),
-            };
-            if let Err(error) = withdrawn {
-                let announcer = Announcer::start(&bgp, self.routes.subscribe());
-                self.bgp = announcer.status();
-                self.announcer = Some(announcer);
-                return Err(format!("cannot withdraw, so nothing was detached: {error}"));
-            }
-            info!("withdrawn; routers get {SETTLE:?}");
-            sleep(SETTLE).await;
-        }
-        if let Some(kernel) = &self.kernel {
-            kernel.detach(Arc::clone(&self.config)).await.map_err(|error| error.to_string())?;
-        }
-        info!("detached");
-        Ok(())
-    }
-}
-
-/// Withdraws and detaches while no agent runs.
-pub(crate) async fn detach_without_agent(config: &Config, kernel: &dyn Kernel) -> Result<(), String> {
-    if let Some(config) = &config.bgp {
-        match timeout(WITHDRAWAL, bgp::withdraw_all(config)).await {
-            Ok(result) => result.map_err(|error| format!("cannot withdraw, so nothing was detached: {error}"))?,
-            Err(_) => return Err(format!("cannot withdraw, so nothing was detached: no answer within {WITHDRAWAL:?}")),
-        }
-        sleep(SETTLE).await;
-    }
-    kernel.detach(config).map_err(|error| error.to_string())
 }
 
 /// A state that never changes.

@@ -148,7 +148,9 @@ impl Status {
         // The model of a node without a director is what its hosts decapsulate, not what it serves.
         let is_director = config.director.is_some();
         let services: Vec<ServiceStatus> = match is_director {
-            true => known.decision.services.iter().map(|(key, decision)| service(known, key, decision)).collect(),
+            true => {
+                known.decision.services.iter().map(|(key, decision)| service(known, key, decision)).collect()
+            }
             false => Vec::new(),
         };
         let hosts = if is_director { hosts(known) } else { Vec::new() };
@@ -183,12 +185,12 @@ fn service(known: &Known<'_>, key: &ServiceKey, decision: &ServiceDecision) -> S
     let announced = known.bgp.is_some_and(|bgp| bgp.announced.contains(&Prefix::host(key.vip)));
     let reason = match (known.bgp, announced) {
         (_, true) => None,
-        (None, false) => decision.reason.clone().or_else(|| Some("no bgp section in the configuration".into())),
-        (Some(bgp), false) => decision
-            .reason
-            .clone()
-            .or_else(|| bgp.reason.clone())
-            .or_else(|| Some("being announced".into())),
+        (None, false) => {
+            decision.reason.clone().or_else(|| Some("no bgp section in the configuration".into()))
+        }
+        (Some(bgp), false) => {
+            decision.reason.clone().or_else(|| bgp.reason.clone()).or_else(|| Some("being announced".into()))
+        }
     };
     ServiceStatus {
         vip: key.vip,

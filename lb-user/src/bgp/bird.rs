@@ -1,7 +1,7 @@
 //! BIRD: an include file with static routes, and the control socket to have it loaded.
 //!
-//! `configure check` reads the files that are in place, so a new include file is put in place first. If BIRD objects
-//! to it, the old one returns. If it objects to something else in the configuration, the new one stays, to be right
+//! `configure check` reads the files that are in place, so a new include file is put in place first, also while BIRD is
+//! away. If BIRD objects to it, the old one returns. If it objects to something else in the configuration, the new one stays, to be right
 //! when the operator has mended that; a family that is to have no routes is disabled at once.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +33,8 @@ pub struct Bird {
     control: Option<Control>,
     /// What it was last seen to hold, as long as the control socket stays open.
     held: Option<Held>,
+    /// The include file before the changes that BIRD has not yet loaded.
+    unconfirmed: Option<Option<String>>,
 }
 
 /// Routes and what is told with them.
@@ -47,7 +49,18 @@ struct Attributes {
 impl Bird {
     /// Touches nothing yet.
     pub fn new(include: &Path, control: &Path) -> Self {
-        Self { include: include.into(), path: control.into(), control: None, held: None }
+        Self { include: include.into(), path: control.into(), control: None, held: None, unconfirmed: None }
+    }
+
+    /// Puts the include file in place, if it differs; returns whether it did.
+    fn write(&mut self, new: &str) -> Result<bool, BgpError> {
+        let old = read(&self.include)?;
+        if old.as_deref() == Some(new) {
+            return Ok(false);
+        }
+        replace(&self.include, new)?;
+        self.unconfirmed.get_or_insert(old);
+        Ok(true)
     }
 
     async fn ask(&mut self, command: &str) -> Result<Vec<Line>, BgpError> {
@@ -123,23 +136,19 @@ impl Bird {
 
 impl Speaker for Bird {
     async fn announce(&mut self, want: &Announcements) -> Result<(), BgpError> {
-        let held = self.read_routes().await?;
-        let old = read(&self.include)?;
-        let new = render(want);
+        // First the file: a BIRD that starts only now has to begin with what is wanted.
+        let written = self.write(&render(want))?;
         let wanted = wanted(want);
-        if old.as_deref() == Some(&new) && held == wanted {
+        if self.read_routes().await? == wanted && !written && self.unconfirmed.is_none() {
             return Ok(());
         }
-        if old.as_deref() != Some(&new) {
-            replace(&self.include, &new)?;
-        }
         match self.configure().await {
-            Ok(()) => {}
+            Ok(()) => self.unconfirmed = None,
             Err(BgpError::Refused { daemon, what, message }) => {
-                if message.starts_with(&*self.include.to_string_lossy()) {
-                    restore(&self.include, old.as_deref())?;
-                } else {
+                if !message.starts_with(&*self.include.to_string_lossy()) {
                     self.silence(want).await;
+                } else if let Some(old) = self.unconfirmed.take() {
+                    restore(&self.include, old.as_deref())?;
                 }
                 return Err(BgpError::Refused { daemon, what, message });
             }
@@ -258,6 +267,7 @@ fn read(path: &Path) -> Result<Option<String>, BgpError> {
 fn replace(path: &Path, content: &str) -> Result<(), BgpError> {
     let write = || {
         let directory = path.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new("."));
+        fs::create_dir_all(directory)?;
         // Hidden, and not named `*.conf`: BIRD's glob does not see it.
         let mut file = tempfile::Builder::new().prefix(".lb-").suffix(".new").tempfile_in(directory)?;
         file.write_all(content.as_bytes())?;
@@ -366,7 +376,8 @@ protocol static lb_vips6 {
         assert_eq!(read(&path).unwrap(), None);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
 
-        let error = replace(&directory.path().join("absent/lb.conf"), "one").unwrap_err();
-        assert!(error.to_string().contains("absent/lb.conf: "), "{error}");
+        replace(&directory.path().join("absent/lb.conf"), "one").unwrap();
+        let error = replace(&directory.path().join("absent/lb.conf/lb.conf"), "one").unwrap_err();
+        assert!(error.to_string().contains("absent/lb.conf/lb.conf: "), "{error}");
     }
 }

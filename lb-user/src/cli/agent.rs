@@ -29,7 +29,9 @@ pub(super) fn run(args: Args, kernel: Arc<dyn Kernel>) -> anyhow::Result<ExitCod
         let missing = missing(effective_capabilities()?);
         if !missing.is_empty() {
             let missing = missing.join(", ");
-            bail!("agent: the roles of director and host need {missing}; run `lb agent` as root or grant these");
+            bail!(
+                "agent: the roles of director and host need {missing}; run `lb agent` as root or grant these"
+            );
         }
     }
     tracing_subscriber::fmt()

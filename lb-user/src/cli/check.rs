@@ -24,7 +24,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         (Ok(config), Format::Text) => println!("{}", summary(&args.file.display().to_string(), config)),
         (Err(_), Format::Text) => return Err(result.expect_err("it is wrong").into()),
         (Ok(config), Format::Json) => print(json!({"ok": true, "config": Effective::from(config)})),
-        (Err(errors), Format::Json) => print(json!({"ok": false, "file": errors.file, "errors": errors.problems})),
+        (Err(errors), Format::Json) => {
+            print(json!({"ok": false, "file": errors.file, "errors": errors.problems}))
+        }
     }
     Ok(if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

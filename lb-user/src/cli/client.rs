@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Why there is no good answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ClientError {
+pub(crate) enum ClientError {
     /// Nobody listens.
     #[error("no agent answers at {}; start it with `lb agent`, or name its socket with --api", .0.display())]
     NoAgent(PathBuf),
@@ -44,7 +44,7 @@ pub(super) enum ClientError {
 }
 
 /// Sends a request without a body; the body of a good answer.
-pub(super) async fn request(socket: &Path, method: Method, path: &str) -> Result<Bytes, ClientError> {
+pub(crate) async fn request(socket: &Path, method: Method, path: &str) -> Result<Bytes, ClientError> {
     let stream = UnixStream::connect(socket).await.map_err(|source| match source.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => ClientError::NoAgent(socket.into()),
         _ => ClientError::Refused { path: socket.into(), source },
@@ -66,7 +66,8 @@ pub(super) async fn request(socket: &Path, method: Method, path: &str) -> Result
 async fn exchange(stream: UnixStream, method: Method, path: &str) -> hyper::Result<(StatusCode, Bytes)> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(connection);
-    let request = Request::builder().method(method).uri(path).header("host", "agent").body(Empty::<Bytes>::new());
+    let request =
+        Request::builder().method(method).uri(path).header("host", "agent").body(Empty::<Bytes>::new());
     let answer = sender.send_request(request.expect("constant parts")).await?;
     let status = answer.status();
     let body = answer.into_body().collect().await?.to_bytes();

@@ -2,7 +2,7 @@
 
 mod agent;
 mod check;
-mod client;
+pub(crate) mod client;
 mod detach;
 mod reload;
 mod status;
@@ -29,7 +29,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the agent of this node until SIGTERM; packets and announcements go on without it.
-    #[command(after_help = "Example: lb agent --config /etc/lb/lb.yaml\n\nSIGHUP reloads, as `lb reload` does.")]
+    #[command(
+        after_help = "Example: lb agent --config /etc/lb/lb.yaml\n\nSIGHUP reloads, as `lb reload` does."
+    )]
     Agent(agent::Args),
     /// Check a configuration and change nothing; all that is wrong is listed at once.
     #[command(after_help = "Example: lb check /etc/lb/lb.yaml && lb reload")]
@@ -107,8 +109,8 @@ mod tests {
 
     #[test]
     fn every_command_has_an_example() {
+        Cli::command().debug_assert();
         let mut cli = Cli::command();
-        cli.debug_assert();
         for command in cli.get_subcommands_mut() {
             let help = command.render_long_help().to_string();
             assert!(help.contains("Example: "), "{help}");

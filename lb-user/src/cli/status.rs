@@ -55,7 +55,8 @@ fn text(status: &Status) -> String {
         let state = if bgp.up { "up" } else { bgp.reason.as_deref().unwrap_or("down") };
         let _ = writeln!(page, "{}: {state}, {} announced", bgp.driver, bgp.announced.len());
     }
-    let interfaces = status.interfaces.iter().map(|i| vec![i.name.clone(), i.role.name().into(), i.mode.clone()]);
+    let interfaces =
+        status.interfaces.iter().map(|i| vec![i.name.clone(), i.role.name().into(), i.mode.clone()]);
     page += &table(["INTERFACE", "ROLE", "MODE"], interfaces.collect());
     page += &table(
         ["SERVICE", "POOL", "HEALTHY", "ANNOUNCED", "TABLE", "REASON"],
@@ -116,7 +117,8 @@ fn table<const N: usize>(head: [&str; N], rows: Vec<Vec<String>>) -> String {
     }
     let mut lines = String::from("\n");
     for row in rows {
-        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         lines += cells.join("  ").trim_end();
         lines.push('\n');
     }

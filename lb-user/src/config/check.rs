@@ -23,7 +23,11 @@ pub(super) fn check(w: Written, host_name: &str, r: &mut Reader) -> Config {
         r.wrong(Position { line: 1, column: 1 }, "", message);
     }
     if let (Some(bgp), None) = (&w.bgp, &w.director) {
-        r.wrong(bgp.at, "bgp", "nothing to announce without the role of a director; add director or remove bgp");
+        r.wrong(
+            bgp.at,
+            "bgp",
+            "nothing to announce without the role of a director; add director or remove bgp",
+        );
     }
     let (pools, checks) = pools(&w.pools, &w.services, r);
     let services = services(&w.services, &w.pools, r);
@@ -55,12 +59,15 @@ fn services(
         let pool = service.pool.as_ref().and_then(|pool| known_pool(pool, pools, r));
         let quorum = quorum(&service.quorum, pool, r);
         let vip = service.vip.as_ref().and_then(|vip| usable_vip(vip, r));
-        let (Some(vip), Some(port), false) = (vip, &service.port, service.protocol_is_wrong) else { continue };
+        let (Some(vip), Some(port), false) = (vip, &service.port, service.protocol_is_wrong) else {
+            continue;
+        };
         let protocol = service.protocol.as_ref().map_or(Protocol::Tcp, |protocol| protocol.value);
         let key = ServiceKey { vip, port: port.value.0, protocol };
         let place = &service.place;
         if let Some(line) = first_lines.get(&key) {
-            let message = format!("{key} is a service already, in line {line}; remove one or change its port");
+            let message =
+                format!("{key} is a service already, in line {line}; remove one or change its port");
             r.wrong(place.at, &place.key, message);
             continue;
         }
@@ -93,7 +100,8 @@ fn quorum(written: &Maybe<u32>, pool: Option<&written::Pool>, r: &mut Reader) ->
     if quorum.value == 0 {
         r.wrong(quorum.at, &quorum.key, "0: a VIP without hosts would be announced; write 1 or more");
     } else if let Some(hosts) = hosts.filter(|hosts| quorum.value as usize > *hosts) {
-        let message = format!("{} can never be met: the pool has {hosts}; write at most {hosts}", quorum.value);
+        let message =
+            format!("{} can never be met: the pool has {hosts}; write at most {hosts}", quorum.value);
         r.wrong(quorum.at, &quorum.key, message);
     }
     quorum.value as usize
@@ -102,7 +110,8 @@ fn quorum(written: &Maybe<u32>, pool: Option<&written::Pool>, r: &mut Reader) ->
 fn usable_vip(vip: &At<IpAddr>, r: &mut Reader) -> Option<IpAddr> {
     let kind = not_unicast(vip.value);
     if let Some(kind) = kind {
-        let message = format!("{kind} address cannot be a VIP: {}; write a routable unicast address", vip.value);
+        let message =
+            format!("{kind} address cannot be a VIP: {}; write a routable unicast address", vip.value);
         r.wrong(vip.at, &vip.key, message);
     }
     kind.is_none().then_some(vip.value)
@@ -140,8 +149,12 @@ fn vips_are_not_hosts(w: &Written, r: &mut Reader) {
         }
     }
     if let Some(director) = &w.director {
-        let sources = [director.source4.as_ref().map(|s| s.value.into()), director.source6.as_ref().map(|s| s.value.into())];
-        taken.extend(sources.into_iter().flatten().map(|source| (source, "the director's own source".into())));
+        let sources = [
+            director.source4.as_ref().map(|s| s.value.into()),
+            director.source6.as_ref().map(|s| s.value.into()),
+        ];
+        taken
+            .extend(sources.into_iter().flatten().map(|source| (source, "the director's own source".into())));
     }
     let own = w.host.iter().filter_map(|host| host.vips.as_ref()).flat_map(|vips| &vips.value);
     let mut said = BTreeSet::new();
@@ -163,7 +176,8 @@ pub(super) fn addresses(host: &written::Member) -> impl Iterator<Item = At<IpAdd
 fn director_config(director: &written::Director, w: &Written, r: &mut Reader) -> DirectorConfig {
     for source in [as_ip(&director.source4), as_ip(&director.source6)].into_iter().flatten() {
         if let Some(kind) = not_unicast(source.value) {
-            let message = format!("{kind} address cannot be a source: {}; write an address of this node", source.value);
+            let message =
+                format!("{kind} address cannot be a source: {}; write an address of this node", source.value);
             r.wrong(source.at, &source.key, message);
         }
     }
@@ -176,7 +190,8 @@ fn director_config(director: &written::Director, w: &Written, r: &mut Reader) ->
     for (capacity, needed, what) in needed {
         let Some(capacity) = capacity else { continue };
         if (capacity.value as usize) < needed {
-            let message = format!("{} is too small: there are {needed} {what}; write {needed} or more", capacity.value);
+            let message =
+                format!("{} is too small: there are {needed} {what}; write {needed} or more", capacity.value);
             r.wrong(capacity.at, &capacity.key, message);
         } else if !(1..=1 << 20).contains(&capacity.value) {
             let message = format!("{} is out of range; write a number from 1 to 1048576", capacity.value);
@@ -205,7 +220,11 @@ fn host_config(host: &written::Host, services: &[written::Service], r: &mut Read
         None => served.collect(),
     };
     if services.is_empty() && !host.has_vips {
-        r.wrong(host.at, "host.vips", "missing, and there are no services; list the VIPs, as in [198.51.100.1]");
+        r.wrong(
+            host.at,
+            "host.vips",
+            "missing, and there are no services; list the VIPs, as in [198.51.100.1]",
+        );
     }
     nothing_listed(&host.vips, "list the VIPs, as in [198.51.100.1]", r);
     nothing_listed(&host.accept_from, "list the senders, as in [192.0.2.128/25]", r);
@@ -226,7 +245,8 @@ fn interfaces(written: &List<String>, r: &mut Reader) -> Vec<String> {
         if interfaces.contains(&name.value) {
             r.wrong(name.at, &name.key, format!("{:?} is listed twice; remove one", name.value));
         } else if name.value.len() > 15 || name.value.contains(|c: char| c == '/' || c.is_whitespace()) {
-            let message = format!("not an interface name: {:?}; write at most 15 letters, as in eth0", name.value);
+            let message =
+                format!("not an interface name: {:?}; write at most 15 letters, as in eth0", name.value);
             r.wrong(name.at, &name.key, message);
         }
         interfaces.push(name.value.clone());

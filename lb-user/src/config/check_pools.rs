@@ -42,7 +42,11 @@ pub(super) fn pools(
 
 fn hosts(name: &At<String>, pool: &written::Pool, r: &mut Reader) -> BTreeMap<String, Host> {
     if !pool.has_hosts {
-        r.wrong(name.at, &format!("{}.hosts", name.key), "a pool without hosts; list at least one with its address");
+        r.wrong(
+            name.at,
+            &format!("{}.hosts", name.key),
+            "a pool without hosts; list at least one with its address",
+        );
     }
     let mut hosts = BTreeMap::new();
     let mut owners: BTreeMap<IpAddr, &str> = BTreeMap::new();
@@ -55,13 +59,16 @@ fn hosts(name: &At<String>, pool: &written::Pool, r: &mut Reader) -> BTreeMap<St
                 let message = format!("{kind} address cannot be a host's: {}; write its own", address.value);
                 r.wrong(address.at, &address.key, message);
             } else if let Some(other) = owners.insert(address.value, &name.value) {
-                let message = format!("{} is the address of host {other:?} already; write its own", address.value);
+                let message =
+                    format!("{} is the address of host {other:?} already; write its own", address.value);
                 r.wrong(address.at, &address.key, message);
             }
         }
         let weight = host.weight.as_ref().map_or(1, |weight| weight.value);
         if let Some(written) = host.weight.as_ref().filter(|_| !(1..=LARGEST_WEIGHT).contains(&weight)) {
-            let message = format!("weight {weight}; write 1 to {LARGEST_WEIGHT}, or state: drain to take no new connections");
+            let message = format!(
+                "weight {weight}; write 1 to {LARGEST_WEIGHT}, or state: drain to take no new connections"
+            );
             r.wrong(written.at, &written.key, message);
         }
         let host = Host {
@@ -87,7 +94,8 @@ fn size(name: &At<String>, pool: &written::Pool, hosts: &BTreeMap<String, Host>,
     } else if !is_prime(size) {
         r.wrong(at, &key, format!("{size} is not a prime; write {}", next_prime(size)));
     } else if shares > u64::from(size) {
-        let message = format!("{size} rows are too few for hosts of {shares} weights in all; write a larger prime");
+        let message =
+            format!("{size} rows are too few for hosts of {shares} weights in all; write a larger prime");
         r.wrong(at, &key, message);
     }
     size
@@ -96,7 +104,8 @@ fn size(name: &At<String>, pool: &written::Pool, hosts: &BTreeMap<String, Host>,
 fn check(written: &written::Check, used: bool, r: &mut Reader) -> Option<Check> {
     let place = &written.place;
     let interval = written.interval.as_ref().map_or(Duration::from_secs(1), |interval| interval.value);
-    let timeout = written.timeout.as_ref().map_or(interval.min(Duration::from_secs(1)), |timeout| timeout.value);
+    let timeout =
+        written.timeout.as_ref().map_or(interval.min(Duration::from_secs(1)), |timeout| timeout.value);
     if let Some(at) = written.timeout.as_ref().filter(|_| timeout > interval) {
         let message =
             format!("{timeout:?} is longer than the interval of {interval:?}; write at most {interval:?}");
@@ -112,7 +121,8 @@ fn check(written: &written::Check, used: bool, r: &mut Reader) -> Option<Check> 
         Some(Way::Address) | None => Through::Address,
     };
     if through == Through::Tunnel && !used {
-        let message = "no service uses this pool, so that there is no VIP to probe; add one or write through: address";
+        let message =
+            "no service uses this pool, so that there is no VIP to probe; add one or write through: address";
         r.wrong(place.at, &place.key, message);
     }
     let kind = match written.kind.as_ref()?.value {

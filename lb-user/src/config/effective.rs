@@ -12,8 +12,8 @@ use crate::bgp::{self, BgpConfig};
 use crate::health::{self, CheckKind, Through};
 use crate::model::{self, HostState, Protocol, ServiceKey};
 
-use super::types::{Capacity, Decapsulation, DirectorConfig, HostConfig, XdpMode};
 use super::Config;
+use super::types::{Capacity, Decapsulation, DirectorConfig, HostConfig, XdpMode};
 
 /// A configuration with every default filled in; written as YAML, it is read back as the same configuration.
 #[derive(Clone, Debug, Serialize)]

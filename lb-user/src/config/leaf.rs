@@ -104,9 +104,8 @@ impl Leaf for SocketAddr {
 
 impl Leaf for Prefix {
     fn read(node: &Node) -> Result<Self, String> {
-        let bad = || {
-            format!("not a prefix: {}; write an address and a length, as in 192.0.2.128/25", node.shown())
-        };
+        let bad =
+            || format!("not a prefix: {}; write an address and a length, as in 192.0.2.128/25", node.shown());
         let Value::Text(text) = &node.value else { return Err(bad()) };
         let (address, length) = match text.split_once('/') {
             Some((address, length)) => (address, Some(length.parse::<u8>().map_err(|_| bad())?)),
@@ -157,9 +156,9 @@ impl Leaf for Community {
             Value::Text(text) => text.split_once(':'),
             _ => None,
         };
-        parts
-            .and_then(|(a, b)| Some(Community(a.parse().ok()?, b.parse().ok()?)))
-            .ok_or_else(|| format!("not a community: {}; write it in quotes, as in \"65000:100\"", node.shown()))
+        parts.and_then(|(a, b)| Some(Community(a.parse().ok()?, b.parse().ok()?))).ok_or_else(|| {
+            format!("not a community: {}; write it in quotes, as in \"65000:100\"", node.shown())
+        })
     }
 }
 

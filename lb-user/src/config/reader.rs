@@ -35,7 +35,13 @@ impl Reader {
     }
 
     /// A map with the keys of `keys`; others are reported. Nothing at all counts as an empty map.
-    pub fn section<'t>(&mut self, node: &'t Node, at: Position, key: &str, keys: &Keys) -> Option<Section<'t>> {
+    pub fn section<'t>(
+        &mut self,
+        node: &'t Node,
+        at: Position,
+        key: &str,
+        keys: &Keys,
+    ) -> Option<Section<'t>> {
         let entries = self.entries(node, key, &format!("write {}", listed(keys.keys)))?;
         let mut known = Vec::new();
         for entry in entries {
@@ -111,7 +117,12 @@ impl Reader {
     }
 
     /// The values of the list under a key; `None` if the key is absent or no list.
-    pub fn list<T: Leaf>(&mut self, section: &Section<'_>, name: &str, example: &str) -> Option<At<Vec<At<T>>>> {
+    pub fn list<T: Leaf>(
+        &mut self,
+        section: &Section<'_>,
+        name: &str,
+        example: &str,
+    ) -> Option<At<Vec<At<T>>>> {
         let (at, node) = section.find(name)?;
         let key = section.child(name);
         let Value::List(list) = &node.value else {
@@ -119,7 +130,8 @@ impl Reader {
             self.wrong(node.at, &key, message);
             return None;
         };
-        let value = numbered(list, &key).into_iter().filter_map(|item| self.value(item.value, item.key)).collect();
+        let value =
+            numbered(list, &key).into_iter().filter_map(|item| self.value(item.value, item.key)).collect();
         Some(At { value, at, key })
     }
 
@@ -175,7 +187,10 @@ impl<'t> Section<'t> {
 }
 
 fn numbered<'t>(list: &'t [Node], key: &str) -> Vec<At<&'t Node>> {
-    list.iter().enumerate().map(|(i, node)| At { value: node, at: node.at, key: format!("{key}[{i}]") }).collect()
+    list.iter()
+        .enumerate()
+        .map(|(i, node)| At { value: node, at: node.at, key: format!("{key}[{i}]") })
+        .collect()
 }
 
 fn joined(key: &str, name: &str) -> String {

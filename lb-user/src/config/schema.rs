@@ -44,17 +44,5 @@ pub(super) const GOBGP: Keys = Keys { path: "bgp.gobgp", keys: &["api"] };
 pub(super) const AGENT_CHECK: Keys = Keys { path: "agent_check", keys: &["listen", "file"] };
 
 /// Every map of the file with its keys.
-pub const ALL: &[Keys] = &[
-    TOP,
-    DIRECTOR,
-    CAPACITY,
-    HOST,
-    POOL,
-    MEMBER,
-    CHECK,
-    SERVICE,
-    BGP,
-    BIRD,
-    GOBGP,
-    AGENT_CHECK,
-];
+pub const ALL: &[Keys] =
+    &[TOP, DIRECTOR, CAPACITY, HOST, POOL, MEMBER, CHECK, SERVICE, BGP, BIRD, GOBGP, AGENT_CHECK];

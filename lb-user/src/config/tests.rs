@@ -1,8 +1,8 @@
-//! Every message, word for word, and the files that operators begin with.
+//! Every message, word for word.
 
-use std::path::PathBuf;
+mod files;
 
-use super::{Config, Effective, schema};
+use super::Config;
 
 /// A director without anything wrong, for cases that add one thing.
 const GOOD: &str = "\
@@ -92,7 +92,9 @@ fn wrong_types_say_what_was_found_and_what_to_write() {
     ];
     for (line, message) in cases {
         let key = line.split(':').next().unwrap();
-        let found = errors(&format!("{line}\nhost: {{interfaces: [e], accept_from: [10.0.0.1], vips: [10.0.0.2]}}\n"));
+        let found = errors(&format!(
+            "{line}\nhost: {{interfaces: [e], accept_from: [10.0.0.1], vips: [10.0.0.2]}}\n"
+        ));
         let column = if line == "node:" { 1 } else { key.len() + 3 };
         let at = if line == "node:" { "1:5".to_owned() } else { format!("1:{column}") };
         assert_eq!(found, [format!("lb.yaml:{at}: {key}: {message}")], "{line}");
@@ -219,10 +221,7 @@ fn table_sizes_are_primes_that_fit() {
     let with = |size: &str| GOOD.replace("  web:\n", &format!("  web:\n    size: {size}\n"));
     one(&with("1000"), "4:11: pools.web.size: 1000 is not a prime; write 1009");
     one(&with("1"), "4:11: pools.web.size: 1 is out of range; write a prime from 3 to 1048573");
-    one(
-        &with("-7"),
-        "4:11: pools.web.size: not a number from 0 to 4294967295: -7; write such a number",
-    );
+    one(&with("-7"), "4:11: pools.web.size: not a number from 0 to 4294967295: -7; write such a number");
     one(
         &with("7").replace("192.0.2.1}", "192.0.2.1, weight: 9}"),
         "4:11: pools.web.size: 7 rows are too few for hosts of 10 weights in all; write a larger prime",
@@ -240,7 +239,8 @@ fn quorums_can_be_met() {
 
 #[test]
 fn checks_fit_together() {
-    let with = |check: &str| GOOD.replace("services:", &format!("    checks:\n      - {{{check}}}\nservices:"));
+    let with =
+        |check: &str| GOOD.replace("services:", &format!("    checks:\n      - {{{check}}}\nservices:"));
     let key = "pools.web.checks[0]";
     let cases = [
         ("port: 80", format!("8:9: {key}.type: missing; write http or tcp")),
@@ -275,7 +275,10 @@ fn checks_fit_together() {
             "type: http, port: 1, status: [200, 99]",
             format!("8:45: {key}.status[1]: not a status: 99; write 100 to 599"),
         ),
-        ("type: http, port: 1, status: []", format!("8:31: {key}.status: empty; list at least one status, as in [200]")),
+        (
+            "type: http, port: 1, status: []",
+            format!("8:31: {key}.status: empty; list at least one status, as in [200]"),
+        ),
     ];
     for (check, message) in cases {
         one(&with(check), &message);
@@ -329,78 +332,6 @@ fn a_node_needs_a_role() {
     one("", "1:1: this node has no role; write at least one of director, host and agent_check");
 }
 
-#[test]
-fn a_file_that_cannot_be_read_is_named() {
-    let errors = Config::load(&PathBuf::from("/nowhere/lb.yaml")).unwrap_err();
-    assert_eq!(
-        errors.to_string(),
-        "/nowhere/lb.yaml: cannot be read: No such file or directory (os error 2); name another file or make this \
-         one readable"
-    );
-}
-
-#[test]
-fn defaults_are_as_documented() {
-    let config = parse(GOOD).unwrap();
-    assert_eq!(config.node, "this-host");
-    assert_eq!(config.api, PathBuf::from("/run/lb/agent.sock"));
-    assert_eq!(config.disable_file, PathBuf::from("/etc/lb/disable"));
-    let pool = &config.model.pools["web"];
-    assert_eq!((pool.seed, pool.size, pool.hosts["a"].weight), (0, 65537, 1));
-    assert_eq!(config.roles(), ["director"]);
-    let servers = parse("agent_check:\n").unwrap().agent_check.unwrap();
-    assert_eq!(servers.listen, ["[::]:5555".parse().unwrap()]);
-    assert_eq!(servers.file, PathBuf::from("/etc/lb/agent-check"));
-}
-
-#[test]
-fn the_vips_of_a_host_are_those_of_the_services_unless_listed() {
-    let host = "host: {interfaces: [eth0], accept_from: [10.0.0.0/8]";
-    let vips = |text: &str| parse(text).unwrap().host.unwrap().vips.into_iter().map(|v| v.to_string());
-    assert!(vips(&format!("{GOOD}{host}}}\n")).eq(["198.51.100.1"]));
-    assert!(vips(&format!("{GOOD}{host}, vips: [10.9.9.9]}}\n")).eq(["10.9.9.9"]));
-}
-
-#[test]
-fn the_effective_configuration_is_read_back_as_the_same() {
-    for text in [GOOD.to_owned(), file("lb.yaml"), file("lb.full.yaml")] {
-        let config = parse(&text).unwrap();
-        let effective = serde_saphyr::to_string(&Effective::from(&config)).unwrap();
-        assert_eq!(Config::parse("effective", &effective, "other").as_ref(), Ok(&config), "{effective}");
-    }
-}
-
-#[test]
-fn the_smallest_file_has_the_role_of_a_director() {
-    assert_eq!(parse(&file("lb.yaml")).unwrap().roles(), ["director"]);
-}
-
-#[test]
-fn the_full_file_explains_every_key_of_the_schema() {
-    let text = file("lb.full.yaml");
-    assert_eq!(parse(&text).unwrap().roles(), ["director", "host", "agent_check"]);
-    let mut comment_before = false;
-    let mut explained = Vec::new();
-    for line in text.lines().map(|line| line.trim_start().trim_start_matches("- ")) {
-        if let Some((key, _)) = line.split_once(':').filter(|(key, _)| !key.contains(['#', ' ', '{'])) {
-            if comment_before {
-                explained.push(key);
-            }
-            // A comment may speak of two keys, one below the other.
-            comment_before = comment_before && key == "address4";
-        } else {
-            comment_before = line.starts_with('#');
-        }
-    }
-    for keys in schema::ALL {
-        for key in keys.keys {
-            let wanted = schema::ALL.iter().filter(|other| other.keys.contains(key)).count();
-            let found = explained.iter().filter(|explained| *explained == key).count();
-            assert!(found >= wanted, "{}.{key} is explained {found} of {wanted} times", keys.path);
-        }
-    }
-}
-
 fn parse(text: &str) -> Result<Config, super::ConfigErrors> {
     Config::parse("lb.yaml", text, "this-host")
 }
@@ -413,9 +344,4 @@ fn errors(text: &str) -> Vec<String> {
 #[track_caller]
 fn one(text: &str, message: &str) {
     assert_eq!(errors(text), [format!("lb.yaml:{message}")]);
-}
-
-fn file(name: &str) -> String {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../configs").join(name);
-    std::fs::read_to_string(path).unwrap()
 }

@@ -132,10 +132,9 @@ pub(super) fn read(tree: &Node, r: &mut Reader) -> Option<Written> {
         pools: sections(r, &top, "pools", &schema::POOL, pool),
         services: listed(r, &top, "services", &schema::SERVICE, service),
         bgp: r.subsection(&top, "bgp", &schema::BGP).map(|s| bgp(&s, r)),
-        agent_check: r.subsection(&top, "agent_check", &schema::AGENT_CHECK).map(|s| AgentCheck {
-            listen: r.one_or_more(&s, "listen"),
-            file: r.leaf(&s, "file"),
-        }),
+        agent_check: r
+            .subsection(&top, "agent_check", &schema::AGENT_CHECK)
+            .map(|s| AgentCheck { listen: r.one_or_more(&s, "listen"), file: r.leaf(&s, "file") }),
     })
 }
 
@@ -156,7 +155,11 @@ fn director(s: &Section<'_>, r: &mut Reader) -> Director {
 
 fn host(s: &Section<'_>, r: &mut Reader) -> Host {
     if !s.has("accept_from") {
-        r.missing(s, "accept_from", "list the addresses of the directors and pool members, as in [192.0.2.128/25]");
+        r.missing(
+            s,
+            "accept_from",
+            "list the addresses of the directors and pool members, as in [192.0.2.128/25]",
+        );
     }
     Host {
         at: s.at,
