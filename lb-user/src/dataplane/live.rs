@@ -24,10 +24,12 @@ pub struct Live;
 
 impl Kernel for Live {
     fn open(&self, config: &Config) -> Result<Opened, DataplaneError> {
-        let director = config.director.as_ref().map(|_| OpenDirector::open(config)).transpose().map_err(report)?;
+        let director =
+            config.director.as_ref().map(|_| OpenDirector::open(config)).transpose().map_err(report)?;
         let host = config.host.as_ref().map(|_| OpenHost::open(config)).transpose().map_err(report)?;
         let adopted = director.as_ref().filter(|director| director.plane.adopted());
-        let adopted = adopted.map(|director| Adopted { healthy: director.plane.adopted_health(&config.model) });
+        let adopted =
+            adopted.map(|director| Adopted { healthy: director.plane.adopted_health(&config.model) });
         let paths = match &director {
             Some(director) => director.paths.clone(),
             None => watch::channel(Paths::new()).1,
@@ -131,21 +133,25 @@ impl OpenDirector {
         let config = &want.config;
         let sources = sources(config);
         self.wanted.send_if_modified(|wanted| replace(wanted, outer_addresses(&config.model)));
-        self.model.send_if_modified(|now| *now.0 != config.model && {
-            *now = (Arc::new(config.model.clone()), sources);
-            true
-        } || replace(&mut now.1, sources));
+        self.model.send_if_modified(|now| {
+            *now.0 != config.model && {
+                *now = (Arc::new(config.model.clone()), sources);
+                true
+            } || replace(&mut now.1, sources)
+        });
         (applied.source4, applied.source6) = (sources.v4, sources.v6);
         let health = config.model.hosts().map(|(id, _)| (id.clone(), want.healthy.contains(&id))).collect();
         let nexthops = self.nexthops.borrow().clone();
         match self.plane.sync(&config.model, sources, &nexthops, &health) {
             Ok(confirmed) => {
                 let serving = |f: director::InForce| Serving { generation: f.generation, digest: f.digest };
-                applied.services = confirmed.services.into_iter().map(|(key, f)| (key, Ok(serving(f)))).collect();
+                applied.services =
+                    confirmed.services.into_iter().map(|(key, f)| (key, Ok(serving(f)))).collect();
             }
             Err(error) => {
                 let reason = chain(&error);
-                applied.services = config.model.services.keys().map(|key| (*key, Err(reason.clone()))).collect();
+                applied.services =
+                    config.model.services.keys().map(|key| (*key, Err(reason.clone()))).collect();
                 applied.problems.push(reason);
                 return;
             }
@@ -155,7 +161,8 @@ impl OpenDirector {
                 Ok(()) => self.attached = true,
                 Err(error) => {
                     let reason = chain(&error);
-                    applied.services = config.model.services.keys().map(|key| (*key, Err(reason.clone()))).collect();
+                    applied.services =
+                        config.model.services.keys().map(|key| (*key, Err(reason.clone()))).collect();
                     applied.problems.push(reason);
                 }
             }
@@ -221,7 +228,11 @@ async fn follow_paths(
 fn paths_of(model: &Model, sources: Sources, nexthops: &NextHops) -> Paths {
     let known = |(id, host): (HostId, &Host)| {
         // What netlink has not answered yet is unknown, not unusable: the agent waits for it before it judges.
-        if Family::ALL.iter().filter_map(|family| host.outer(*family)).any(|outer| !nexthops.contains_key(&outer)) {
+        if Family::ALL
+            .iter()
+            .filter_map(|family| host.outer(*family))
+            .any(|outer| !nexthops.contains_key(&outer))
+        {
             return None;
         }
         let mut path = desired::Path { usable4: true, usable6: true, reason: None };
@@ -259,14 +270,16 @@ impl OpenHost {
     fn apply(&mut self, config: &Config, applied: &mut Applied) -> super::Result<()> {
         let Some(role) = &config.host else { return Ok(()) };
         let vips: Vec<IpAddr> = role.vips.iter().copied().collect();
-        let locals: Vec<_> = addresses(None).into_iter().filter(|address| !role.vips.contains(address)).collect();
+        let locals: Vec<_> =
+            addresses(None).into_iter().filter(|address| !role.vips.contains(address)).collect();
         if locals.is_empty() {
             applied.problems.push("this machine has no address that a tunnel could end at; add one".into());
         }
         let senders = role.accept_from.iter().map(|prefix| (prefix.address, prefix.length)).collect();
         if role.decapsulation == Decapsulation::Kernel {
             for family in [Family::V4, Family::V6] {
-                let local = addresses(Some(&role.interfaces[0])).into_iter().find(|a| Family::of(*a) == family);
+                let local =
+                    addresses(Some(&role.interfaces[0])).into_iter().find(|a| Family::of(*a) == family);
                 local.map(kernel_tunnel::ensure).transpose()?;
             }
         }
@@ -343,4 +356,3 @@ fn chain(error: &Error) -> String {
     }
     text
 }
-
