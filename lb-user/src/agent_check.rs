@@ -222,3 +222,124 @@ fn known(word: &str) -> bool {
         || word.strip_suffix('%').is_some_and(number)
         || word.strip_prefix("maxconn:").is_some_and(number)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    struct Server {
+        check: AgentCheck,
+        directory: tempfile::TempDir,
+    }
+
+    impl Server {
+        fn start(listen: &str) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let file = directory.path().join("agent-check");
+            let check = AgentCheck::start(&Config { listen: vec![listen.parse().unwrap()], file }).unwrap();
+            Self { check, directory }
+        }
+
+        fn write(&self, content: impl AsRef<[u8]>) {
+            fs::write(self.directory.path().join("agent-check"), content).unwrap();
+        }
+
+        async fn ask(&self) -> String {
+            self.ask_with(self.check.addresses()[0], b"").await
+        }
+
+        async fn ask_with(&self, address: SocketAddr, send: &[u8]) -> String {
+            let asking = async {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                stream.write_all(send).await.unwrap();
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).await.unwrap();
+                answer
+            };
+            timeout(Duration::from_secs(5), asking).await.expect("an answer in time")
+        }
+    }
+
+    #[tokio::test]
+    async fn each_connection_gets_the_files_first_line_as_it_is_now() {
+        let server = Server::start("127.0.0.1:0");
+        assert_eq!(server.ask().await, "up\n");
+        server.write("drain\nignored\n");
+        assert_eq!(server.ask().await, "drain\n");
+        server.write("  ready 75% maxconn:30 # all well \r\n");
+        assert_eq!(server.ask().await, "ready 75% maxconn:30 # all well\n");
+        fs::remove_file(server.directory.path().join("agent-check")).unwrap();
+        assert_eq!(server.ask().await, "up\n");
+        assert_eq!(server.check.answer(), "up");
+    }
+
+    #[tokio::test]
+    async fn junk_leaves_the_last_good_answer() {
+        let server = Server::start("127.0.0.1:0");
+        server.write("maint");
+        assert_eq!(server.ask().await, "maint\n");
+        let long = "up ".repeat(1000);
+        for junk in [&b"upp"[..], b"", b"\n\nup", b"\xff\xfe", b"up\0", b"# only words", long.as_bytes()] {
+            server.write(junk);
+            assert_eq!(server.ask().await, "maint\n", "{junk:?}");
+        }
+        server.write("up");
+        assert_eq!(server.ask().await, "up\n");
+    }
+
+    #[tokio::test]
+    async fn an_unreadable_file_leaves_the_last_good_answer() {
+        let server = Server::start("127.0.0.1:0");
+        fs::create_dir(server.directory.path().join("agent-check")).unwrap();
+        assert_eq!(server.ask().await, "up\n");
+    }
+
+    #[tokio::test]
+    async fn what_haproxy_sends_does_not_cost_it_the_answer() {
+        let server = Server::start("127.0.0.1:0");
+        let address = server.check.addresses()[0];
+        assert_eq!(server.ask_with(address, b"be_web/lb7-1\n").await, "up\n");
+        let _silent = TcpStream::connect(address).await.unwrap();
+        assert_eq!(server.ask().await, "up\n");
+    }
+
+    #[tokio::test]
+    async fn the_unspecified_address_serves_both_families() {
+        let server = Server::start("[::]:0");
+        let port = server.check.addresses()[0].port();
+        for address in
+            [SocketAddr::from(([127, 0, 0, 1], port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))]
+        {
+            assert_eq!(server.ask_with(address, b"").await, "up\n");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_in_use_is_named() {
+        let server = Server::start("127.0.0.1:0");
+        let address = server.check.addresses()[0];
+        let config = Config { listen: vec![address], file: "/nonexistent".into() };
+        let error = AgentCheck::start(&config).err().expect("in use").to_string();
+        assert!(error.starts_with(&format!("agent check: cannot listen on {address}: ")), "{error}");
+    }
+
+    #[test]
+    fn haproxys_words_are_known_and_others_named() {
+        for line in
+            ["up", "down", "ready", "drain", "maint", "stopped", "fail", "50%", "0%", "150%", "maxconn:30"]
+        {
+            assert_eq!(validate(line), Ok(()), "{line}");
+        }
+        for line in ["up,75%", "ready\tup 100%", "down # disk full, call Ann", "up#"] {
+            assert_eq!(validate(line), Ok(()), "{line}");
+        }
+        for line in
+            ["", " , ", "# up", "UP", "%", "5 %", "-1%", "maxconn:", "maxconn:x", "1234567890%", "up\u{7}"]
+        {
+            assert!(validate(line).is_err(), "{line:?}");
+        }
+        assert!(validate("up sideways").unwrap_err().starts_with("\"sideways\" is not an agent-check word"));
+    }
+}

@@ -2,9 +2,13 @@
 //!
 //! Decisions are pure functions of the values in [`model`]; everything that touches the machine is a thin shell.
 
+pub mod agent;
 pub mod agent_check;
 pub mod bgp;
+pub mod cli;
+pub mod config;
 pub mod dataplane;
+pub mod desired;
 pub mod health;
 pub mod model;
 pub mod netlink;

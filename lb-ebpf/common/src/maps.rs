@@ -129,14 +129,21 @@ pub const PROBE_MARK: u32 = 0x4c00_0000;
 /// Mask of [`PROBE_MARK`].
 pub const PROBE_MASK: u32 = 0xff00_0000;
 
-// SAFETY: plain old data in C layout without implicit padding, as the tests below assert; any bytes are a value.
 #[cfg(feature = "user")]
 mod pod {
-    unsafe impl aya::Pod for super::ServiceKey {}
-    unsafe impl aya::Pod for super::Service {}
-    unsafe impl aya::Pod for super::Nexthop {}
-    unsafe impl aya::Pod for super::Traffic {}
-    unsafe impl aya::Pod for super::Addr {}
+    use super::{Nexthop, Service, ServiceKey, Traffic};
+    use crate::flow::Addr;
+
+    // SAFETY: plain data in C layout without implicit padding, as the tests below assert; any bytes are a value.
+    unsafe impl aya::Pod for ServiceKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Service {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Nexthop {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Traffic {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Addr {}
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 mod bird;
 mod bird_control;
 mod gobgp;
+mod gobgp_api;
 mod task;
 
 use std::collections::BTreeSet;

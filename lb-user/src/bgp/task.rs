@@ -12,6 +12,8 @@ use super::{Announcements, BgpConfig, BgpError, BgpStatus, Bird, Driver, Gobgp, 
 
 /// How often the daemon is looked at. A daemon that restarted has its routes back after at most this time.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long to leave alone a daemon that refused: the same again would only fill its log.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Keeps a daemon at what is wanted until it is dropped; the routes then stay as they are.
 pub struct Announcer {
@@ -104,6 +106,9 @@ impl<S: Speaker> Task<S> {
             }
             let want = self.want.borrow_and_update().clone();
             let result = self.reconcile(want.as_ref(), &mut done).await;
+            if matches!(result, Err(BgpError::Refused { .. } | BgpError::NotLoaded { .. })) {
+                looks.reset_after(RETRY);
+            }
             self.report(result);
         }
     }
@@ -112,42 +117,52 @@ impl<S: Speaker> Task<S> {
         &mut self,
         want: Option<&Announcements>,
         done: &mut Option<Announcements>,
-    ) -> Result<BTreeSet<Prefix>, BgpError> {
+    ) -> Result<(), BgpError> {
         let Some(want) = want else {
-            return self.speaker.announced().await;
+            return self.look().await.map(drop);
         };
         if done.as_ref() == Some(want) {
-            let have = self.speaker.announced().await.inspect_err(|_| *done = None)?;
+            let have = self.look().await.inspect_err(|_| *done = None)?;
             if have == want.routes {
-                return Ok(have);
+                return Ok(());
             }
-            warn!("the BGP daemon lost or gained routes of ours; restoring them");
+            warn!(want = %list(&want.routes), have = %list(&have), "the BGP daemon lost routes of ours or has more");
         }
         *done = None;
-        self.speaker.announce(want).await?;
-        *done = Some(want.clone());
+        if let Err(error) = self.speaker.announce(want).await {
+            // Part of it may have been done.
+            let _ = self.look().await;
+            return Err(error);
+        }
         info!(routes = %list(&want.routes), "announced");
-        Ok(want.routes.clone())
+        *done = Some(want.clone());
+        self.publish(|status| status.announced.clone_from(&want.routes));
+        Ok(())
     }
 
-    fn report(&self, result: Result<BTreeSet<Prefix>, BgpError>) {
+    async fn look(&mut self) -> Result<BTreeSet<Prefix>, BgpError> {
+        let have = self.speaker.announced().await?;
+        self.publish(|status| status.announced.clone_from(&have));
+        Ok(have)
+    }
+
+    fn report(&self, result: Result<(), BgpError>) {
+        let reason = result.err().map(|error| error.to_string());
+        self.publish(|status| {
+            match &reason {
+                Some(reason) if status.reason.as_ref() != Some(reason) => warn!("{reason}"),
+                None if !status.up => info!("the BGP daemon is up"),
+                _ => {}
+            }
+            status.up = reason.is_none();
+            status.reason = reason;
+        });
+    }
+
+    fn publish(&self, change: impl FnOnce(&mut BgpStatus)) {
         self.publish.send_if_modified(|status| {
             let before = status.clone();
-            match result {
-                Ok(announced) => {
-                    status.up = true;
-                    status.announced = announced;
-                    status.reason = None;
-                }
-                Err(error) => {
-                    status.up = false;
-                    let reason = error.to_string();
-                    if status.reason.as_ref() != Some(&reason) {
-                        warn!("{reason}");
-                    }
-                    status.reason = Some(reason);
-                }
-            }
+            change(status);
             *status != before
         });
     }
@@ -155,4 +170,141 @@ impl<S: Speaker> Task<S> {
 
 fn list(routes: &BTreeSet<Prefix>) -> String {
     routes.iter().map(Prefix::to_string).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+
+    /// A daemon that does as it is told, unless it is away.
+    #[derive(Clone, Default)]
+    struct Fake(Arc<Mutex<FakeState>>);
+
+    #[derive(Default)]
+    struct FakeState {
+        away: bool,
+        holds: BTreeSet<Prefix>,
+        calls: Vec<Announcements>,
+    }
+
+    impl Fake {
+        fn with<T>(&self, use_it: impl FnOnce(&mut FakeState) -> T) -> T {
+            use_it(&mut self.0.lock().unwrap())
+        }
+
+        fn there(&self) -> Result<(), BgpError> {
+            match self.with(|state| state.away) {
+                true => Err(BgpError::Away { daemon: "fake", place: "here".into(), cause: "told so".into() }),
+                false => Ok(()),
+            }
+        }
+    }
+
+    impl Speaker for Fake {
+        async fn announce(&mut self, want: &Announcements) -> Result<(), BgpError> {
+            self.there()?;
+            self.with(|state| {
+                state.calls.push(want.clone());
+                state.holds = want.routes.clone();
+            });
+            Ok(())
+        }
+
+        async fn announced(&mut self) -> Result<BTreeSet<Prefix>, BgpError> {
+            self.there()?;
+            Ok(self.with(|state| state.holds.clone()))
+        }
+    }
+
+    fn want(routes: &[&str]) -> Option<Announcements> {
+        let routes = routes.iter().map(|route| route.parse().unwrap()).collect();
+        Some(Announcements { routes, ..Default::default() })
+    }
+
+    async fn wait(announcer: &Announcer, met: impl FnMut(&BgpStatus) -> bool) -> BgpStatus {
+        let mut status = announcer.status();
+        let waited = timeout(Duration::from_secs(5), status.wait_for(met)).await;
+        waited.expect("status in time").unwrap().clone()
+    }
+
+    #[tokio::test]
+    async fn nothing_is_changed_until_something_is_wanted() {
+        let fake = Fake::default();
+        fake.with(|state| state.holds = want(&["198.51.100.1/32"]).unwrap().routes);
+        let (_want, wants) = watch::channel(None);
+        let announcer = Announcer::with(fake.clone(), "fake", wants);
+        let status = wait(&announcer, |status| status.up).await;
+        assert_eq!(status.announced, want(&["198.51.100.1/32"]).unwrap().routes);
+        assert!(fake.with(|state| state.calls.is_empty()));
+    }
+
+    #[tokio::test]
+    async fn a_wish_is_applied_at_once_and_only_once() {
+        let fake = Fake::default();
+        let (wish, wants) = watch::channel(None);
+        let announcer = Announcer::with(fake.clone(), "fake", wants);
+        wait(&announcer, |status| status.up).await;
+        let asked = Instant::now();
+        wish.send_replace(want(&["198.51.100.1/32", "2001:db8::1/128"]));
+        wait(&announcer, |status| status.announced.len() == 2).await;
+        assert!(asked.elapsed() < LOOK / 2, "{:?}", asked.elapsed());
+        tokio::time::sleep(LOOK * 3).await;
+        assert_eq!(fake.with(|state| state.calls.len()), 1);
+    }
+
+    #[tokio::test]
+    async fn a_restarted_daemon_gets_its_routes_back() {
+        let fake = Fake::default();
+        let (_wish, wants) = watch::channel(want(&["198.51.100.1/32"]));
+        let announcer = Announcer::with(fake.clone(), "fake", wants);
+        wait(&announcer, |status| status.up).await;
+        fake.with(|state| {
+            state.away = true;
+            state.holds.clear();
+        });
+        let status = wait(&announcer, |status| !status.up).await;
+        assert_eq!(status.reason.unwrap(), "fake does not answer at here: told so; is it running?");
+        fake.with(|state| state.away = false);
+        wait(&announcer, |status| status.up).await;
+        // Too quick to be seen away.
+        fake.with(|state| state.holds.clear());
+        tokio::time::sleep(LOOK * 2).await;
+        assert_eq!(fake.with(|state| state.holds.clone()), want(&["198.51.100.1/32"]).unwrap().routes);
+    }
+
+    #[tokio::test]
+    async fn only_the_latest_wish_reaches_a_daemon_that_was_away() {
+        let fake = Fake::default();
+        fake.with(|state| state.away = true);
+        let (wish, wants) = watch::channel(want(&["198.51.100.1/32"]));
+        let announcer = Announcer::with(fake.clone(), "fake", wants);
+        wait(&announcer, |status| status.reason.as_ref().is_some_and(|r| r != "starting")).await;
+        wish.send_replace(want(&["198.51.100.2/32"]));
+        wish.send_replace(want(&["198.51.100.3/32"]));
+        fake.with(|state| state.away = false);
+        wait(&announcer, |status| status.up).await;
+        let last = fake.with(|state| state.calls.last().cloned());
+        assert_eq!(last, want(&["198.51.100.3/32"]));
+    }
+
+    #[tokio::test]
+    async fn dropping_leaves_the_routes_and_withdrawing_takes_them() {
+        let fake = Fake::default();
+        let (_wish, wants) = watch::channel(want(&["198.51.100.1/32"]));
+        let announcer = Announcer::with(fake.clone(), "fake", wants.clone());
+        wait(&announcer, |status| status.up).await;
+        drop(announcer);
+        tokio::time::sleep(LOOK).await;
+        assert_eq!(fake.with(|state| state.holds.len()), 1);
+
+        let announcer = Announcer::with(fake.clone(), "fake", wants);
+        wait(&announcer, |status| status.up).await;
+        announcer.withdraw_all().await.unwrap();
+        tokio::time::sleep(LOOK).await;
+        assert_eq!(fake.with(|state| state.holds.len()), 0);
+    }
 }

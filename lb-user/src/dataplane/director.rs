@@ -81,8 +81,6 @@ pub struct DirectorOptions {
     pub interfaces: Vec<String>,
     /// Which XDP modes may be used.
     pub xdp: XdpChoice,
-    /// Fixed outer source addresses.
-    pub sources: Sources,
     /// Sizes of the maps.
     pub capacity: Capacity,
 }
@@ -221,12 +219,13 @@ impl Director {
     pub fn sync(
         &mut self,
         model: &Model,
+        sources: Sources,
         nexthops: &NextHops,
         health: &BTreeMap<HostId, bool>,
     ) -> Result<Confirmed> {
         self.check_capacity(model)?;
         self.assign_slots(model)?;
-        let hosts = self.write_nexthops(model, nexthops, health)?;
+        let hosts = self.write_nexthops(model, sources, nexthops, health)?;
         let tables = self.write_tables(model)?;
         let services = self.write_services(model, &tables)?;
         self.write_addresses(model)?;
@@ -320,6 +319,7 @@ impl Director {
     fn write_nexthops(
         &mut self,
         model: &Model,
+        sources: Sources,
         nexthops: &NextHops,
         health: &BTreeMap<HostId, bool>,
     ) -> Result<BTreeMap<HostId, Reach>> {
@@ -329,7 +329,7 @@ impl Director {
             let healthy = health.get(&id).copied().unwrap_or(false) && host.state != HostState::Down;
             let mut reach = Reach::default();
             for family in Family::ALL {
-                let (entry, reason) = nexthops::entry(host, family, healthy, self.options.sources, nexthops);
+                let (entry, reason) = nexthops::entry(host, family, healthy, sources, nexthops);
                 let index = nexthop_index(slot, family == Family::V6);
                 if self.entries.get(&index) != Some(&entry) {
                     self.nexthops.set(index, entry, 0).map_err(map_error("NEXTHOPS"))?;

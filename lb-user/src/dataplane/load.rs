@@ -6,7 +6,7 @@
 //! ```
 //!
 //! aya adopts any pinned map of the right name, so the pins are checked first. If one does not fit, all are made anew in
-//! `PINS/ROLE/maps.new` and take the old ones' place when the programs over them are attached.
+//! `PINS/ROLE/maps-new` and take the old ones' place when the programs over them are attached.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -204,7 +204,7 @@ impl Loaded {
     /// Makes the maps that were loaded the pinned ones: after the programs over them are attached, before the next
     /// start. Until then a crash leaves the old maps pinned, and the next start makes them anew once more.
     pub fn settle(&self) -> Result<()> {
-        let fresh = self.folder.join("maps.new");
+        let fresh = self.folder.join("maps-new");
         if self.adopted || !fresh.exists() {
             return Ok(());
         }
@@ -215,7 +215,7 @@ impl Loaded {
 }
 
 fn fresh(folder: &Path) -> Result<PathBuf> {
-    let fresh = folder.join("maps.new");
+    let fresh = folder.join("maps-new");
     remove_dir(&fresh)?;
     create_dir(&fresh)?;
     Ok(fresh)

@@ -10,6 +10,7 @@ pub mod counters;
 pub mod director;
 pub mod host;
 pub mod kernel_tunnel;
+pub mod live;
 pub mod load;
 pub mod nexthops;
 pub mod probe_route;

@@ -41,7 +41,7 @@ fn resolved(host: &Host, inner: Family, sources: Sources, nexthops: &NextHops) -
     };
     let source = source(destination, sources, hop)?;
     let (header, outer_len) =
-        outer::template(hop.own_mac, hop.next_mac, source, destination, inner == Family::V6)
+        outer::template(hop.source_mac, hop.mac, source, destination, inner == Family::V6)
             .ok_or_else(|| format!("outer source {source} and {destination} are of different families"))?;
     let mtu = u16::try_from(hop.mtu).unwrap_or(u16::MAX);
     Ok(Nexthop { ifindex: hop.ifindex, mtu, outer_len, header, ..Nexthop::UNKNOWN })

@@ -4,8 +4,9 @@
 //! probe one *prober*, owned by the driver, which probes, sends the result and waits. Dropping the [`Checker`] aborts
 //! the driver, and with it all probers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
+use std::mem;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ impl Checker {
         let mut driver = Driver {
             initial,
             probes: BTreeMap::new(),
-            hosts: Vec::new(),
+            hosts: BTreeMap::new(),
             epoch: 0,
             results,
             probers: JoinSet::new(),
@@ -90,7 +91,8 @@ struct Report {
 struct Driver {
     initial: BTreeMap<HostId, bool>,
     probes: BTreeMap<Key, Running>,
-    hosts: Vec<HostId>,
+    /// Every host of the plan, with its probes.
+    hosts: BTreeMap<HostId, Vec<Key>>,
     epoch: u64,
     results: mpsc::UnboundedSender<Report>,
     probers: JoinSet<()>,
@@ -111,21 +113,26 @@ impl Driver {
                     None => return,
                 },
                 Some(report) = results.recv() => {
-                    self.take(report);
                     // A burst of results is one change of the view.
+                    let mut hosts = BTreeSet::from([report.key.host.clone()]);
+                    self.take(report);
                     while let Ok(report) = results.try_recv() {
+                        hosts.insert(report.key.host.clone());
                         self.take(report);
                     }
+                    self.publish(&hosts);
                 }
-                Some(_) = self.probers.join_next() => continue,
+                // Aborted probers.
+                Some(_) = self.probers.join_next() => {}
             }
-            self.publish();
         }
     }
 
     fn adopt(&mut self, plan: Plan) {
-        let mut before = std::mem::take(&mut self.probes);
+        let mut before = mem::take(&mut self.probes);
+        self.hosts.clear();
         for (host, probes) in &plan {
+            let mut keys = Vec::new();
             for probe in probes {
                 let key = Key {
                     host: host.clone(),
@@ -133,15 +140,26 @@ impl Driver {
                     through: probe.check.through,
                     address: probe.target.address,
                 };
-                let running = self.follow(&key, probe, before.remove(&key));
-                self.probes.insert(key, running);
+                // The same check written twice is one.
+                if !self.probes.contains_key(&key) {
+                    let running = self.follow(&key, probe, before.remove(&key));
+                    self.probes.insert(key.clone(), running);
+                    keys.push(key);
+                }
             }
+            self.hosts.insert(host.clone(), keys);
         }
         for gone in before.into_values() {
             gone.prober.abort();
         }
-        self.hosts = plan.into_keys().collect();
-        self.publish();
+        // A host that leaves and returns later is a new one.
+        self.initial.retain(|host, _| plan.contains_key(host));
+        self.publish.send_if_modified(|view| {
+            let all = view.len();
+            view.retain(|host, _| plan.contains_key(host));
+            view.len() != all
+        });
+        self.publish(plan.keys());
     }
 
     /// The running probe that does what `probe` says, with the state that `before` had.
@@ -154,12 +172,21 @@ impl Driver {
                 changed.machine.set_thresholds(rise, fall);
                 changed.machine
             }
-            None => Machine::new(rise, fall, self.initial.get(&key.host).copied()),
+            None => Machine::new(rise, fall, self.state_of(&key.host)),
         };
         self.epoch += 1;
         let prober = prober(key.clone(), probe.clone(), self.epoch, self.results.clone());
         let prober = self.probers.spawn(prober);
         Running { probe: probe.clone(), machine, obstacle: None, epoch: self.epoch, prober }
+    }
+
+    /// The state that a new probe of a host goes on from: a check that is added to a healthy host must not make it
+    /// unhealthy before it has failed.
+    fn state_of(&self, host: &HostId) -> Option<bool> {
+        match self.publish.borrow().get(host) {
+            Some(health) if health.known => Some(health.healthy),
+            _ => self.initial.get(host).copied(),
+        }
     }
 
     fn take(&mut self, report: Report) {
@@ -190,24 +217,24 @@ impl Driver {
         }
     }
 
-    fn publish(&self) {
-        let view: HealthView = self.hosts.iter().map(|host| (host.clone(), self.health(host))).collect();
-        self.publish.send_if_modified(|published| {
-            let changed = *published != view;
-            *published = view;
-            changed
+    /// Publishes what is known of these hosts, if that is news.
+    fn publish<'a>(&self, hosts: impl IntoIterator<Item = &'a HostId>) {
+        self.publish.send_if_modified(|view| {
+            let mut news = false;
+            for host in hosts {
+                let Some(keys) = self.hosts.get(host) else { continue };
+                let health = self.health(keys);
+                if view.get(host) != Some(&health) {
+                    view.insert(host.clone(), health);
+                    news = true;
+                }
+            }
+            news
         });
     }
 
-    fn health(&self, host: &HostId) -> HostHealth {
-        let from = Key {
-            host: host.clone(),
-            kind: CheckKind::Http { path: String::new(), status: Vec::new() },
-            through: Through::Address,
-            address: SocketAddr::from(([0, 0, 0, 0], 0)),
-        };
-        let probes: Vec<&Running> =
-            self.probes.range(from..).take_while(|(key, _)| key.host == *host).map(|(_, r)| r).collect();
+    fn health(&self, keys: &[Key]) -> HostHealth {
+        let probes: Vec<&Running> = keys.iter().filter_map(|key| self.probes.get(key)).collect();
         let healthy = probes.iter().all(|r| r.machine.healthy());
         let found_bad = probes.iter().any(|r| r.machine.known() && !r.machine.healthy());
         let known = found_bad || probes.iter().all(|r| r.machine.known());
@@ -236,3 +263,6 @@ async fn prober(key: Key, probe: Probe, epoch: u64, results: mpsc::UnboundedSend
         ticks.tick().await;
     }
 }
+
+#[cfg(test)]
+mod tests;

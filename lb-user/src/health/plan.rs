@@ -65,3 +65,83 @@ fn probe_of(check: &Check, address: IpAddr, mark: Option<u32>) -> Probe {
     };
     Probe { check: check.clone(), target: ProbeTarget { address, mark, host_header } }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::health::CheckKind;
+    use crate::model::{HostState, Pool, Protocol, Service, ServiceKey};
+
+    fn model(vips: &[&str], address6: Option<&str>) -> Model {
+        let mut model = Model::default();
+        for vip in vips {
+            let key = ServiceKey { vip: vip.parse().unwrap(), port: 80, protocol: Protocol::Tcp };
+            model.services.insert(key, Service { pool: "web".into(), quorum: 1 });
+        }
+        let host = Host {
+            address4: Some("192.0.2.139".parse().unwrap()),
+            address6: address6.map(|address| address.parse().unwrap()),
+            weight: 1,
+            state: HostState::Active,
+        };
+        let hosts = BTreeMap::from([("lb7-1".to_owned(), host)]);
+        model.pools.insert("web".into(), Pool { seed: 0, size: 65537, generation: 1, hosts });
+        model
+    }
+
+    fn checks(through: Through) -> BTreeMap<String, Vec<Check>> {
+        let (interval, timeout) = (Duration::from_secs(1), Duration::from_secs(1));
+        let check = Check { kind: CheckKind::Tcp, port: 80, through, interval, timeout, rise: 2, fall: 3 };
+        BTreeMap::from([("web".to_owned(), vec![check])])
+    }
+
+    fn id() -> HostId {
+        HostId { pool: "web".into(), host: "lb7-1".into() }
+    }
+
+    fn targets(plan: &Plan) -> Vec<(String, Option<u32>, &str)> {
+        let of = |probe: &'_ Probe| (probe.target.address.to_string(), probe.target.mark);
+        plan[&id()].iter().map(|p| (of(p).0, of(p).1, p.target.host_header.as_str())).collect()
+    }
+
+    const SIX: Option<&str> = Some("2001:db8::c000:28b");
+
+    #[test]
+    fn a_host_is_probed_in_the_families_of_its_vips() {
+        let plan_of =
+            |vips: &[&str], six| plan(&model(vips, six), &checks(Through::Address), &BTreeMap::new());
+        let four = ("192.0.2.139:80".to_owned(), None, "192.0.2.139");
+        let six = ("[2001:db8::c000:28b]:80".to_owned(), None, "[2001:db8::c000:28b]");
+        assert_eq!(targets(&plan_of(&["198.51.100.1", "198.51.100.2"], SIX)), vec![four.clone()]);
+        assert_eq!(targets(&plan_of(&["2001:db8::1"], SIX)), vec![six.clone()]);
+        assert_eq!(targets(&plan_of(&["198.51.100.1", "2001:db8::1"], SIX)), vec![four.clone(), six.clone()]);
+        assert_eq!(targets(&plan_of(&[], SIX)), vec![four.clone(), six]);
+        // IPv6 packets travel in IPv4 to a host that has nothing else: one address, one probe.
+        assert_eq!(targets(&plan_of(&["198.51.100.1", "2001:db8::1"], None)), vec![four]);
+    }
+
+    #[test]
+    fn every_vip_is_probed_through_the_tunnel_with_the_hosts_mark() {
+        let marks = BTreeMap::from([((id(), Family::V4), 0x100)]);
+        let plan = plan(&model(&["198.51.100.1", "2001:db8::1"], SIX), &checks(Through::Tunnel), &marks);
+        let four = ("198.51.100.1:80".to_owned(), Some(0x100), "198.51.100.1");
+        let six = ("[2001:db8::1]:80".to_owned(), None, "[2001:db8::1]");
+        assert_eq!(targets(&plan), [four, six]);
+    }
+
+    #[test]
+    fn hosts_of_pools_without_checks_are_in_the_plan_without_probes() {
+        let plan = plan(&model(&["198.51.100.1"], SIX), &BTreeMap::new(), &BTreeMap::new());
+        assert_eq!(plan, Plan::from([(id(), Vec::new())]));
+    }
+
+    #[test]
+    fn another_port_is_part_of_the_host_header() {
+        let mut checks = checks(Through::Address);
+        checks.values_mut().flatten().for_each(|check| check.port = 8080);
+        let plan = plan(&model(&["2001:db8::1"], SIX), &checks, &BTreeMap::new());
+        assert_eq!(plan[&id()][0].target.host_header, "[2001:db8::c000:28b]:8080");
+    }
+}

@@ -189,3 +189,135 @@ fn plain(error: &io::Error) -> String {
         None => error.to_string(),
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Reads a request, sends `response`, closes; returns the request.
+    pub(crate) async fn answer(mut stream: TcpStream, response: &str) -> io::Result<String> {
+        let request = request(&mut stream).await?;
+        stream.write_all(response.as_bytes()).await?;
+        stream.shutdown().await?;
+        Ok(request)
+    }
+
+    async fn request(stream: &mut TcpStream) -> io::Result<String> {
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            request.push(stream.read_u8().await?);
+        }
+        Ok(String::from_utf8_lossy(&request).into_owned())
+    }
+
+    fn check(kind: CheckKind, address: SocketAddr) -> (Check, ProbeTarget) {
+        let (interval, timeout) = (Duration::from_secs(1), Duration::from_secs(5));
+        let port = address.port();
+        let check = Check { kind, port, through: Through::Address, interval, timeout, rise: 1, fall: 1 };
+        (check, ProbeTarget { address, mark: None, host_header: "198.51.100.1".into() })
+    }
+
+    fn http(status: &[u16]) -> CheckKind {
+        CheckKind::Http { path: "/healthcheck?deep=1".into(), status: status.into() }
+    }
+
+    /// Probes a server that sends `response`; returns the result and the request.
+    async fn ask(response: &'static str, status: &[u16]) -> (Result<(), ProbeError>, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (check, target) = check(http(status), listener.local_addr().unwrap());
+        let server = async { answer(listener.accept().await.unwrap().0, response).await.unwrap() };
+        tokio::join!(probe(&check, &target), server)
+    }
+
+    async fn error_of(response: &'static str) -> String {
+        ask(response, &[200]).await.0.unwrap_err().to_string()
+    }
+
+    #[tokio::test]
+    async fn the_request_names_host_and_path_and_closes() {
+        let (result, request) = ask("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", &[200]).await;
+        result.unwrap();
+        let request = request.to_lowercase();
+        assert!(request.starts_with("get /healthcheck?deep=1 http/1.1\r\n"), "{request}");
+        assert!(request.contains("host: 198.51.100.1\r\n"), "{request}");
+        assert!(request.contains("connection: close\r\n"), "{request}");
+    }
+
+    #[tokio::test]
+    async fn only_listed_status_codes_are_healthy_and_redirects_are_not_followed() {
+        ask("HTTP/1.0 204 No Content\r\n\r\n", &[200, 204]).await.0.unwrap();
+        let (result, _) =
+            ask("HTTP/1.1 302 Found\r\nlocation: /ok\r\ncontent-length: 0\r\n\r\n", &[200, 204]).await;
+        let error = result.unwrap_err();
+        assert!(error.to_string().ends_with("answered status 302, expected 200 or 204"), "{error}");
+        ask("HTTP/1.1 302 Found\r\ncontent-length: 0\r\n\r\n", &[302]).await.0.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_not_http_or_ends_early_fails() {
+        assert!(error_of("SSH-2.0-OpenSSH_9.2\r\n\r\n").await.starts_with("HTTP with 127.0.0.1:"));
+        assert!(error_of("").await.starts_with("HTTP with 127.0.0.1:"));
+        assert!(error_of("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf").await.starts_with("HTTP with "));
+    }
+
+    #[tokio::test]
+    async fn an_endless_body_is_not_read_to_its_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (check, target) = check(http(&[200]), listener.local_addr().unwrap());
+        let server = async {
+            let mut stream = listener.accept().await.unwrap().0;
+            request(&mut stream).await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+            while stream.write_all(&[b'x'; 4096]).await.is_ok() {}
+        };
+        let (result, ()) = tokio::join!(probe(&check, &target), server);
+        result.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_silent_server_is_a_timeout_of_the_answer() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (mut check, target) = check(http(&[200]), listener.local_addr().unwrap());
+        check.timeout = Duration::from_millis(300);
+        let error = probe(&check, &target).await.unwrap_err();
+        let expected = format!("no complete answer from {}: timeout after 300ms", target.address);
+        assert_eq!(error.to_string(), expected);
+        assert!(!error.is_local());
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_is_refused_and_an_open_one_is_enough_for_tcp() {
+        let listener = TcpListener::bind("[::1]:0").await.unwrap();
+        let (check, target) = check(CheckKind::Tcp, listener.local_addr().unwrap());
+        probe(&check, &target).await.unwrap();
+        drop(listener);
+        let error = probe(&check, &target).await.unwrap_err();
+        assert_eq!(error.to_string(), format!("connect to {}: connection refused", target.address));
+    }
+
+    #[tokio::test]
+    async fn a_bad_path_is_named() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let kind = CheckKind::Http { path: "/a b".into(), status: vec![200] };
+        let (check, target) = check(kind, listener.local_addr().unwrap());
+        let error = probe(&check, &target).await.unwrap_err().to_string();
+        assert!(error.ends_with("correct the path of the check"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_mark_that_may_not_be_set_says_nothing_about_the_host() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (mut check, mut target) = check(CheckKind::Tcp, listener.local_addr().unwrap());
+        check.through = Through::Tunnel;
+        assert!(matches!(probe(&check, &target).await, Err(ProbeError::NoTunnel { .. })));
+        target.mark = Some(0x6c62);
+        match probe(&check, &target).await {
+            // With CAP_NET_ADMIN.
+            Ok(()) => {}
+            Err(error) => assert!(error.is_local() && error.to_string().contains("CAP_NET_ADMIN"), "{error}"),
+        }
+    }
+}

@@ -1,19 +1,11 @@
-//! placeholder until the resolver lands
-use std::collections::BTreeMap;
-use std::net::IpAddr;
-/// A next hop.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NextHop {
-    /// i
-    pub ifindex: u32,
-    /// o
-    pub own_mac: [u8; 6],
-    /// n
-    pub next_mac: [u8; 6],
-    /// m
-    pub mtu: u32,
-    /// s
-    pub source: Option<IpAddr>,
-}
-/// By outer address.
-pub type NextHops = BTreeMap<IpAddr, Result<NextHop, String>>;
+//! What the kernel knows about the way to the hosts: routes, links and neighbours, followed by netlink.
+//!
+//! [`state`] is the pure core: it takes in messages and answers how an address is reached. `messages` translates
+//! netlink messages. [`resolver`] is the task that asks and listens.
+
+mod messages;
+pub mod resolver;
+pub mod state;
+
+pub use resolver::{NextHops, Resolver};
+pub use state::{NextHop, Reason};

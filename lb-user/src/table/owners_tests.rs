@@ -1,4 +1,4 @@
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::*;
 
@@ -145,27 +145,13 @@ fn what_makes_no_rows_is_named() {
     );
 }
 
-/// Prints what a table of 1000 hosts costs: `cargo test --release -p lb-user -- --ignored --nocapture cost`.
+/// Milliseconds when optimised; permutations held in memory would take seconds and half a gigabyte.
 #[test]
-#[ignore = "measures, asserts nothing"]
-fn cost_of_a_thousand_hosts() {
-    for weights in [1, 7, 1000] {
-        let generation = generation((1..=1000).map(|number| (number, 1 + number as u32 % weights)));
-        let members: Vec<_> =
-            generation.hosts.iter().map(|(name, &weight)| Member { name, weight }).collect();
-        let start = Instant::now();
-        let primary = maglev::populate(&members, 0, 65537).unwrap();
-        let populated = start.elapsed();
-        maglev::backup(&members, 0, 65537, &primary).unwrap();
-        let backed_up = start.elapsed();
-        let slots = slots(std::slice::from_ref(&generation));
-        let start = Instant::now();
-        let table = rows(&[generation], 0, 65537, &slots).unwrap();
-        let made = start.elapsed();
-        std::hint::black_box(digest(&table.rows, |slot| u64::from(slot) + 1));
-        println!(
-            "{weights} weights: primary {populated:?}, with backup {backed_up:?}, rows {made:?}, digest {:?}",
-            start.elapsed() - made
-        );
-    }
+fn a_thousand_hosts_are_placed_in_no_time() {
+    let generation = generation((1..=1000).map(|number| (number, 1 + number as u32 % 100)));
+    let slots = slots(std::slice::from_ref(&generation));
+    let start = Instant::now();
+    let table = rows(&[generation], 0, 65537, &slots).unwrap();
+    digest(&table.rows, u64::from);
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
 }

@@ -1,0 +1,142 @@
+//! `lb agent` on lab nodes: its configuration per role, and its own word on whether it is ready.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+use crate::bird::Family;
+use crate::plan::ProcessPlan;
+use crate::topology::{INFRA_NET, Kind, Node, Topology, vips};
+
+/// Where the agent reads its configuration.
+pub const CONFIG: &str = "/etc/lb/lb.yaml";
+/// The folder of its API's socket.
+pub const FOLDER: &str = "/run/lb";
+
+/// The agent.
+pub fn process() -> ProcessPlan {
+    ProcessPlan::new("lb-agent", &format!("lb agent --config {CONFIG}"))
+}
+
+/// Configuration of a director.
+pub fn director(topology: &Topology, node: &Node) -> String {
+    let [source4, source6] = Family::ALL.map(|family| family.address(node, 0));
+    let mut text = format!(
+        "node: {}
+director:
+  interfaces: [eth0]
+  xdp: {}
+  source4: {source4}
+  source6: \"{source6}\"
+pools:
+  web:
+    hosts:
+",
+        node.name,
+        topology.spec.xdp.word()
+    );
+    for host in topology.of(Kind::L7Host) {
+        let [address4, address6] = Family::ALL.map(|family| family.address(host, 0));
+        writeln!(text, "      {}: {{address4: {address4}, address6: \"{address6}\"}}", host.name)
+            .expect("writing to a string");
+    }
+    text.push_str(
+        "    checks:
+      - {type: http, port: 80, path: /healthcheck, status: 200, interval: 1s, timeout: 1s, rise: 1, fall: 3}
+services:
+",
+    );
+    for vip in vips() {
+        writeln!(text, "  - {{vip: {}, port: 80, protocol: tcp, pool: web, quorum: 1}}", quoted(vip))
+            .expect("writing to a string");
+    }
+    let driver = if topology.spec.bgp.is_bird(node.index) { "bird" } else { "gobgp" };
+    write!(text, "bgp:\n  driver: {driver}\n  communities: [\"65000:100\"]\n").expect("writing to a string");
+    text
+}
+
+/// Configuration of an L7 host.
+pub fn l7_host(topology: &Topology, node: &Node) -> String {
+    let senders = Family::ALL.map(|family| format!("\"{}\"", family.prefix(INFRA_NET))).join(", ");
+    let vips = vips().into_iter().map(quoted).collect::<Vec<_>>().join(", ");
+    format!(
+        "node: {}
+host:
+  interfaces: [eth0]
+  decapsulation: {}
+  xdp: {}
+  accept_from: [{senders}]
+  vips: [{vips}]
+agent_check: {{}}
+",
+        node.name,
+        topology.spec.decapsulation.word(),
+        topology.spec.xdp.word()
+    )
+}
+
+/// Configuration of a server: the agent check only.
+pub fn server(node: &Node) -> String {
+    format!("node: {}\nagent_check: {{}}\n", node.name)
+}
+
+fn quoted(address: IpAddr) -> String {
+    format!("\"{address}\"")
+}
+
+/// Why the agent is not ready, as the program `lb` reports. Call inside the node.
+pub fn health(lb: &Path) -> Vec<String> {
+    match status(lb) {
+        Ok(status) if status.ready => vec![],
+        Ok(status) if status.reasons.is_empty() => {
+            vec!["lb agent is not ready and does not say why".to_owned()]
+        }
+        Ok(status) => status.reasons,
+        Err(error) => vec![format!("{error:#}")],
+    }
+}
+
+#[derive(Deserialize)]
+struct Status {
+    ready: bool,
+    #[serde(default)]
+    reasons: Vec<String>,
+}
+
+fn status(lb: &Path) -> Result<Status> {
+    let output =
+        Command::new(lb).args(["status", "--format", "json"]).output().context("lb status does not run")?;
+    // The exit status only repeats `ready`; what is printed decides.
+    serde_json::from_slice(&output.stdout).or_else(|error| {
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(!said.trim().is_empty(), "lb status printed no status: {error}");
+        anyhow::bail!("lb agent does not answer: {}", said.trim().lines().next_back().unwrap_or_default())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec;
+
+    #[test]
+    fn director_knows_every_host_and_every_vip() {
+        let topology = Topology::new(&spec::load("x", spec::REFERENCE, &[]).unwrap());
+        let text = director(&topology, topology.node("lb4-1").unwrap());
+        assert!(text.contains("  source4: 192.0.2.132\n  source6: \"2001:db8::c000:284\"\n"), "{text}");
+        assert!(text.contains("lb7-13: {address4: 192.0.2.151, address6: \"2001:db8::c000:297\"}"), "{text}");
+        assert_eq!(text.matches("- {vip: ").count(), 8);
+        assert!(text.contains("driver: bird"));
+    }
+
+    #[test]
+    fn l7_host_accepts_tunnels_from_the_infrastructure_only() {
+        let topology = Topology::new(&spec::load("x", spec::REFERENCE, &[]).unwrap());
+        let text = l7_host(&topology, topology.node("lb7-1").unwrap());
+        assert!(text.contains("accept_from: [\"192.0.2.128/25\", \"2001:db8::c000:280/121\"]"), "{text}");
+    }
+}

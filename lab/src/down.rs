@@ -1,0 +1,96 @@
+//! `lab down`: removes all that a lab of this name can have left, whatever state it is in.
+
+use std::fs;
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::cgroup;
+use crate::paths::{Paths, ROOT, mounts};
+use crate::state::State;
+
+/// How long killed processes may take to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Whether there is anything to remove.
+pub fn is_needed(paths: &Paths) -> bool {
+    paths.folder.exists() || paths.cgroup.exists()
+}
+
+/// Removes processes, control groups, mounts (with them namespaces and BPF pins) and folders. Goes on after an
+/// error; returns all of them.
+pub fn remove(paths: &Paths) -> Vec<anyhow::Error> {
+    let steps: [fn(&Paths) -> Result<()>; 4] =
+        [stop_creator, |paths| cgroup::remove(&paths.cgroup, PATIENCE), unmount, remove_folder];
+    steps.iter().filter_map(|step| step(paths).err()).collect()
+}
+
+/// Ends a `lab up` that is still at work on this lab, lest it go on making things.
+fn stop_creator(paths: &Paths) -> Result<()> {
+    // A state that cannot be read names nobody to stop.
+    let Ok(Some(state)) = State::load(paths) else { return Ok(()) };
+    let is_other = state.creator.pid.cast_unsigned() != std::process::id();
+    if !state.complete && is_other && state.creator.is_running() {
+        kill(Pid::from_raw(state.creator.pid), Signal::SIGKILL).context("stopping lab up")?;
+        let deadline = Instant::now() + PATIENCE;
+        while state.creator.is_running() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+    Ok(())
+}
+
+/// The namespaces' bind mounts lie on the lab's tmpfs and go before it.
+fn unmount(paths: &Paths) -> Result<()> {
+    let table = fs::read_to_string("/proc/self/mountinfo").context("reading /proc/self/mountinfo")?;
+    let folder = paths.folder.to_string_lossy().into_owned();
+    let below = format!("{folder}/");
+    let mut first_error = None;
+    for mount in mounts(&table).rev().filter(|mount| mount.point == folder || mount.point.starts_with(&below))
+    {
+        if let Err(error) = umount2(mount.point, MntFlags::MNT_DETACH) {
+            first_error
+                .get_or_insert(anyhow::Error::from(error).context(format!("unmounting {}", mount.point)));
+        }
+    }
+    first_error.map_or(Ok(()), Err)
+}
+
+fn remove_folder(paths: &Paths) -> Result<()> {
+    match fs::remove_dir_all(&paths.folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("removing {}", paths.folder.display()));
+        }
+        _ => {}
+    }
+    // Fails while there are other labs.
+    let _ = fs::remove_dir(ROOT);
+    Ok(())
+}
+
+/// The command: prints what happened and returns the exit status.
+pub fn run(paths: &Paths) -> Result<u8> {
+    if !nix::unistd::geteuid().is_root() {
+        anyhow::bail!("lab needs root; run it with sudo");
+    }
+    if !is_needed(paths) {
+        eprintln!("lab {} is not up: nothing to remove", paths.name);
+        return Ok(0);
+    }
+    let start = Instant::now();
+    let errors = remove(paths);
+    for error in &errors {
+        eprintln!("lab down: {error:#}");
+    }
+    if errors.is_empty() {
+        eprintln!("lab {} is down ({:.2} s)", paths.name, start.elapsed().as_secs_f64());
+        return Ok(0);
+    }
+    eprintln!("lab {} is not completely removed; run lab down again", paths.name);
+    Ok(1)
+}

@@ -1,0 +1,60 @@
+//! S1…: nginx behind the PROXY protocol, answering with its name; `lb agent` answers HAProxy's agent check.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::agent;
+use crate::plan::{NodePlan, ProcessPlan};
+use crate::topology::Node;
+
+/// Where servers listen.
+pub const PORT: u16 = 88;
+
+const CONFIG: &str = "/etc/nginx/nginx.conf";
+
+pub fn plan(node: &Node) -> NodePlan {
+    NodePlan {
+        files: vec![(CONFIG.to_owned(), nginx(&node.name)), (agent::CONFIG.to_owned(), agent::server(node))],
+        folders: vec!["/run/nginx".to_owned(), agent::FOLDER.to_owned()],
+        processes: vec![ProcessPlan::new("nginx", &format!("nginx -e stderr -c {CONFIG}")), agent::process()],
+        ..NodePlan::default()
+    }
+}
+
+fn nginx(name: &str) -> String {
+    format!(
+        "daemon off;
+master_process off;
+pid /run/nginx/nginx.pid;
+error_log stderr;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off;
+  default_type text/plain;
+  client_body_temp_path /run/nginx/body;
+  proxy_temp_path /run/nginx/proxy;
+  fastcgi_temp_path /run/nginx/fastcgi;
+  uwsgi_temp_path /run/nginx/uwsgi;
+  scgi_temp_path /run/nginx/scgi;
+  server {{
+    listen [::]:{PORT} proxy_protocol ipv6only=on backlog=1024;
+    set_real_ip_from ::/0;
+    real_ip_header proxy_protocol;
+    add_header X-Server {name} always;
+    add_header X-Client $proxy_protocol_addr always;
+    location / {{ return 200 \"{name}\\n\"; }}
+  }}
+}}
+"
+    )
+}
+
+pub fn health(node: &Node, lb: &Path) -> Vec<String> {
+    let mut reasons = agent::health(lb);
+    let address = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), PORT);
+    if let Err(error) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) {
+        reasons.push(format!("nginx of {} does not accept connections on port {PORT}: {error}", node.name));
+    }
+    reasons
+}

@@ -1,0 +1,121 @@
+//! The end of `lab up`: until the first answer, until every node is ready, and what to do next.
+
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow, bail};
+use serde_json::json;
+
+use crate::cli::Wait;
+use crate::namespace;
+use crate::paths::Paths;
+use crate::progress::{Progress, seconds};
+use crate::request::{self, Answer};
+use crate::state::State;
+use crate::status::{self, NodeStatus};
+use crate::topology::{Node, Topology, USER, vips};
+use crate::up::Options;
+
+/// A lab whose processes were started.
+pub struct Waiting<'a> {
+    /// Its places.
+    pub paths: &'a Paths,
+    /// Its nodes.
+    pub topology: &'a Topology,
+    /// Its processes.
+    pub state: &'a State,
+    /// What to wait for, and how long.
+    pub options: &'a Options,
+    /// Where to show it.
+    pub progress: &'a Progress,
+}
+
+/// Waits as asked, prints the summary; exit status 1 if nodes are not ready in time.
+pub fn run(lab: &Waiting<'_>) -> Result<u8> {
+    let nodes = lab.topology.nodes.len();
+    let mut summary = json!({"name": lab.paths.name, "nodes": nodes});
+    if lab.options.wait >= Wait::Answer {
+        let answer = first_answer(lab).inspect_err(|_| print_unready(lab))?;
+        lab.progress.line(&format!("first request answered by {} through {}", answer.server, answer.l7));
+        summary["first_answer_ms"] = json!(lab.progress.elapsed().as_millis());
+        summary["answer"] = json!(answer);
+    }
+    let mut unready = Vec::new();
+    if lab.options.wait >= Wait::Ready {
+        unready = all_ready(lab);
+        if unready.is_empty() {
+            lab.progress.line(&format!("all {nodes} nodes are ready"));
+            summary["ready_ms"] = json!(lab.progress.elapsed().as_millis());
+        }
+        summary["ready"] = json!(unready.is_empty());
+        summary["not_ready"] = json!(unready);
+    }
+    if lab.options.json {
+        println!("{summary}");
+    } else {
+        print_next_steps(lab.paths);
+    }
+    for status in &unready {
+        eprintln!("{} is not ready: {}", status.name, status.reasons.join("; "));
+    }
+    Ok(u8::from(!unready.is_empty()))
+}
+
+/// Asks VIP 1 from a user's address until somebody answers; gives up early when a process has died.
+fn first_answer(lab: &Waiting<'_>) -> Result<Answer> {
+    lab.progress.note("waiting for the first answer");
+    let vip = vips()[0];
+    namespace::enter(lab.paths, "users", || {
+        while lab.progress.elapsed() < lab.options.timeout {
+            if let Ok(answer) = request::get(USER.into(), vip, Duration::from_millis(500)) {
+                return Ok(answer);
+            }
+            if let Some((node, process)) = lab.state.dead().first() {
+                bail!("{} of {node} ended early; the lab stays up: lab status, lab down", process.name);
+            }
+            thread::sleep(Duration::from_millis(30));
+        }
+        Err(anyhow!(
+            "no request to {vip} was answered within {}; the lab stays up: lab status, lab down",
+            seconds(lab.options.timeout)
+        ))
+    })?
+}
+
+/// Waits until every node has been ready once; the rest is returned.
+fn all_ready(lab: &Waiting<'_>) -> Vec<NodeStatus> {
+    let mut waiting: Vec<&Node> = lab.topology.nodes.iter().collect();
+    loop {
+        let found = status::of_nodes(lab.paths, lab.topology, lab.state, &waiting);
+        let unready: Vec<NodeStatus> = found.into_iter().filter(|status| !status.ready).collect();
+        if unready.is_empty() || lab.progress.elapsed() > lab.options.timeout {
+            return unready;
+        }
+        lab.progress.note(&format!("waiting for {}: {}", unready[0].name, unready[0].reasons[0]));
+        waiting.retain(|node| unready.iter().any(|status| status.name == node.name));
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// Says of every node that is not ready why.
+fn print_unready(lab: &Waiting<'_>) {
+    let mut status = status::lab(lab.paths, lab.topology, lab.state);
+    status.nodes.retain(|node| !node.ready);
+    for node in status.nodes {
+        lab.progress.line(&format!("{}: {}", node.name, node.reasons.join("; ")));
+    }
+}
+
+fn print_next_steps(paths: &Paths) {
+    let name = if paths.name == "lab" { String::new() } else { format!(" --name {}", paths.name) };
+    println!(
+        "lab {} is up. Go on with:
+  lab exec{name} users -- curl -si --interface 203.0.113.184 http://198.51.100.1/
+  lab exec{name} users -- dig +short www.example.org
+  lab exec{name} lb4-1 -- lb status
+  lab status{name}
+  lab shell{name} lb7-1
+  lab down{name}",
+        paths.name
+    );
+}

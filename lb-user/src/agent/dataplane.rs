@@ -1,0 +1,131 @@
+//! What the agent asks of the kernel, as traits: the agent knows programs and maps by these alone.
+//!
+//! All calls may block for milliseconds; [`super::kernel_thread`] makes them on one thread of their own, inside the
+//! agent's Tokio runtime (so that an implementation may spawn tasks, such as one that follows netlink).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::desired::{Confirmed, Paths};
+use crate::model::{Family, HostId};
+
+/// The way to the kernel.
+pub trait Kernel: Send + Sync + 'static {
+    /// Loads programs, or adopts those that are pinned, and attaches them where they are not. Changes nothing that
+    /// packets are treated by: that is for the first [`Dataplane::apply`].
+    fn open(&self, config: &Config) -> Result<Opened, DataplaneError>;
+
+    /// Detaches the programs and removes all pins below `config.pins`, whoever made them. Called when nothing is
+    /// announced any more and no [`Dataplane`] is open. Nothing to remove is no error.
+    fn detach(&self, config: &Config) -> Result<(), DataplaneError>;
+}
+
+/// Programs that run. Dropping it leaves them running, with all that was applied.
+pub trait Dataplane: Send {
+    /// Makes the kernel treat packets as wanted, as far as it can; the answer says how far. Idempotent: only what
+    /// differs is written, in an order in which every state between forwards correctly. Called when configuration,
+    /// health or paths have changed, and every second while the last answer named a problem.
+    fn apply(&mut self, want: &Want) -> Applied;
+
+    /// All counters, in a stable order.
+    fn counters(&mut self) -> Result<Vec<Counter>, DataplaneError>;
+}
+
+/// What [`Kernel::open`] gives.
+pub struct Opened {
+    /// The programs.
+    pub dataplane: Box<dyn Dataplane>,
+    /// What was found in the kernel; `None` unless packets were already treated by it, attached programs included.
+    pub adopted: Option<Adopted>,
+    /// Whether packets can be sent to each host of the configuration last opened or applied; changes by itself with
+    /// routes, neighbours and links. A host is absent until it has been looked up: after an adoption nothing is
+    /// applied and nothing withdrawn before (for a while), since it would take away what works.
+    pub paths: watch::Receiver<Paths>,
+}
+
+/// What was found in the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Adopted {
+    /// The hosts' health as it was last applied.
+    pub healthy: BTreeMap<HostId, bool>,
+}
+
+/// How packets should be treated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Want {
+    /// Roles, services, pools.
+    pub config: Arc<Config>,
+    /// Hosts that pass their checks; a host's path is the data plane's own knowledge.
+    pub healthy: BTreeSet<HostId>,
+}
+
+/// How far the kernel treats packets as wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Every wanted service: what is in the kernel as read back from it, or why it is not as wanted.
+    pub services: Confirmed,
+    /// Socket marks of probes through the tunnel, by host and family of the VIP.
+    pub marks: BTreeMap<(HostId, Family), u32>,
+    /// Interfaces with a program of ours, or with the kernel's own tunnel devices.
+    pub interfaces: Vec<Interface>,
+    /// Source of outer IPv4 headers, next hop of announced IPv4 routes.
+    pub source4: Option<Ipv4Addr>,
+    /// Source of outer IPv6 headers, next hop of announced IPv6 routes.
+    pub source6: Option<Ipv6Addr>,
+    /// What is not as wanted beside services; what to do.
+    pub problems: Vec<String>,
+}
+
+/// An interface with a program of ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// For which role.
+    pub role: Role,
+    /// `xdp-native`, `xdp-generic`, `tc` or `kernel`.
+    pub mode: String,
+}
+
+/// A part that a node plays in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Encapsulates.
+    Director,
+    /// Decapsulates.
+    Host,
+}
+
+impl Role {
+    /// As in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Role::Director => "director",
+            Role::Host => "host",
+        }
+    }
+}
+
+/// A counter of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counter {
+    /// Whose.
+    pub role: Role,
+    /// Its name, in snake case.
+    pub name: &'static str,
+    /// What it counts, in one line.
+    pub help: &'static str,
+    /// Sum over all processors since the maps were made.
+    pub value: u64,
+}
+
+/// The kernel refused; what, where and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct DataplaneError(pub String);

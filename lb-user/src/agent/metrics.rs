@@ -1,0 +1,137 @@
+//! The status and the counters as Prometheus reads them (text format 0.0.4). Pure.
+
+use std::fmt::{Display, Write};
+
+use super::dataplane::Counter;
+use super::status::{HostStatus, ServiceStatus, Status};
+
+/// Name, help and value of one metric of many things.
+type Family<T> = (&'static str, &'static str, fn(&T) -> u64);
+
+/// Writes the metrics.
+pub(super) fn render(status: &Status, counters: &[Counter]) -> String {
+    let mut page = Page(String::new());
+    page.one(
+        "lb_ready",
+        "gauge",
+        "All that this node is configured to do is being done.",
+        status.ready.into(),
+    );
+    page.one("lb_disabled", "gauge", "The operator wants nothing announced.", status.disabled.into());
+    page.one(
+        "lb_adopted",
+        "gauge",
+        "Programs and maps of an earlier agent were taken over.",
+        status.adopted.into(),
+    );
+    page.one("lb_reloads_total", "counter", "Reloads that were taken.", status.reload.done);
+    page.one("lb_reload_failures_total", "counter", "Reloads that were refused.", status.reload.failed);
+    let valid = status.reload.errors.is_empty();
+    page.one("lb_config_valid", "gauge", "The last reload was taken, or there was none.", valid.into());
+
+    let of_services: [Family<ServiceStatus>; 4] = [
+        ("lb_service_announced", "The BGP daemon has the VIP.", |s| s.announced.into()),
+        ("lb_service_hosts", "Active hosts of the pool.", |s| s.hosts as u64),
+        ("lb_service_healthy_hosts", "Active hosts of the pool that work.", |s| s.healthy as u64),
+        ("lb_service_quorum", "Fewest working hosts with which the VIP is announced.", |s| s.quorum as u64),
+    ];
+    for (name, help, value) in of_services {
+        page.family(name, "gauge", help, status.services.iter(), |service| {
+            let (vip, port, protocol) = (service.vip.to_string(), service.port, service.protocol);
+            let labels: [(&str, &dyn Display); 4] =
+                [("vip", &vip), ("port", &port), ("protocol", &protocol), ("pool", &Escaped(&service.pool))];
+            (labelled(&labels), value(service))
+        });
+    }
+    let of_hosts: [Family<HostStatus>; 3] = [
+        ("lb_host_healthy", "The host passes its checks.", |h| h.healthy.into()),
+        ("lb_host_usable4", "Packets to IPv4 VIPs can be sent to the host.", |h| h.usable4.into()),
+        ("lb_host_usable6", "Packets to IPv6 VIPs can be sent to the host.", |h| h.usable6.into()),
+    ];
+    for (name, help, value) in of_hosts {
+        page.family(name, "gauge", help, status.hosts.iter(), |host| {
+            (labelled(&[("pool", &Escaped(&host.pool)), ("host", &Escaped(&host.name))]), value(host))
+        });
+    }
+    page.family("lb_bgp_up", "gauge", "The BGP daemon does what it should.", status.bgp.iter(), |bgp| {
+        (labelled(&[("driver", &bgp.driver)]), bgp.up.into())
+    });
+    for counter in counters {
+        let name = format!("lb_{}_{}_total", counter.role.name(), counter.name);
+        page.one(&name, "counter", counter.help, counter.value);
+    }
+    page.0
+}
+
+struct Page(String);
+
+impl Page {
+    fn one(&mut self, name: &str, kind: &str, help: &str, value: u64) {
+        self.family(name, kind, help, [()].into_iter(), |()| (String::new(), value));
+    }
+
+    fn family<T>(
+        &mut self,
+        name: &str,
+        kind: &str,
+        help: &str,
+        of: impl Iterator<Item = T>,
+        sample: impl Fn(T) -> (String, u64),
+    ) {
+        let help = help.replace('\\', "\\\\").replace('\n', "\\n");
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        for (labels, value) in of.map(sample) {
+            let _ = writeln!(self.0, "{name}{labels} {value}");
+        }
+    }
+}
+
+/// A label's value, which the operator may have put anything into.
+struct Escaped<'a>(&'a str);
+
+impl Display for Escaped<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
+    }
+}
+
+fn labelled(labels: &[(&str, &dyn Display)]) -> String {
+    let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
+    format!("{{{}}}", labels.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::dataplane::Role;
+    use crate::model::HostState;
+
+    #[test]
+    fn every_family_has_its_help_and_type_before_its_samples() {
+        let host = HostStatus {
+            pool: "we\"b".into(),
+            name: "a".into(),
+            address4: None,
+            address6: None,
+            state: HostState::Active,
+            healthy: true,
+            usable4: true,
+            usable6: false,
+            reason: None,
+        };
+        let status = Status { ready: true, hosts: vec![host], ..Status::default() };
+        let counter = Counter { role: Role::Director, name: "forwarded", help: "Sent to a host.", value: 7 };
+        let page = render(&status, &[counter]);
+        let expected = [
+            "# HELP lb_ready All that this node is configured to do is being done.\n# TYPE lb_ready gauge\nlb_ready 1\n",
+            "lb_host_healthy{pool=\"we\\\"b\",host=\"a\"} 1\n",
+            "lb_host_usable6{pool=\"we\\\"b\",host=\"a\"} 0\n",
+            "# HELP lb_director_forwarded_total Sent to a host.\n# TYPE lb_director_forwarded_total counter\n\
+             lb_director_forwarded_total 7\n",
+        ];
+        for lines in expected {
+            assert!(page.contains(lines), "{lines}\nnot in\n{page}");
+        }
+    }
+}

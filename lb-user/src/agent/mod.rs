@@ -1,0 +1,108 @@
+//! The agent: keeps kernel, BGP daemon and health checks at what the configuration says.
+//!
+//! ```text
+//! health ─┐                 ┌─→ kernel thread ─→ programs and maps
+//! paths ──┼─→ runner ─→ decide ─→ announcer ─→ bird | gobgp
+//! switch ─┘     ↑           └─→ status ─→ API
+//!            API, signals
+//! ```
+//!
+//! Tasks, and what ending them does:
+//! - *runner*: the task that calls [`run`]. Owns configuration and decisions, and all that follows. It ends by a signal
+//!   or after a detach; what was applied and announced stays.
+//! - *kernel thread* ([`kernel_thread`]): makes all calls to the data plane. None on a node that only answers agent
+//!   checks. Ends with the runner; programs and maps stay.
+//! - *checker*, *announcer*, *switch*, *agent check*: owned by the runner, see their modules. Ending the announcer
+//!   withdraws nothing.
+//! - *API* ([`api`]): serves the Unix socket; reads the latest status and sends commands to the runner.
+//!
+//! Nothing is queued but commands: states are `watch` channels, so that a slow reader sees the latest.
+
+pub mod api;
+pub mod dataplane;
+mod kernel_thread;
+mod metrics;
+mod reload;
+mod runner;
+pub mod socket;
+pub mod status;
+mod systemd;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::agent_check::{AgentCheck, ListenError};
+use crate::config::{Config, ConfigErrors};
+use dataplane::{DataplaneError, Kernel};
+use runner::{Command, Runner};
+
+pub use reload::Changes;
+pub(crate) use runner::detach_without_agent;
+
+/// How long routers get between the withdrawal of a VIP and the end of forwarding for it.
+pub const SETTLE: Duration = Duration::from_secs(1);
+
+/// Why the agent cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    /// The data plane cannot be opened.
+    #[error("data plane")]
+    Dataplane(#[from] DataplaneError),
+    /// The socket of the API cannot be served.
+    #[error(transparent)]
+    Socket(#[from] socket::SocketError),
+    /// The agent check cannot be served.
+    #[error(transparent)]
+    AgentCheck(#[from] ListenError),
+    /// Signals cannot be received.
+    #[error("cannot receive signals")]
+    Signal(#[source] std::io::Error),
+}
+
+/// Runs until SIGTERM, SIGINT or a detach. Called by `lb agent` with the kernel's real data plane.
+pub async fn run(file: PathBuf, config: Config, kernel: Arc<dyn Kernel>) -> Result<(), AgentError> {
+    let agent_check = config.agent_check.as_ref().map(AgentCheck::start).transpose()?.map(Arc::new);
+    let socket = socket::bind(&config.api)?;
+    let (commands, for_runner) = mpsc::channel(8);
+    let signals = forward_signals(commands.clone()).map_err(AgentError::Signal)?;
+    let runner = Runner::start(file, config, kernel).await?;
+    let api = tokio::spawn(api::serve(
+        socket.listen()?,
+        api::Api { status: runner.status(), commands, kernel: runner.kernel(), agent_check },
+    ));
+    let result = runner.run(for_runner).await;
+    systemd::notify("STOPPING=1");
+    signals.abort();
+    api.abort();
+    Ok(result?)
+}
+
+/// SIGHUP reloads; SIGTERM and SIGINT end the agent.
+fn forward_signals(commands: mpsc::Sender<Command>) -> std::io::Result<tokio::task::JoinHandle<()>> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(tokio::spawn(async move {
+        loop {
+            let command = tokio::select! {
+                Some(()) = hangup.recv() => Command::Reload(None),
+                Some(()) = terminate.recv() => Command::Stop,
+                Some(()) = interrupt.recv() => Command::Stop,
+                else => return,
+            };
+            if commands.send(command).await.is_err() {
+                return;
+            }
+        }
+    }))
+}

@@ -1,0 +1,399 @@
+//! The task that owns configuration and decisions.
+
+mod detach;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{error, info, warn};
+
+pub(crate) use self::detach::detach_without_agent;
+use super::dataplane::{Applied, DataplaneError, Kernel, Want};
+use super::kernel_thread::{self, KernelHandle};
+use super::reload::{Changes, merge};
+use super::status::{Known, ReloadStatus, Status};
+use super::{SETTLE, systemd};
+use crate::bgp::{Announcements, Announcer, BgpStatus, Prefix};
+use crate::config::{Config, ConfigErrors};
+use crate::desired::{self, Decision, Facts, Paths};
+use crate::health::{self, Checker, HealthView};
+use crate::model::HostId;
+use crate::switch::Switch;
+
+/// How long the announcements of an earlier agent may stand while health is unknown.
+const INHERITANCE: Duration = Duration::from_secs(10);
+/// How long the kernel is left as it was adopted while paths are unknown.
+const PATHS: Duration = Duration::from_secs(2);
+/// How long after a problem the kernel is asked again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What others ask of the runner.
+pub(super) enum Command {
+    /// Read the configuration again; a signal waits for no answer.
+    Reload(Option<oneshot::Sender<Result<Changes, ConfigErrors>>>),
+    /// Withdraw, then remove programs and pins, then end.
+    Detach(oneshot::Sender<Result<(), String>>),
+    /// End, and leave all as it is.
+    Stop,
+}
+
+/// The state of the agent.
+pub(super) struct Runner {
+    file: PathBuf,
+    config: Arc<Config>,
+    kernel: Option<KernelHandle>,
+    checker: Option<Checker>,
+    announcer: Option<Announcer>,
+    switch: Switch,
+
+    health: watch::Receiver<HealthView>,
+    paths: watch::Receiver<Paths>,
+    bgp: watch::Receiver<BgpStatus>,
+    disabled: watch::Receiver<bool>,
+
+    /// Hosts whose health was found in the kernel, so that it counts as known.
+    adopted: Option<BTreeSet<HostId>>,
+    /// Until when the announcements of an earlier agent may stand; `None` once this agent has decided.
+    inherited_until: Option<Instant>,
+    /// Until when adopted next hops may stand; `None` once the paths have been looked up. To apply before would take
+    /// away what packets are being sent by.
+    adopted_paths_until: Option<Instant>,
+    decision: Decision,
+    routes: watch::Sender<Option<Announcements>>,
+
+    /// What the kernel was last asked for.
+    asked: Option<Want>,
+    applying: Option<oneshot::Receiver<Applied>>,
+    applied: Applied,
+    /// The kernel is to be asked again although nothing else is wanted.
+    again: bool,
+    /// When the kernel is asked again because of a problem.
+    retry_at: Option<Instant>,
+    /// What kernel and checks go by: the configuration but for [`SETTLE`] after a reload that withdraws a VIP, since
+    /// routers still send its packets.
+    in_force: Arc<Config>,
+    in_force_until: Option<Instant>,
+
+    reload: ReloadStatus,
+    status: watch::Sender<Arc<Status>>,
+    announced_readiness: bool,
+}
+
+impl Runner {
+    /// Opens the data plane and starts all tasks; nothing is changed yet.
+    pub async fn start(
+        file: PathBuf,
+        config: Config,
+        kernel: Arc<dyn Kernel>,
+    ) -> Result<Self, DataplaneError> {
+        let config = Arc::new(config);
+        let needs_kernel = config.director.is_some() || config.host.is_some();
+        let started = match needs_kernel {
+            true => Some(kernel_thread::start(kernel, Arc::clone(&config)).await?),
+            false => None,
+        };
+        let (kernel, adopted, paths) = match started {
+            Some(started) => (Some(started.handle), started.adopted, started.paths),
+            None => (None, None, silent(Paths::new())),
+        };
+        let initial = adopted.as_ref().map(|adopted| adopted.healthy.clone()).unwrap_or_default();
+        let adopted = adopted.map(|adopted| adopted.healthy.into_keys().collect());
+        let checker = config.director.as_ref().map(|_| {
+            Checker::start(health::plan(&config.model, &config.checks, &Default::default()), initial)
+        });
+        let health = checker.as_ref().map_or_else(|| silent(HealthView::new()), Checker::view);
+        let (routes, wanted_routes) = watch::channel(None);
+        let announcer = config.bgp.as_ref().map(|bgp| Announcer::start(bgp, wanted_routes));
+        let bgp = announcer.as_ref().map_or_else(|| silent(no_bgp()), Announcer::status);
+        let switch = Switch::start(&config.disable_file);
+        let inherits = |role: bool, time| (adopted.is_some() && role).then(|| Instant::now() + time);
+        let runner = Runner {
+            adopted_paths_until: inherits(config.director.is_some(), PATHS),
+            inherited_until: inherits(announcer.is_some(), INHERITANCE),
+            file,
+            in_force: Arc::clone(&config),
+            config,
+            kernel,
+            checker,
+            announcer,
+            disabled: switch.present(),
+            switch,
+            health,
+            paths,
+            bgp,
+            adopted,
+            decision: Decision::default(),
+            routes,
+            asked: None,
+            applying: None,
+            applied: Applied::default(),
+            again: false,
+            retry_at: None,
+            in_force_until: None,
+            reload: ReloadStatus::default(),
+            status: watch::Sender::default(),
+            announced_readiness: false,
+        };
+        info!(node = runner.config.node, roles = ?runner.config.roles(), adopted = runner.adopted.is_some(), "started");
+        Ok(runner)
+    }
+
+    /// The latest status.
+    pub fn status(&self) -> watch::Receiver<Arc<Status>> {
+        self.status.subscribe()
+    }
+
+    /// The way to the data plane, on a node that has one.
+    pub fn kernel(&self) -> Option<KernelHandle> {
+        self.kernel.clone()
+    }
+
+    /// What is to be announced.
+    #[cfg(test)]
+    pub fn routes(&self) -> watch::Receiver<Option<Announcements>> {
+        self.routes.subscribe()
+    }
+
+    /// Reacts to everything until it is told to end.
+    pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<(), DataplaneError> {
+        loop {
+            self.act();
+            let wake = [self.retry_at, self.in_force_until, self.inherited_until, self.adopted_paths_until];
+            tokio::select! {
+                () = changed(&mut self.health) => {}
+                () = changed(&mut self.disabled) => {}
+                () = changed(&mut self.bgp) => {}
+                () = changed(&mut self.paths) => self.again = true,
+                applied = answered(&mut self.applying) => self.take(applied?),
+                () = until(wake.into_iter().flatten().min()) => self.forget_what_is_past(),
+                command = commands.recv() => match command {
+                    Some(Command::Reload(reply)) => self.answer_reload(reply),
+                    Some(Command::Detach(reply)) => {
+                        let result = self.detach().await;
+                        let done = result.is_ok();
+                        let _ = reply.send(result);
+                        if done {
+                            // The API's task sends the answer; the agent's end must not overtake it.
+                            sleep(Duration::from_millis(100)).await;
+                            return Ok(());
+                        }
+                    }
+                    Some(Command::Stop) | None => {
+                        info!("stopping; programs, maps and announcements stay");
+                        return Ok(());
+                    }
+                },
+            }
+        }
+    }
+
+    /// Decides and has it done. Announcements go first: what is withdrawn must not wait for the kernel.
+    fn act(&mut self) {
+        if self.in_force_until.is_none() && !Arc::ptr_eq(&self.in_force, &self.config) {
+            self.in_force = Arc::clone(&self.config);
+            self.plan_checks();
+        }
+        let health = self.known_health();
+        let paths = self.paths.borrow_and_update().clone();
+        let disabled = *self.disabled.borrow_and_update();
+        self.decision = desired::decide(&Facts {
+            model: &self.config.model,
+            health: &health,
+            paths: &paths,
+            confirmed: &self.applied.services,
+            disabled,
+            inherited: self.inherited_until.is_some(),
+        });
+        self.announce();
+        self.ask_kernel(&health, &paths);
+        self.publish(&health, &paths, disabled);
+    }
+
+    /// What the checks say; health found in the kernel counts as known.
+    fn known_health(&mut self) -> HealthView {
+        let mut health = self.health.borrow_and_update().clone();
+        for host in self.adopted.iter().flatten() {
+            if let Some(health) = health.get_mut(host) {
+                health.known = true;
+            }
+        }
+        health
+    }
+
+    fn announce(&mut self) {
+        let (Some(bgp), Some(vips)) = (&self.config.bgp, &self.decision.vips) else { return };
+        if self.inherited_until.is_some() && !*self.disabled.borrow() {
+            self.inherited_until = None;
+        }
+        let want = Announcements {
+            routes: vips.iter().map(|vip| Prefix::host(*vip)).collect(),
+            med: bgp.med,
+            communities: bgp.communities.clone(),
+            next_hop4: self.applied.source4,
+            next_hop6: self.applied.source6,
+        };
+        self.routes.send_if_modified(|routes| {
+            let differs = routes.as_ref() != Some(&want);
+            *routes = Some(want);
+            differs
+        });
+    }
+
+    fn ask_kernel(&mut self, health: &HealthView, paths: &Paths) {
+        if desired::paths_are_known(&self.in_force.model, paths) {
+            self.adopted_paths_until = None;
+        }
+        let Some(kernel) = &self.kernel else { return };
+        if self.applying.is_some() || self.adopted_paths_until.is_some() {
+            return;
+        }
+        let healthy = health.iter().filter(|(_, health)| health.healthy).map(|(host, _)| host.clone());
+        let want = Want { config: Arc::clone(&self.in_force), healthy: healthy.collect() };
+        if self.again || self.asked.as_ref() != Some(&want) {
+            self.again = false;
+            self.applying = Some(kernel.apply(want.clone()));
+            self.asked = Some(want);
+        }
+    }
+
+    fn take(&mut self, applied: Applied) {
+        self.applying = None;
+        for problem in applied.problems.iter().filter(|problem| !self.applied.problems.contains(problem)) {
+            warn!("data plane: {problem}");
+        }
+        if !applied.problems.is_empty() || applied.services.values().any(Result::is_err) {
+            self.retry_at = Some(Instant::now() + RETRY);
+        }
+        let marks_are_new = applied.marks != self.applied.marks;
+        self.applied = applied;
+        if marks_are_new {
+            self.plan_checks();
+        }
+        if !self.announced_readiness {
+            self.announced_readiness = true;
+            systemd::notify("READY=1");
+        }
+    }
+
+    fn plan_checks(&self) {
+        if let Some(checker) = &self.checker {
+            checker.update(health::plan(&self.in_force.model, &self.in_force.checks, &self.applied.marks));
+        }
+    }
+
+    fn forget_what_is_past(&mut self) {
+        let now = Instant::now();
+        let past = |at: &mut Option<Instant>| at.take_if(|at| *at <= now).is_some();
+        self.again |= past(&mut self.retry_at);
+        past(&mut self.in_force_until);
+        past(&mut self.adopted_paths_until);
+        if past(&mut self.inherited_until) {
+            warn!("some hosts are still unknown; deciding without them");
+        }
+    }
+
+    fn publish(&mut self, health: &HealthView, paths: &Paths, disabled: bool) {
+        let bgp = self.bgp.borrow_and_update().clone();
+        let status = Status::of(&Known {
+            config: &self.config,
+            health,
+            paths,
+            applied: &self.applied,
+            decision: &self.decision,
+            bgp: self.announcer.is_some().then_some(&bgp),
+            disabled,
+            adopted: self.adopted.is_some(),
+            reload: &self.reload,
+        });
+        self.status.send_if_modified(|last| {
+            if **last == status {
+                return false;
+            }
+            if status.ready && !last.ready {
+                info!("ready");
+            } else if !status.ready && last.reasons != status.reasons {
+                info!(reasons = ?status.reasons, "not ready");
+            }
+            *last = Arc::new(status);
+            true
+        });
+    }
+
+    fn answer_reload(&mut self, reply: Option<oneshot::Sender<Result<Changes, ConfigErrors>>>) {
+        let result = self.reload();
+        match &result {
+            Ok(changes) => info!(applied = ?changes.applied, at_restart = ?changes.at_restart, "reloaded"),
+            Err(errors) => {
+                for line in errors.lines() {
+                    error!("reload refused, the last configuration stays in force: {line}");
+                }
+            }
+        }
+        if let Some(reply) = reply {
+            let _ = reply.send(result);
+        }
+    }
+
+    fn reload(&mut self) -> Result<Changes, ConfigErrors> {
+        let new = Config::load(&self.file).inspect_err(|errors| {
+            self.reload.failed += 1;
+            self.reload.errors = errors.lines();
+        })?;
+        let (config, changes) = merge(&self.config, new);
+        if self.announcer.is_some() && self.withdraws(&config) {
+            self.in_force_until = Some(Instant::now() + SETTLE);
+        }
+        if config.disable_file != self.config.disable_file {
+            self.switch = Switch::start(&config.disable_file);
+            self.disabled = self.switch.present();
+        }
+        self.config = Arc::new(config);
+        self.reload.done += 1;
+        self.reload.errors.clear();
+        self.reload.at_restart.clone_from(&changes.at_restart);
+        Ok(changes)
+    }
+
+    /// Does this configuration lack a VIP that is announced?
+    fn withdraws(&self, config: &Config) -> bool {
+        let vips: BTreeSet<IpAddr> = config.model.services.keys().map(|key| key.vip).collect();
+        let (bgp, routes) = (self.bgp.borrow(), self.routes.borrow());
+        let announced = bgp.announced.iter().chain(routes.iter().flat_map(|routes| &routes.routes));
+        announced.into_iter().any(|prefix| !vips.contains(&prefix.address))
+    }
+}
+
+/// A state that never changes.
+fn silent<T>(value: T) -> watch::Receiver<T> {
+    watch::channel(value).1
+}
+
+fn no_bgp() -> BgpStatus {
+    BgpStatus { driver: "none", up: false, announced: BTreeSet::new(), reason: None }
+}
+
+/// Returns when there is something new; never for one whose sender is gone.
+async fn changed<T>(receiver: &mut watch::Receiver<T>) {
+    if receiver.changed().await.is_err() {
+        std::future::pending().await
+    }
+}
+
+async fn answered(applying: &mut Option<oneshot::Receiver<Applied>>) -> Result<Applied, DataplaneError> {
+    match applying {
+        Some(answer) => answer.await.map_err(|_| kernel_thread::ended()),
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

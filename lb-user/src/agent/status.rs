@@ -1,0 +1,254 @@
+//! What the agent says of itself: the document behind `lb status`, and a pure function that writes it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde::{Deserialize, Serialize};
+
+use super::dataplane::{Applied, Interface};
+use crate::bgp::{BgpStatus, Prefix};
+use crate::config::Config;
+use crate::desired::{Decision, Path, Paths, ServiceDecision};
+use crate::health::HealthView;
+use crate::model::{HostId, HostState, Protocol, ServiceKey};
+
+/// The document behind `lb status`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// What the node calls itself.
+    pub node: String,
+    /// Version of the agent.
+    pub version: String,
+    /// The parts that this node plays.
+    pub roles: Vec<String>,
+    /// All that this node is configured to do is being done, or is off on purpose.
+    pub ready: bool,
+    /// What is missing.
+    pub reasons: Vec<String>,
+    /// Interfaces with a program.
+    pub interfaces: Vec<Interface>,
+    /// Services in order.
+    pub services: Vec<ServiceStatus>,
+    /// Hosts of all pools in order.
+    pub hosts: Vec<HostStatus>,
+    /// The BGP daemon beside the agent.
+    pub bgp: Option<BgpReport>,
+    /// The operator wants nothing announced.
+    pub disabled: bool,
+    /// The server that HAProxy asks.
+    pub agent_check: Option<AgentCheckStatus>,
+    /// Programs and maps of an earlier agent were taken over.
+    pub adopted: bool,
+    /// What reloads did.
+    pub reload: ReloadStatus,
+    /// Counters by role and name.
+    pub counters: BTreeMap<String, BTreeMap<String, u64>>,
+}
+
+/// A service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// The virtual address.
+    pub vip: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Name of its pool.
+    pub pool: String,
+    /// Hosts of the pool that are active.
+    pub hosts: usize,
+    /// Those of them that work.
+    pub healthy: usize,
+    /// Fewest working hosts with which it is announced.
+    pub quorum: usize,
+    /// The BGP daemon has the VIP.
+    pub announced: bool,
+    /// Why not.
+    pub reason: Option<String>,
+    /// Generation of the pool in the kernel.
+    pub generation: Option<u16>,
+    /// Digest of the table in the kernel, 16 hexadecimal digits.
+    pub digest: Option<String>,
+}
+
+/// A host of a pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostStatus {
+    /// Name of the pool.
+    pub pool: String,
+    /// Its name.
+    pub name: String,
+    /// Its IPv4 address.
+    pub address4: Option<Ipv4Addr>,
+    /// Its IPv6 address.
+    pub address6: Option<Ipv6Addr>,
+    /// What the operator wants of it.
+    pub state: HostState,
+    /// Its checks pass.
+    pub healthy: bool,
+    /// Packets to IPv4 VIPs can be sent to it.
+    pub usable4: bool,
+    /// Packets to IPv6 VIPs can be sent to it.
+    pub usable6: bool,
+    /// What is wrong with it.
+    pub reason: Option<String>,
+}
+
+/// The BGP daemon beside the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BgpReport {
+    /// `bird` or `gobgp`.
+    pub driver: String,
+    /// It does what it should.
+    pub up: bool,
+    /// Prefixes of ours that it holds.
+    pub announced: Vec<String>,
+    /// Why it is not up.
+    pub reason: Option<String>,
+}
+
+/// The server that HAProxy asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentCheckStatus {
+    /// What it answers now.
+    pub answer: String,
+}
+
+/// What reloads did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadStatus {
+    /// How many were taken.
+    pub done: u64,
+    /// How many were refused.
+    pub failed: u64,
+    /// Why the last one was refused, line by line; empty if it was taken.
+    pub errors: Vec<String>,
+    /// Keys that change when the agent starts again.
+    pub at_restart: Vec<String>,
+}
+
+/// All that the agent knows.
+pub(super) struct Known<'a> {
+    pub config: &'a Config,
+    pub health: &'a HealthView,
+    pub paths: &'a Paths,
+    pub applied: &'a Applied,
+    pub decision: &'a Decision,
+    pub bgp: Option<&'a BgpStatus>,
+    pub disabled: bool,
+    pub adopted: bool,
+    pub reload: &'a ReloadStatus,
+}
+
+impl Status {
+    /// Writes the document. Counters and the agent check's answer are added when somebody asks.
+    pub(super) fn of(known: &Known<'_>) -> Self {
+        let config = known.config;
+        // The model of a node without a director is what its hosts decapsulate, not what it serves.
+        let is_director = config.director.is_some();
+        let services: Vec<ServiceStatus> = match is_director {
+            true => {
+                known.decision.services.iter().map(|(key, decision)| service(known, key, decision)).collect()
+            }
+            false => Vec::new(),
+        };
+        let hosts = if is_director { hosts(known) } else { Vec::new() };
+        let reasons = reasons(known);
+        Status {
+            node: config.node.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            roles: config.roles().into_iter().map(Into::into).collect(),
+            ready: reasons.is_empty(),
+            reasons,
+            interfaces: known.applied.interfaces.clone(),
+            services,
+            hosts,
+            bgp: known.bgp.map(|bgp| BgpReport {
+                driver: bgp.driver.into(),
+                up: bgp.up,
+                announced: bgp.announced.iter().map(ToString::to_string).collect(),
+                reason: bgp.reason.clone(),
+            }),
+            disabled: known.disabled,
+            agent_check: None,
+            adopted: known.adopted,
+            reload: known.reload.clone(),
+            counters: BTreeMap::new(),
+        }
+    }
+}
+
+fn service(known: &Known<'_>, key: &ServiceKey, decision: &ServiceDecision) -> ServiceStatus {
+    let wanted = &known.config.model.services[key];
+    let serving = known.applied.services.get(key).and_then(|confirmed| confirmed.as_ref().ok());
+    let announced = known.bgp.is_some_and(|bgp| bgp.announced.contains(&Prefix::host(key.vip)));
+    let reason = match (known.bgp, announced) {
+        (_, true) => None,
+        (None, false) => {
+            decision.reason.clone().or_else(|| Some("no bgp section in the configuration".into()))
+        }
+        (Some(bgp), false) => {
+            decision.reason.clone().or_else(|| bgp.reason.clone()).or_else(|| Some("being announced".into()))
+        }
+    };
+    ServiceStatus {
+        vip: key.vip,
+        port: key.port,
+        protocol: key.protocol,
+        pool: wanted.pool.clone(),
+        hosts: decision.hosts,
+        healthy: decision.healthy,
+        quorum: wanted.quorum,
+        announced,
+        reason,
+        generation: serving.map(|serving| serving.generation),
+        digest: serving.map(|serving| format!("{:016x}", serving.digest)),
+    }
+}
+
+fn hosts(known: &Known<'_>) -> Vec<HostStatus> {
+    let mut hosts = Vec::new();
+    for (pool, members) in &known.config.model.pools {
+        for (name, host) in &members.hosts {
+            let id = HostId { pool: pool.clone(), host: name.clone() };
+            let health = known.health.get(&id);
+            let unknown = Path { reason: Some("its path is being looked up".into()), ..Path::default() };
+            let path = known.paths.get(&id).unwrap_or(&unknown);
+            let failure = health.and_then(|health| health.reason.clone());
+            hosts.push(HostStatus {
+                pool: pool.clone(),
+                name: name.clone(),
+                address4: host.address4,
+                address6: host.address6,
+                state: host.state,
+                healthy: health.is_some_and(|health| health.healthy),
+                usable4: path.usable4,
+                usable6: path.usable6,
+                reason: failure.or_else(|| path.reason.clone()),
+            });
+        }
+    }
+    hosts
+}
+
+/// What this node is configured to do and does not.
+fn reasons(known: &Known<'_>) -> Vec<String> {
+    let mut reasons = known.applied.problems.clone();
+    if let Some(bgp) = known.bgp.filter(|bgp| !bgp.up) {
+        let reason = bgp.reason.as_deref().unwrap_or("not up");
+        reasons.push(format!("{}: {reason}", bgp.driver));
+    }
+    if known.config.director.is_none() || known.disabled {
+        return reasons;
+    }
+    for (key, decision) in &known.decision.services {
+        let announced = known.bgp.is_none_or(|bgp| bgp.announced.contains(&Prefix::host(key.vip)));
+        match &decision.reason {
+            Some(reason) => reasons.push(format!("{key}: {reason}")),
+            None if !announced => reasons.push(format!("{key}: being announced")),
+            None => {}
+        }
+    }
+    reasons
+}

@@ -1,0 +1,151 @@
+//! The command line: one file per command. Each returns its exit code; errors are printed once, here.
+
+mod agent;
+mod check;
+pub(crate) mod client;
+mod detach;
+mod reload;
+mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::agent::dataplane::Kernel;
+use crate::config::{Config, DEFAULT_API, DEFAULT_FILE};
+
+/// The agent and the command line of the load balancer.
+///
+/// Exit codes: 0 all is well, 1 there is a problem, 2 the command line is wrong.
+#[derive(Debug, Parser)]
+#[command(name = "lb", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent of this node until SIGTERM; packets and announcements go on without it.
+    #[command(
+        after_help = "Example: lb agent --config /etc/lb/lb.yaml\n\nSIGHUP reloads, as `lb reload` does."
+    )]
+    Agent(agent::Args),
+    /// Check a configuration and change nothing; all that is wrong is listed at once.
+    #[command(after_help = "Example: lb check /etc/lb/lb.yaml && lb reload")]
+    Check(check::Args),
+    /// Show what the agent does: readiness, services, hosts, announcements.
+    #[command(
+        after_help = "Example: lb status --format json | jq .ready\n\nExit code 0 only if the node is ready."
+    )]
+    Status(status::Args),
+    /// Have the agent read its configuration again; a wrong one is refused and the last one stays in force.
+    #[command(after_help = "Example: lb reload")]
+    Reload(reload::Args),
+    /// Withdraw all VIPs, then remove programs and pins, then end the agent. This node forwards nothing afterwards.
+    #[command(after_help = "Example: systemctl stop lb; lb detach --config /etc/lb/lb.yaml")]
+    Detach(detach::Args),
+}
+
+/// The running agent.
+#[derive(Debug, clap::Args)]
+struct Api {
+    /// Unix socket of the agent's API [default: `api` of the configuration, if it can be read].
+    #[arg(long, value_name = "SOCKET")]
+    api: Option<PathBuf>,
+    /// The agent's configuration, for its `api`.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_FILE)]
+    config: PathBuf,
+}
+
+impl Api {
+    /// The socket that is meant.
+    fn socket(&self) -> PathBuf {
+        let configured = || Config::load(&self.config).ok().map(|config| config.api);
+        self.api.clone().or_else(configured).unwrap_or_else(|| DEFAULT_API.into())
+    }
+}
+
+/// How a report is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Runs the command line of this process.
+pub fn run(kernel: Arc<dyn Kernel>) -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Agent(args) => agent::run(args, kernel),
+        Command::Check(args) => check::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Reload(args) => reload::run(&args),
+        Command::Detach(args) => detach::run(&args, kernel),
+    };
+    result.unwrap_or_else(|error| {
+        // Several lines are several errors, each complete.
+        for line in shown(&error).lines() {
+            eprintln!("lb: {line}");
+        }
+        ExitCode::FAILURE
+    })
+}
+
+/// An error with its causes, but for causes that its message tells already.
+fn shown(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.as_str() {
+        "" => cause,
+        _ if told.contains(&cause) => told,
+        _ => format!("{told}: {cause}"),
+    })
+}
+
+/// A runtime for commands that talk and wait; the agent has its own.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_command_has_an_example() {
+        Cli::command().debug_assert();
+        let mut cli = Cli::command();
+        for command in cli.get_subcommands_mut() {
+            let help = command.render_long_help().to_string();
+            assert!(help.contains("Example: "), "{help}");
+        }
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = std::io::Error::other("disk full");
+        assert_eq!(shown(&anyhow::Error::from(cause).context("cannot save")), "cannot save: disk full");
+        let cause = std::io::Error::other("disk full");
+        assert_eq!(
+            shown(&anyhow::Error::from(cause).context("cannot save: disk full; rm")),
+            "cannot save: disk full; rm"
+        );
+    }
+
+    #[test]
+    fn the_socket_is_the_given_one_then_the_configured_one_then_the_default() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("lb.yaml");
+        let mut api = Api { api: None, config: file.clone() };
+        assert_eq!(api.socket(), PathBuf::from(DEFAULT_API));
+        std::fs::write(&file, "api: /run/x\nagent_check: {}\n").unwrap();
+        assert_eq!(api.socket(), PathBuf::from("/run/x"));
+        api.api = Some("/run/y".into());
+        assert_eq!(api.socket(), PathBuf::from("/run/y"));
+    }
+}

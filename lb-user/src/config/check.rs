@@ -1,0 +1,305 @@
+//! From what is written to what fits together: defaults, and what only several values together can get wrong.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::PathBuf;
+
+use crate::agent_check;
+use crate::bgp::{self, BgpConfig};
+use crate::model::{Model, Protocol, Service, ServiceKey};
+
+use super::check_pools::pools;
+use super::leaf::{Community, Driver};
+use super::problem::nearest;
+use super::reader::{At, Reader};
+use super::types::{Capacity, DirectorConfig, HostConfig};
+use super::written::{self, List, Maybe, Written};
+use super::{Config, DEFAULT_API, Position};
+
+/// Fits the parts together. The result counts only if the reader has noted nothing.
+pub(super) fn check(w: Written, host_name: &str, r: &mut Reader) -> Config {
+    if w.director.is_none() && w.host.is_none() && w.agent_check.is_none() && r.problems.is_empty() {
+        let message = "this node has no role; write at least one of director, host and agent_check";
+        r.wrong(Position { line: 1, column: 1 }, "", message);
+    }
+    if let (Some(bgp), None) = (&w.bgp, &w.director) {
+        r.wrong(
+            bgp.at,
+            "bgp",
+            "nothing to announce without the role of a director; add director or remove bgp",
+        );
+    }
+    let (pools, checks) = pools(&w.pools, &w.services, r);
+    let services = services(&w.services, &w.pools, r);
+    vips_are_not_hosts(&w, r);
+    let director = w.director.as_ref().map(|director| director_config(director, &w, r));
+    let host = w.host.as_ref().map(|host| host_config(host, &w.services, r));
+    Config {
+        node: or(w.node, || host_name.to_owned()),
+        api: or(w.api, || DEFAULT_API.into()),
+        pins: or(w.pins, || "/sys/fs/bpf/lb".into()),
+        disable_file: or(w.disable_file, || "/etc/lb/disable".into()),
+        director,
+        host,
+        model: Model { services, pools },
+        checks,
+        bgp: w.bgp.map(bgp_config),
+        agent_check: w.agent_check.map(agent_check_config),
+    }
+}
+
+fn services(
+    written: &[written::Service],
+    pools: &[(At<String>, written::Pool)],
+    r: &mut Reader,
+) -> BTreeMap<ServiceKey, Service> {
+    let mut services = BTreeMap::new();
+    let mut first_lines: BTreeMap<ServiceKey, u64> = BTreeMap::new();
+    for service in written {
+        let pool = service.pool.as_ref().and_then(|pool| known_pool(pool, pools, r));
+        let quorum = quorum(&service.quorum, pool, r);
+        let vip = service.vip.as_ref().and_then(|vip| usable_vip(vip, r));
+        let (Some(vip), Some(port), false) = (vip, &service.port, service.protocol_is_wrong) else {
+            continue;
+        };
+        let protocol = service.protocol.as_ref().map_or(Protocol::Tcp, |protocol| protocol.value);
+        let key = ServiceKey { vip, port: port.value.0, protocol };
+        let place = &service.place;
+        if let Some(line) = first_lines.get(&key) {
+            let message =
+                format!("{key} is a service already, in line {line}; remove one or change its port");
+            r.wrong(place.at, &place.key, message);
+            continue;
+        }
+        first_lines.insert(key, place.at.line);
+        let pool = service.pool.as_ref().map(|pool| pool.value.clone()).unwrap_or_default();
+        services.insert(key, Service { pool, quorum });
+    }
+    services
+}
+
+fn known_pool<'p>(
+    name: &At<String>,
+    pools: &'p [(At<String>, written::Pool)],
+    r: &mut Reader,
+) -> Option<&'p written::Pool> {
+    if let Some((_, pool)) = pools.iter().find(|(pool, _)| pool.value == name.value) {
+        return Some(pool);
+    }
+    let advice = match nearest(&name.value, pools.iter().map(|(pool, _)| pool.value.as_str())) {
+        Some(near) => format!("did you mean {near:?}?"),
+        None => "add it to pools".into(),
+    };
+    r.wrong(name.at, &name.key, format!("no such pool: {:?}; {advice}", name.value));
+    None
+}
+
+fn quorum(written: &Maybe<u32>, pool: Option<&written::Pool>, r: &mut Reader) -> usize {
+    let Some(quorum) = written else { return 1 };
+    let hosts = pool.map(|pool| pool.hosts.len()).filter(|hosts| *hosts > 0);
+    if quorum.value == 0 {
+        r.wrong(quorum.at, &quorum.key, "0: a VIP without hosts would be announced; write 1 or more");
+    } else if let Some(hosts) = hosts.filter(|hosts| quorum.value as usize > *hosts) {
+        let message =
+            format!("{} can never be met: the pool has {hosts}; write at most {hosts}", quorum.value);
+        r.wrong(quorum.at, &quorum.key, message);
+    }
+    quorum.value as usize
+}
+
+fn usable_vip(vip: &At<IpAddr>, r: &mut Reader) -> Option<IpAddr> {
+    let kind = not_unicast(vip.value);
+    if let Some(kind) = kind {
+        let message =
+            format!("{kind} address cannot be a VIP: {}; write a routable unicast address", vip.value);
+        r.wrong(vip.at, &vip.key, message);
+    }
+    kind.is_none().then_some(vip.value)
+}
+
+/// What makes an address none that packets can be routed to.
+pub(super) fn not_unicast(address: IpAddr) -> Option<&'static str> {
+    let (v4, v6) = match address {
+        IpAddr::V4(v4) => (Some(v4), Ipv6Addr::LOCALHOST),
+        IpAddr::V6(v6) => (v6.to_ipv4_mapped(), v6),
+    };
+    if address.is_unspecified() {
+        Some("an unspecified")
+    } else if address.is_multicast() {
+        Some("a multicast")
+    } else if address.is_loopback() {
+        Some("a loopback")
+    } else if address.is_ipv6() && v4.is_some() {
+        Some("an IPv4-mapped")
+    } else if v6.is_unicast_link_local() || v4.is_some_and(|v4| v4.is_link_local()) {
+        Some("a link-local")
+    } else if v4.is_some_and(|v4| v4.is_broadcast()) {
+        Some("a broadcast")
+    } else {
+        None
+    }
+}
+
+/// A VIP at which a tunnel ends or begins would make packets go round.
+fn vips_are_not_hosts(w: &Written, r: &mut Reader) {
+    let mut taken: BTreeMap<IpAddr, String> = BTreeMap::new();
+    for (name, host) in w.pools.iter().flat_map(|(_, pool)| &pool.hosts) {
+        for address in addresses(host) {
+            taken.entry(address.value).or_insert_with(|| format!("the address of host {:?}", name.value));
+        }
+    }
+    if let Some(director) = &w.director {
+        let sources = [
+            director.source4.as_ref().map(|s| s.value.into()),
+            director.source6.as_ref().map(|s| s.value.into()),
+        ];
+        taken
+            .extend(sources.into_iter().flatten().map(|source| (source, "the director's own source".into())));
+    }
+    let own = w.host.iter().filter_map(|host| host.vips.as_ref()).flat_map(|vips| &vips.value);
+    let mut said = BTreeSet::new();
+    for vip in w.services.iter().filter_map(|service| service.vip.as_ref()).chain(own) {
+        if let Some(whose) = taken.get(&vip.value).filter(|_| said.insert((vip.value, vip.at))) {
+            let message = format!("{} is {whose} as well; a VIP needs an address of its own", vip.value);
+            r.wrong(vip.at, &vip.key, message);
+        }
+    }
+}
+
+/// The addresses of a host, both families alike.
+pub(super) fn addresses(host: &written::Member) -> impl Iterator<Item = At<IpAddr>> {
+    let v4 = host.address4.as_ref().map(|a| At { value: IpAddr::V4(a.value), at: a.at, key: a.key.clone() });
+    let v6 = host.address6.as_ref().map(|a| At { value: IpAddr::V6(a.value), at: a.at, key: a.key.clone() });
+    v4.into_iter().chain(v6)
+}
+
+fn director_config(director: &written::Director, w: &Written, r: &mut Reader) -> DirectorConfig {
+    for source in [as_ip(&director.source4), as_ip(&director.source6)].into_iter().flatten() {
+        if let Some(kind) = not_unicast(source.value) {
+            let message =
+                format!("{kind} address cannot be a source: {}; write an address of this node", source.value);
+            r.wrong(source.at, &source.key, message);
+        }
+    }
+    let written = &director.capacity;
+    let needed = [
+        (&written.services, w.services.len(), "services"),
+        (&written.hosts, w.pools.iter().map(|(_, pool)| pool.hosts.len()).sum(), "hosts"),
+        (&written.tables, w.pools.len(), "pools"),
+    ];
+    for (capacity, needed, what) in needed {
+        let Some(capacity) = capacity else { continue };
+        if (capacity.value as usize) < needed {
+            let message =
+                format!("{} is too small: there are {needed} {what}; write {needed} or more", capacity.value);
+            r.wrong(capacity.at, &capacity.key, message);
+        } else if !(1..=1 << 20).contains(&capacity.value) {
+            let message = format!("{} is out of range; write a number from 1 to 1048576", capacity.value);
+            r.wrong(capacity.at, &capacity.key, message);
+        }
+    }
+    let default = Capacity::default();
+    let size = |written: &Maybe<u32>, default| written.as_ref().map_or(default, |size| size.value);
+    DirectorConfig {
+        interfaces: interfaces(&director.interfaces, r),
+        xdp: copied(&director.xdp),
+        source4: director.source4.as_ref().map(|s| s.value),
+        source6: director.source6.as_ref().map(|s| s.value),
+        capacity: Capacity {
+            services: size(&written.services, default.services),
+            hosts: size(&written.hosts, default.hosts),
+            tables: size(&written.tables, default.tables),
+        },
+    }
+}
+
+fn host_config(host: &written::Host, services: &[written::Service], r: &mut Reader) -> HostConfig {
+    let served = services.iter().filter_map(|service| service.vip.as_ref()).map(|vip| vip.value);
+    let vips: BTreeSet<IpAddr> = match &host.vips {
+        Some(vips) => vips.value.iter().filter_map(|vip| usable_vip(vip, r)).collect(),
+        None => served.collect(),
+    };
+    if services.is_empty() && !host.has_vips {
+        r.wrong(
+            host.at,
+            "host.vips",
+            "missing, and there are no services; list the VIPs, as in [198.51.100.1]",
+        );
+    }
+    nothing_listed(&host.vips, "list the VIPs, as in [198.51.100.1]", r);
+    nothing_listed(&host.accept_from, "list the senders, as in [192.0.2.128/25]", r);
+    let accept_from = host.accept_from.iter().flat_map(|list| &list.value).map(|prefix| prefix.value);
+    HostConfig {
+        interfaces: interfaces(&host.interfaces, r),
+        decapsulation: copied(&host.decapsulation),
+        xdp: copied(&host.xdp),
+        accept_from: accept_from.collect::<BTreeSet<_>>().into_iter().collect(),
+        vips,
+    }
+}
+
+fn interfaces(written: &List<String>, r: &mut Reader) -> Vec<String> {
+    nothing_listed(written, "list the interfaces that packets arrive on, as in [eth0]", r);
+    let mut interfaces: Vec<String> = Vec::new();
+    for name in written.iter().flat_map(|list| &list.value) {
+        if interfaces.contains(&name.value) {
+            r.wrong(name.at, &name.key, format!("{:?} is listed twice; remove one", name.value));
+        } else if name.value.len() > 15 || name.value.contains(|c: char| c == '/' || c.is_whitespace()) {
+            let message =
+                format!("not an interface name: {:?}; write at most 15 letters, as in eth0", name.value);
+            r.wrong(name.at, &name.key, message);
+        }
+        interfaces.push(name.value.clone());
+    }
+    interfaces
+}
+
+fn bgp_config(bgp: written::Bgp) -> BgpConfig {
+    let communities = bgp.communities.iter().flat_map(|list| &list.value).map(|c| {
+        let Community(high, low) = c.value;
+        (high, low)
+    });
+    BgpConfig {
+        communities: communities.collect(),
+        med: bgp.med.map_or(0, |med| med.value),
+        driver: match bgp.driver.map(|driver| driver.value) {
+            Some(Driver::Gobgp) => {
+                let api = or(bgp.gobgp_api, || ([127, 0, 0, 1], 50051).into());
+                bgp::Driver::Gobgp { api: api.to_string() }
+            }
+            _ => bgp::Driver::Bird {
+                include: or(bgp.bird_include, || "/etc/lb/bird/lb.conf".into()),
+                control: or(bgp.bird_control, || "/run/bird/bird.ctl".into()),
+            },
+        },
+    }
+}
+
+fn agent_check_config(written: written::AgentCheck) -> agent_check::Config {
+    let listen = written.listen.map(|list| list.value.into_iter().map(|address| address.value).collect());
+    agent_check::Config {
+        listen: listen.unwrap_or_else(|| vec![(Ipv6Addr::UNSPECIFIED, 5555).into()]),
+        file: or(written.file, || PathBuf::from("/etc/lb/agent-check")),
+    }
+}
+
+/// An empty list where at least one entry is needed. One whose entries are all wrong has been reported already.
+pub(super) fn nothing_listed<T>(list: &List<T>, advice: &str, r: &mut Reader) {
+    if let Some(list) = list.as_ref().filter(|list| list.value.is_empty())
+        && !r.problems.iter().any(|problem| problem.key.starts_with(&list.key))
+    {
+        r.wrong(list.at, &list.key, format!("empty; {advice}"));
+    }
+}
+
+pub(super) fn or<T>(written: Maybe<T>, default: impl FnOnce() -> T) -> T {
+    written.map_or_else(default, |written| written.value)
+}
+
+pub(super) fn copied<T: Copy + Default>(written: &Maybe<T>) -> T {
+    written.as_ref().map(|written| written.value).unwrap_or_default()
+}
+
+fn as_ip<T: Copy + Into<IpAddr>>(written: &Maybe<T>) -> Maybe<IpAddr> {
+    written.as_ref().map(|a| At { value: a.value.into(), at: a.at, key: a.key.clone() })
+}

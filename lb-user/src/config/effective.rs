@@ -1,0 +1,234 @@
+//! The configuration with every default filled in, as it would be written.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::agent_check;
+use crate::bgp::{self, BgpConfig};
+use crate::health::{self, CheckKind, Through};
+use crate::model::{self, HostState, Protocol, ServiceKey};
+
+use super::Config;
+use super::types::{Capacity, Decapsulation, DirectorConfig, HostConfig, XdpMode};
+
+/// A configuration with every default filled in; written as YAML, it is read back as the same configuration.
+#[derive(Clone, Debug, Serialize)]
+pub struct Effective {
+    node: String,
+    api: PathBuf,
+    pins: PathBuf,
+    disable_file: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    director: Option<Director>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<Host>,
+    pools: BTreeMap<String, Pool>,
+    services: Vec<Service>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bgp: Option<Bgp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent_check: Option<AgentCheck>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Director {
+    interfaces: Vec<String>,
+    xdp: XdpMode,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source4: Option<Ipv4Addr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source6: Option<Ipv6Addr>,
+    capacity: Capacity,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Host {
+    interfaces: Vec<String>,
+    decapsulation: Decapsulation,
+    xdp: XdpMode,
+    accept_from: Vec<String>,
+    vips: BTreeSet<IpAddr>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Pool {
+    seed: u64,
+    size: u32,
+    hosts: BTreeMap<String, Member>,
+    checks: Vec<Check>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Member {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address4: Option<Ipv4Addr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address6: Option<Ipv6Addr>,
+    weight: u32,
+    state: HostState,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Check {
+    r#type: &'static str,
+    port: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Vec<u16>>,
+    through: &'static str,
+    interval: String,
+    timeout: String,
+    rise: u32,
+    fall: u32,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Service {
+    vip: IpAddr,
+    port: u16,
+    protocol: Protocol,
+    pool: String,
+    quorum: usize,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Bgp {
+    driver: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bird: Option<Bird>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gobgp: Option<Gobgp>,
+    med: u32,
+    communities: Vec<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Bird {
+    include: PathBuf,
+    control: PathBuf,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Gobgp {
+    api: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct AgentCheck {
+    listen: Vec<SocketAddr>,
+    file: PathBuf,
+}
+
+impl From<&Config> for Effective {
+    fn from(config: &Config) -> Self {
+        let no_checks = Vec::new();
+        let checks = |name| config.checks.get(name).unwrap_or(&no_checks);
+        let pools = config.model.pools.iter();
+        Effective {
+            node: config.node.clone(),
+            api: config.api.clone(),
+            pins: config.pins.clone(),
+            disable_file: config.disable_file.clone(),
+            director: config.director.as_ref().map(Director::from),
+            host: config.host.as_ref().map(Host::from),
+            pools: pools.map(|(name, pool)| (name.clone(), Pool::new(pool, checks(name)))).collect(),
+            services: config.model.services.iter().map(Service::from).collect(),
+            bgp: config.bgp.as_ref().map(Bgp::from),
+            agent_check: config.agent_check.as_ref().map(AgentCheck::from),
+        }
+    }
+}
+
+impl From<&DirectorConfig> for Director {
+    fn from(director: &DirectorConfig) -> Self {
+        let DirectorConfig { interfaces, xdp, source4, source6, capacity } = director.clone();
+        Director { interfaces, xdp, source4, source6, capacity }
+    }
+}
+
+impl From<&HostConfig> for Host {
+    fn from(host: &HostConfig) -> Self {
+        let HostConfig { interfaces, decapsulation, xdp, accept_from, vips } = host.clone();
+        let accept_from = accept_from.iter().map(ToString::to_string).collect();
+        Host { interfaces, decapsulation, xdp, accept_from, vips }
+    }
+}
+
+impl Pool {
+    fn new(pool: &model::Pool, checks: &[health::Check]) -> Self {
+        Pool {
+            seed: pool.seed,
+            size: pool.size,
+            hosts: pool.hosts.iter().map(|(name, host)| (name.clone(), Member::from(host))).collect(),
+            checks: checks.iter().map(Check::from).collect(),
+        }
+    }
+}
+
+impl From<&model::Host> for Member {
+    fn from(host: &model::Host) -> Self {
+        let model::Host { address4, address6, weight, state } = *host;
+        Member { address4, address6, weight, state }
+    }
+}
+
+impl From<&health::Check> for Check {
+    fn from(check: &health::Check) -> Self {
+        let (kind, path, status) = match &check.kind {
+            CheckKind::Http { path, status } => ("http", Some(path.clone()), Some(status.clone())),
+            CheckKind::Tcp => ("tcp", None, None),
+        };
+        Check {
+            r#type: kind,
+            port: check.port,
+            path,
+            status,
+            through: match check.through {
+                Through::Address => "address",
+                Through::Tunnel => "tunnel",
+            },
+            interval: shown(check.interval),
+            timeout: shown(check.timeout),
+            rise: check.rise,
+            fall: check.fall,
+        }
+    }
+}
+
+impl From<(&ServiceKey, &model::Service)> for Service {
+    fn from((key, service): (&ServiceKey, &model::Service)) -> Self {
+        let ServiceKey { vip, port, protocol } = *key;
+        Service { vip, port, protocol, pool: service.pool.clone(), quorum: service.quorum }
+    }
+}
+
+impl From<&BgpConfig> for Bgp {
+    fn from(config: &BgpConfig) -> Self {
+        let (bird, gobgp) = match config.driver.clone() {
+            bgp::Driver::Bird { include, control } => (Some(Bird { include, control }), None),
+            bgp::Driver::Gobgp { api } => (None, Some(Gobgp { api })),
+        };
+        let communities = config.communities.iter().map(|(high, low)| format!("{high}:{low}")).collect();
+        Bgp { driver: config.driver.name(), bird, gobgp, med: config.med, communities }
+    }
+}
+
+impl From<&agent_check::Config> for AgentCheck {
+    fn from(config: &agent_check::Config) -> Self {
+        AgentCheck { listen: config.listen.clone(), file: config.file.clone() }
+    }
+}
+
+/// A duration as the configuration writes it.
+fn shown(duration: Duration) -> String {
+    match duration.as_millis() {
+        millis if millis % 60_000 == 0 => format!("{}m", millis / 60_000),
+        millis if millis % 1000 == 0 => format!("{}s", millis / 1000),
+        millis => format!("{millis}ms"),
+    }
+}

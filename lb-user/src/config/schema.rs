@@ -1,0 +1,48 @@
+//! The keys of every part of the file, in the order in which documentation and messages list them.
+
+/// The keys of one map of the file.
+#[derive(Debug)]
+pub struct Keys {
+    /// The map's place in the file; empty at the top, `*` for a name that the operator chooses.
+    pub path: &'static str,
+    /// Its keys.
+    pub keys: &'static [&'static str],
+}
+
+pub(super) const TOP: Keys = Keys {
+    path: "",
+    keys: &[
+        "node",
+        "api",
+        "pins",
+        "disable_file",
+        "director",
+        "host",
+        "pools",
+        "services",
+        "bgp",
+        "agent_check",
+    ],
+};
+pub(super) const DIRECTOR: Keys =
+    Keys { path: "director", keys: &["interfaces", "xdp", "source4", "source6", "capacity"] };
+pub(super) const CAPACITY: Keys = Keys { path: "director.capacity", keys: &["services", "hosts", "tables"] };
+pub(super) const HOST: Keys =
+    Keys { path: "host", keys: &["interfaces", "decapsulation", "xdp", "accept_from", "vips"] };
+pub(super) const POOL: Keys = Keys { path: "pools.*", keys: &["seed", "size", "hosts", "checks"] };
+pub(super) const MEMBER: Keys =
+    Keys { path: "pools.*.hosts.*", keys: &["address4", "address6", "weight", "state"] };
+pub(super) const CHECK: Keys = Keys {
+    path: "pools.*.checks[]",
+    keys: &["type", "port", "path", "status", "through", "interval", "timeout", "rise", "fall"],
+};
+pub(super) const SERVICE: Keys =
+    Keys { path: "services[]", keys: &["vip", "port", "protocol", "pool", "quorum"] };
+pub(super) const BGP: Keys = Keys { path: "bgp", keys: &["driver", "bird", "gobgp", "med", "communities"] };
+pub(super) const BIRD: Keys = Keys { path: "bgp.bird", keys: &["include", "control"] };
+pub(super) const GOBGP: Keys = Keys { path: "bgp.gobgp", keys: &["api"] };
+pub(super) const AGENT_CHECK: Keys = Keys { path: "agent_check", keys: &["listen", "file"] };
+
+/// Every map of the file with its keys.
+pub const ALL: &[Keys] =
+    &[TOP, DIRECTOR, CAPACITY, HOST, POOL, MEMBER, CHECK, SERVICE, BGP, BIRD, GOBGP, AGENT_CHECK];

@@ -1,0 +1,83 @@
+//! What the checked configuration is made of, beside [`crate::model`].
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde::Serialize;
+
+use crate::bgp::Prefix;
+
+/// The role of a director: VIP packets come in, encapsulated ones go out to the hosts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectorConfig {
+    /// Interfaces that VIP packets arrive on; at least one.
+    pub interfaces: Vec<String>,
+    /// Where in the kernel the program is attached.
+    pub xdp: XdpMode,
+    /// Source of outer IPv4 headers; `None`: the first global address of the first interface.
+    pub source4: Option<Ipv4Addr>,
+    /// Source of outer IPv6 headers; `None`: the first global address of the first interface.
+    pub source6: Option<Ipv6Addr>,
+    /// Sizes of the maps.
+    pub capacity: Capacity,
+}
+
+/// How much the director's maps hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Capacity {
+    /// Services.
+    pub services: u32,
+    /// Hosts, each counted once per pool.
+    pub hosts: u32,
+    /// Tables, one per pool and change of hosts in force.
+    pub tables: u32,
+}
+
+impl Default for Capacity {
+    fn default() -> Self {
+        Capacity { services: 1024, hosts: 4096, tables: 64 }
+    }
+}
+
+/// The role of an L7 host: takes encapsulated packets for its VIPs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostConfig {
+    /// Interfaces that encapsulated packets arrive on; at least one.
+    pub interfaces: Vec<String>,
+    /// What takes the outer header off.
+    pub decapsulation: Decapsulation,
+    /// Where in the kernel an XDP program is attached.
+    pub xdp: XdpMode,
+    /// Outer sources that are believed; at least one.
+    pub accept_from: Vec<Prefix>,
+    /// Inner destinations that are taken; at least one.
+    pub vips: BTreeSet<IpAddr>,
+}
+
+/// Where in the kernel an XDP program runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// In the driver where it can, else generic.
+    #[default]
+    Auto,
+    /// In the driver or not at all.
+    Native,
+    /// After the kernel made a socket buffer.
+    Generic,
+}
+
+/// What takes the outer header off on an L7 host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decapsulation {
+    /// Our XDP program, or the TC one where XDP cannot be attached.
+    #[default]
+    Auto,
+    /// Our XDP program.
+    Xdp,
+    /// Our TC program.
+    Tc,
+    /// The kernel's `ipip` and `ip6tnl` devices.
+    Kernel,
+}

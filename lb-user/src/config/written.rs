@@ -1,0 +1,281 @@
+//! The configuration as it is written: every value of the right type and in its place, nothing yet known to fit.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::bgp::Prefix;
+use crate::model::{HostState, Protocol};
+
+use super::leaf::{CheckType, Community, Driver, Port, Way};
+use super::problem::Position;
+use super::reader::{At, Reader, Section};
+use super::schema;
+use super::tree::Node;
+use super::types::{Decapsulation, XdpMode};
+
+/// An optional value.
+pub(super) type Maybe<T> = Option<At<T>>;
+/// An optional list.
+pub(super) type List<T> = Maybe<Vec<At<T>>>;
+
+pub(super) struct Written {
+    pub node: Maybe<String>,
+    pub api: Maybe<PathBuf>,
+    pub pins: Maybe<PathBuf>,
+    pub disable_file: Maybe<PathBuf>,
+    pub director: Option<Director>,
+    pub host: Option<Host>,
+    pub pools: Vec<(At<String>, Pool)>,
+    pub services: Vec<Service>,
+    pub bgp: Option<Bgp>,
+    pub agent_check: Option<AgentCheck>,
+}
+
+pub(super) struct Director {
+    pub interfaces: List<String>,
+    pub xdp: Maybe<XdpMode>,
+    pub source4: Maybe<Ipv4Addr>,
+    pub source6: Maybe<Ipv6Addr>,
+    pub capacity: Capacity,
+}
+
+#[derive(Default)]
+pub(super) struct Capacity {
+    pub services: Maybe<u32>,
+    pub hosts: Maybe<u32>,
+    pub tables: Maybe<u32>,
+}
+
+pub(super) struct Host {
+    pub at: Position,
+    pub interfaces: List<String>,
+    pub decapsulation: Maybe<Decapsulation>,
+    pub xdp: Maybe<XdpMode>,
+    pub accept_from: List<Prefix>,
+    pub vips: List<IpAddr>,
+    /// The key is there, rightly or wrongly.
+    pub has_vips: bool,
+}
+
+pub(super) struct Pool {
+    pub seed: Maybe<u64>,
+    pub size: Maybe<u32>,
+    pub hosts: Vec<(At<String>, Member)>,
+    /// A member could not be read, so that the list is shorter than what is written.
+    pub has_hosts: bool,
+    pub checks: Vec<Check>,
+}
+
+pub(super) struct Member {
+    pub address4: Maybe<Ipv4Addr>,
+    pub address6: Maybe<Ipv6Addr>,
+    /// One of the two is there, rightly or wrongly.
+    pub has_address: bool,
+    pub weight: Maybe<u32>,
+    pub state: Maybe<HostState>,
+}
+
+pub(super) struct Check {
+    pub kind: Maybe<CheckType>,
+    pub port: Maybe<Port>,
+    pub path: Maybe<String>,
+    pub status: List<u16>,
+    pub through: Maybe<Way>,
+    pub interval: Maybe<Duration>,
+    pub timeout: Maybe<Duration>,
+    pub rise: Maybe<u32>,
+    pub fall: Maybe<u32>,
+    /// Where it begins, and its key.
+    pub place: At<()>,
+}
+
+pub(super) struct Service {
+    pub vip: Maybe<IpAddr>,
+    pub port: Maybe<Port>,
+    pub protocol: Maybe<Protocol>,
+    /// The key is there but not one of the protocols, so that nothing can be said of duplicates.
+    pub protocol_is_wrong: bool,
+    pub pool: Maybe<String>,
+    pub quorum: Maybe<u32>,
+    /// Where it begins, and its key.
+    pub place: At<()>,
+}
+
+pub(super) struct Bgp {
+    pub at: Position,
+    pub driver: Maybe<Driver>,
+    pub bird_include: Maybe<PathBuf>,
+    pub bird_control: Maybe<PathBuf>,
+    pub gobgp_api: Maybe<SocketAddr>,
+    pub med: Maybe<u32>,
+    pub communities: List<Community>,
+}
+
+pub(super) struct AgentCheck {
+    pub listen: List<SocketAddr>,
+    pub file: Maybe<PathBuf>,
+}
+
+const INTERFACES: &str = "list the interfaces that packets arrive on, as in [eth0]";
+
+/// Reads the whole file; what is wrong is noted in the reader, what is right is in the result.
+pub(super) fn read(tree: &Node, r: &mut Reader) -> Option<Written> {
+    let top = r.section(tree, Position { line: 1, column: 1 }, "", &schema::TOP)?;
+    Some(Written {
+        node: r.leaf(&top, "node"),
+        api: r.leaf(&top, "api"),
+        pins: r.leaf(&top, "pins"),
+        disable_file: r.leaf(&top, "disable_file"),
+        director: r.subsection(&top, "director", &schema::DIRECTOR).map(|s| director(&s, r)),
+        host: r.subsection(&top, "host", &schema::HOST).map(|s| host(&s, r)),
+        pools: sections(r, &top, "pools", &schema::POOL, pool),
+        services: listed(r, &top, "services", &schema::SERVICE, service),
+        bgp: r.subsection(&top, "bgp", &schema::BGP).map(|s| bgp(&s, r)),
+        agent_check: r
+            .subsection(&top, "agent_check", &schema::AGENT_CHECK)
+            .map(|s| AgentCheck { listen: r.one_or_more(&s, "listen"), file: r.leaf(&s, "file") }),
+    })
+}
+
+fn director(s: &Section<'_>, r: &mut Reader) -> Director {
+    let capacity = r.subsection(s, "capacity", &schema::CAPACITY).map(|s| Capacity {
+        services: r.leaf(&s, "services"),
+        hosts: r.leaf(&s, "hosts"),
+        tables: r.leaf(&s, "tables"),
+    });
+    Director {
+        interfaces: interfaces(s, r),
+        xdp: r.leaf(s, "xdp"),
+        source4: r.leaf(s, "source4"),
+        source6: r.leaf(s, "source6"),
+        capacity: capacity.unwrap_or_default(),
+    }
+}
+
+fn host(s: &Section<'_>, r: &mut Reader) -> Host {
+    if !s.has("accept_from") {
+        r.missing(
+            s,
+            "accept_from",
+            "list the addresses of the directors and pool members, as in [192.0.2.128/25]",
+        );
+    }
+    Host {
+        at: s.at,
+        interfaces: interfaces(s, r),
+        decapsulation: r.leaf(s, "decapsulation"),
+        xdp: r.leaf(s, "xdp"),
+        accept_from: r.list(s, "accept_from", "[192.0.2.128/25]"),
+        vips: r.list(s, "vips", "[198.51.100.1]"),
+        has_vips: s.has("vips"),
+    }
+}
+
+fn interfaces(s: &Section<'_>, r: &mut Reader) -> List<String> {
+    if !s.has("interfaces") {
+        r.missing(s, "interfaces", INTERFACES);
+    }
+    r.list(s, "interfaces", "[eth0]")
+}
+
+fn pool(s: &Section<'_>, _: At<()>, r: &mut Reader) -> Pool {
+    if !s.has("hosts") {
+        r.missing(s, "hosts", "list at least one host with its address");
+    }
+    Pool {
+        seed: r.leaf(s, "seed"),
+        size: r.leaf(s, "size"),
+        has_hosts: !s.has("hosts") || !r.named(s, "hosts").is_empty(),
+        hosts: sections(r, s, "hosts", &schema::MEMBER, member),
+        checks: listed(r, s, "checks", &schema::CHECK, check),
+    }
+}
+
+fn member(s: &Section<'_>, _: At<()>, r: &mut Reader) -> Member {
+    Member {
+        address4: r.leaf(s, "address4"),
+        address6: r.leaf(s, "address6"),
+        has_address: s.has("address4") || s.has("address6"),
+        weight: r.leaf(s, "weight"),
+        state: r.leaf(s, "state"),
+    }
+}
+
+fn check(s: &Section<'_>, place: At<()>, r: &mut Reader) -> Check {
+    Check {
+        kind: r.required(s, "type", "write http or tcp"),
+        port: r.required(s, "port", "write the port that is probed"),
+        path: r.leaf(s, "path"),
+        status: r.one_or_more(s, "status"),
+        through: r.leaf(s, "through"),
+        interval: r.leaf(s, "interval"),
+        timeout: r.leaf(s, "timeout"),
+        rise: r.leaf(s, "rise"),
+        fall: r.leaf(s, "fall"),
+        place,
+    }
+}
+
+fn service(s: &Section<'_>, place: At<()>, r: &mut Reader) -> Service {
+    let protocol = r.leaf(s, "protocol");
+    Service {
+        vip: r.required(s, "vip", "write the virtual address that users connect to"),
+        port: r.required(s, "port", "write the port that users connect to"),
+        protocol_is_wrong: s.has("protocol") && protocol.is_none(),
+        protocol,
+        pool: r.required(s, "pool", "write the name of one of the pools"),
+        quorum: r.leaf(s, "quorum"),
+        place,
+    }
+}
+
+fn bgp(s: &Section<'_>, r: &mut Reader) -> Bgp {
+    let bird = r.subsection(s, "bird", &schema::BIRD);
+    let gobgp = r.subsection(s, "gobgp", &schema::GOBGP);
+    Bgp {
+        at: s.at,
+        driver: r.required(s, "driver", "write bird or gobgp"),
+        bird_include: bird.as_ref().and_then(|s| r.leaf(s, "include")),
+        bird_control: bird.as_ref().and_then(|s| r.leaf(s, "control")),
+        gobgp_api: gobgp.as_ref().and_then(|s| r.leaf(s, "api")),
+        med: r.leaf(s, "med"),
+        communities: r.list(s, "communities", "[\"65000:100\"]"),
+    }
+}
+
+/// The sections of a map with names that the operator chooses.
+fn sections<T>(
+    r: &mut Reader,
+    parent: &Section<'_>,
+    name: &str,
+    keys: &schema::Keys,
+    read: impl Fn(&Section<'_>, At<()>, &mut Reader) -> T,
+) -> Vec<(At<String>, T)> {
+    let mut found = Vec::new();
+    for (name, node) in r.named(parent, name) {
+        let place = At { value: (), at: name.at, key: name.key.clone() };
+        if let Some(section) = r.section(node, name.at, &name.key, keys) {
+            let value = read(&section, place, r);
+            found.push((name, value));
+        }
+    }
+    found
+}
+
+/// The sections of a list.
+fn listed<T>(
+    r: &mut Reader,
+    parent: &Section<'_>,
+    name: &str,
+    keys: &schema::Keys,
+    read: impl Fn(&Section<'_>, At<()>, &mut Reader) -> T,
+) -> Vec<T> {
+    let mut found = Vec::new();
+    for item in r.items(parent, name) {
+        if let Some(section) = r.section(item.value, item.at, &item.key, keys) {
+            found.push(read(&section, At { value: (), at: item.at, key: item.key }, r));
+        }
+    }
+    found
+}

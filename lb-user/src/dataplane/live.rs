@@ -1,0 +1,358 @@
+//! The data plane as the agent sees it: both roles behind the agent's traits, with routes and neighbours followed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use nix::ifaddrs::getifaddrs;
+use tokio::sync::watch;
+
+use super::director::{Director, DirectorOptions};
+use super::host::{Accept, HostOptions, HostPlane, Place};
+use super::nexthops::{self, Sources};
+use super::{Error, XdpChoice, director, host, kernel_tunnel, load, probe_route};
+use crate::agent::dataplane::{
+    Adopted, Applied, Counter, Dataplane, DataplaneError, Interface, Kernel, Opened, Role, Want,
+};
+use crate::config::{Config, Decapsulation, XdpMode};
+use crate::desired::{self, Paths, Serving};
+use crate::model::{Family, Host, HostId, Model};
+use crate::netlink::{NextHops, Resolver};
+
+/// The kernel of this machine, as seen from the network namespace that the agent was started in.
+pub struct Live;
+
+impl Kernel for Live {
+    fn open(&self, config: &Config) -> Result<Opened, DataplaneError> {
+        let director =
+            config.director.as_ref().map(|_| OpenDirector::open(config)).transpose().map_err(report)?;
+        let host = config.host.as_ref().map(|_| OpenHost::open(config)).transpose().map_err(report)?;
+        let adopted = director.as_ref().filter(|director| director.plane.adopted());
+        let adopted =
+            adopted.map(|director| Adopted { healthy: director.plane.adopted_health(&config.model) });
+        let paths = match &director {
+            Some(director) => director.paths.clone(),
+            None => watch::channel(Paths::new()).1,
+        };
+        let adopted = adopted.or_else(|| {
+            host.as_ref().filter(|host| host.plane.adopted()).map(|_| Adopted { healthy: BTreeMap::new() })
+        });
+        Ok(Opened { dataplane: Box::new(Planes { director, host }), adopted, paths })
+    }
+
+    fn detach(&self, config: &Config) -> Result<(), DataplaneError> {
+        kernel_tunnel::remove();
+        if let Ok((connection, handle, _)) = rtnetlink::new_connection() {
+            let runtime = tokio::runtime::Handle::current();
+            runtime.spawn(connection);
+            runtime.block_on(probe_route::remove(&handle));
+        }
+        for object in [director::OBJECT.name, host::OBJECT.name] {
+            load::remove_dir(&config.pins.join(object)).map_err(report)?;
+        }
+        Ok(())
+    }
+}
+
+/// What runs.
+struct Planes {
+    director: Option<OpenDirector>,
+    host: Option<OpenHost>,
+}
+
+impl Dataplane for Planes {
+    fn apply(&mut self, want: &Want) -> Applied {
+        let mut applied = Applied::default();
+        if let Some(director) = &mut self.director {
+            director.apply(want, &mut applied);
+        }
+        if let Some(host) = &mut self.host
+            && let Err(error) = host.apply(&want.config, &mut applied)
+        {
+            applied.problems.push(chain(&error));
+        }
+        applied
+    }
+
+    fn counters(&mut self) -> Result<Vec<Counter>, DataplaneError> {
+        let mut all = Vec::new();
+        if let Some(director) = &self.director {
+            all.extend(director.plane.counters().map_err(report)?.into_iter().map(|c| (Role::Director, c)));
+        }
+        if let Some(host) = &self.host {
+            all.extend(host.plane.counters().map_err(report)?.into_iter().map(|c| (Role::Host, c)));
+        }
+        let counter = |(role, c): (Role, super::counters::Counter)| Counter {
+            role,
+            name: c.name,
+            help: c.help,
+            value: c.value,
+        };
+        Ok(all.into_iter().map(counter).collect())
+    }
+}
+
+struct OpenDirector {
+    plane: Director,
+    nexthops: watch::Receiver<NextHops>,
+    wanted: watch::Sender<BTreeSet<IpAddr>>,
+    /// The model and sources that paths are computed for.
+    model: watch::Sender<(Arc<Model>, Sources)>,
+    paths: watch::Receiver<Paths>,
+    /// Sources that probe routes exist for.
+    routed: BTreeSet<IpAddr>,
+    attached: bool,
+}
+
+impl OpenDirector {
+    fn open(config: &Config) -> super::Result<Self> {
+        let Some(role) = &config.director else { unreachable!("opened for directors only") };
+        let options = DirectorOptions {
+            interfaces: role.interfaces.clone(),
+            xdp: choice(role.xdp),
+            capacity: director::Capacity {
+                services: role.capacity.services,
+                hosts: role.capacity.hosts,
+                tables: role.capacity.tables,
+            },
+        };
+        let plane = Director::load(options, Some(&config.pins))?;
+        let sources = sources(config);
+        let (wanted, wanted_by) = watch::channel(outer_addresses(&config.model));
+        let nexthops = Resolver::start(wanted_by).map_err(|error| Error::Netlink {
+            what: "follow routes and neighbours".into(),
+            reason: error.to_string(),
+        })?;
+        let (model, of_model) = watch::channel((Arc::new(config.model.clone()), sources));
+        let (paths_to, paths) = watch::channel(Paths::new());
+        tokio::spawn(follow_paths(nexthops.clone(), of_model, paths_to));
+        Ok(OpenDirector { plane, nexthops, wanted, model, paths, routed: BTreeSet::new(), attached: false })
+    }
+
+    fn apply(&mut self, want: &Want, applied: &mut Applied) {
+        let config = &want.config;
+        let sources = sources(config);
+        self.wanted.send_if_modified(|wanted| replace(wanted, outer_addresses(&config.model)));
+        self.model.send_if_modified(|now| {
+            *now.0 != config.model && {
+                *now = (Arc::new(config.model.clone()), sources);
+                true
+            } || replace(&mut now.1, sources)
+        });
+        (applied.source4, applied.source6) = (sources.v4, sources.v6);
+        let health = config.model.hosts().map(|(id, _)| (id.clone(), want.healthy.contains(&id))).collect();
+        let nexthops = self.nexthops.borrow().clone();
+        match self.plane.sync(&config.model, sources, &nexthops, &health) {
+            Ok(confirmed) => {
+                let serving = |f: director::InForce| Serving { generation: f.generation, digest: f.digest };
+                applied.services =
+                    confirmed.services.into_iter().map(|(key, f)| (key, Ok(serving(f)))).collect();
+            }
+            Err(error) => {
+                let reason = chain(&error);
+                applied.services =
+                    config.model.services.keys().map(|key| (*key, Err(reason.clone()))).collect();
+                applied.problems.push(reason);
+                return;
+            }
+        }
+        if !self.attached {
+            match self.plane.attach() {
+                Ok(()) => self.attached = true,
+                Err(error) => {
+                    let reason = chain(&error);
+                    applied.services =
+                        config.model.services.keys().map(|key| (*key, Err(reason.clone()))).collect();
+                    applied.problems.push(reason);
+                }
+            }
+        }
+        if config.checks.values().flatten().any(|check| check.through == crate::health::Through::Tunnel) {
+            self.ensure_probe_routes(sources, applied);
+        }
+        applied.marks = self.plane.marks(&config.model);
+        applied.interfaces.extend(self.plane.attached().iter().map(|attached| Interface {
+            name: attached.interface.clone(),
+            role: Role::Director,
+            mode: attached.mode.name().into(),
+        }));
+    }
+
+    fn ensure_probe_routes(&mut self, sources: Sources, applied: &mut Applied) {
+        let want: BTreeSet<IpAddr> =
+            sources.v4.map(IpAddr::V4).into_iter().chain(sources.v6.map(IpAddr::V6)).collect();
+        for source in want.difference(&self.routed.clone()) {
+            match ensure_probe_route(*source) {
+                Ok(()) => drop(self.routed.insert(*source)),
+                Err(error) => applied.problems.push(chain(&error)),
+            }
+        }
+    }
+}
+
+/// A connection of its own: this happens once per source address.
+fn ensure_probe_route(source: IpAddr) -> super::Result<()> {
+    let (connection, handle, _) = rtnetlink::new_connection().map_err(|error| Error::Netlink {
+        what: "open a netlink socket".into(),
+        reason: error.to_string(),
+    })?;
+    let runtime = tokio::runtime::Handle::current();
+    let connection = runtime.spawn(connection);
+    let done = runtime.block_on(probe_route::ensure(&handle, source));
+    connection.abort();
+    done
+}
+
+/// Tells which hosts packets can be sent to, whenever routes, neighbours or the model change.
+async fn follow_paths(
+    mut nexthops: watch::Receiver<NextHops>,
+    mut model: watch::Receiver<(Arc<Model>, Sources)>,
+    paths: watch::Sender<Paths>,
+) {
+    loop {
+        let next = {
+            let (model, sources) = &*model.borrow_and_update();
+            paths_of(model, *sources, &nexthops.borrow_and_update())
+        };
+        // Also told when no path differs: a next hop's address may have changed, and is to be written.
+        if paths.send(next).is_err() {
+            return;
+        }
+        tokio::select! {
+            changed = nexthops.changed() => if changed.is_err() { return },
+            changed = model.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+fn paths_of(model: &Model, sources: Sources, nexthops: &NextHops) -> Paths {
+    let known = |(id, host): (HostId, &Host)| {
+        // What netlink has not answered yet is unknown, not unusable: the agent waits for it before it judges.
+        if Family::ALL
+            .iter()
+            .filter_map(|family| host.outer(*family))
+            .any(|outer| !nexthops.contains_key(&outer))
+        {
+            return None;
+        }
+        let mut path = desired::Path { usable4: true, usable6: true, reason: None };
+        for family in Family::ALL {
+            let (_, reason) = nexthops::entry(host, family, true, sources, nexthops);
+            match family {
+                Family::V4 => path.usable4 = reason.is_none(),
+                Family::V6 => path.usable6 = reason.is_none(),
+            }
+            path.reason = path.reason.or(reason);
+        }
+        Some((id, path))
+    };
+    model.hosts().filter_map(known).collect()
+}
+
+struct OpenHost {
+    plane: HostPlane,
+    attached: bool,
+}
+
+impl OpenHost {
+    fn open(config: &Config) -> super::Result<Self> {
+        let Some(role) = &config.host else { unreachable!("opened for hosts only") };
+        let place = match role.decapsulation {
+            Decapsulation::Auto => Place::Auto,
+            Decapsulation::Xdp => Place::Xdp,
+            Decapsulation::Tc => Place::Tc,
+            Decapsulation::Kernel => Place::Kernel,
+        };
+        let options = HostOptions { interfaces: role.interfaces.clone(), place, xdp: choice(role.xdp) };
+        Ok(OpenHost { plane: HostPlane::load(options, Some(&config.pins))?, attached: false })
+    }
+
+    fn apply(&mut self, config: &Config, applied: &mut Applied) -> super::Result<()> {
+        let Some(role) = &config.host else { return Ok(()) };
+        let vips: Vec<IpAddr> = role.vips.iter().copied().collect();
+        let locals: Vec<_> =
+            addresses(None).into_iter().filter(|address| !role.vips.contains(address)).collect();
+        if locals.is_empty() {
+            applied.problems.push("this machine has no address that a tunnel could end at; add one".into());
+        }
+        let senders = role.accept_from.iter().map(|prefix| (prefix.address, prefix.length)).collect();
+        if role.decapsulation == Decapsulation::Kernel {
+            for family in [Family::V4, Family::V6] {
+                let local =
+                    addresses(Some(&role.interfaces[0])).into_iter().find(|a| Family::of(*a) == family);
+                local.map(kernel_tunnel::ensure).transpose()?;
+            }
+        }
+        self.plane.sync(&Accept { senders, locals, vips })?;
+        if !self.attached {
+            self.plane.attach()?;
+            self.attached = true;
+        }
+        applied.interfaces.extend(self.plane.attached().iter().map(|attached| Interface {
+            name: attached.interface.clone(),
+            role: Role::Host,
+            mode: attached.mode.name().into(),
+        }));
+        Ok(())
+    }
+}
+
+/// Outer sources: as configured, else the first global address of the first interface.
+fn sources(config: &Config) -> Sources {
+    let Some(role) = &config.director else { return Sources::default() };
+    let of_interface = role.interfaces.first().map(|name| addresses(Some(name))).unwrap_or_default();
+    let v4 = || of_interface.iter().find_map(|a| if let IpAddr::V4(v4) = a { Some(*v4) } else { None });
+    let v6 = || of_interface.iter().find_map(|a| if let IpAddr::V6(v6) = a { Some(*v6) } else { None });
+    Sources { v4: role.source4.or_else(v4), v6: role.source6.or_else(v6) }
+}
+
+/// Global addresses of an interface, or of all.
+fn addresses(interface: Option<&str>) -> Vec<IpAddr> {
+    let global = |address: &IpAddr| match address {
+        IpAddr::V4(v4) => !v4.is_loopback() && !Ipv4Addr::is_link_local(v4),
+        IpAddr::V6(v6) => !v6.is_loopback() && !Ipv6Addr::is_unicast_link_local(v6),
+    };
+    let Ok(all) = getifaddrs() else { return Vec::new() };
+    all.filter(|entry| interface.is_none_or(|name| entry.interface_name == name))
+        .filter_map(|entry| {
+            let address = entry.address?;
+            let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
+        })
+        .filter(global)
+        .collect()
+}
+
+/// Every address that packets of this model may be sent to.
+fn outer_addresses(model: &Model) -> BTreeSet<IpAddr> {
+    model.hosts().flat_map(|(_, host)| Family::ALL.map(|family| host.outer(family))).flatten().collect()
+}
+
+fn replace<T: PartialEq>(place: &mut T, value: T) -> bool {
+    let differs = *place != value;
+    *place = value;
+    differs
+}
+
+fn choice(mode: XdpMode) -> XdpChoice {
+    match mode {
+        XdpMode::Auto => XdpChoice::Auto,
+        XdpMode::Native => XdpChoice::Native,
+        XdpMode::Generic => XdpChoice::Generic,
+    }
+}
+
+fn report(error: Error) -> DataplaneError {
+    DataplaneError(chain(&error))
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(next) = cause {
+        text.push_str(&format!(": {next}"));
+        cause = next.source();
+    }
+    text
+}

@@ -1,0 +1,244 @@
+//! The rules, and that they hold for any facts.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::health::HostHealth;
+use crate::model::{Host, Pool, Protocol, Service};
+
+#[test]
+fn a_confirmed_service_with_enough_hosts_is_announced() {
+    let case = Case::new(3, 2);
+    assert_eq!(case.decide().vips, Some(BTreeSet::from([vip(1)])));
+}
+
+#[test]
+fn a_host_counts_only_if_packets_of_the_family_reach_it() {
+    let mut case = Case::new(3, 3);
+    case.path(0).usable6 = false;
+    assert!(case.decide().services[&service(1, 80)].announce);
+    case.path(0).usable4 = false;
+    let decision = case.decide();
+    assert_eq!(decision.vips, Some(BTreeSet::new()));
+    assert_eq!(reason(&decision), "2 of 3 hosts work, 3 needed");
+}
+
+#[test]
+fn a_drained_host_is_not_counted() {
+    let mut case = Case::new(3, 3);
+    case.model.pools.get_mut("web").unwrap().hosts.get_mut("h0").unwrap().state = HostState::Drain;
+    assert_eq!(reason(&case.decide()), "2 of 2 hosts work, 3 needed");
+}
+
+#[test]
+fn one_service_that_cannot_be_served_withholds_its_vip_from_all() {
+    let mut case = Case::new(3, 1);
+    case.add(service(1, 443), 1);
+    case.add(service(2, 80), 1);
+    case.confirmed.insert(service(1, 443), Err("map full".into()));
+    let decision = case.decide();
+    assert_eq!(decision.vips, Some(BTreeSet::from([vip(2)])));
+    assert_eq!(reason(&decision), "198.51.100.1:443/tcp on the same VIP is not servable");
+}
+
+#[test]
+fn inherited_announcements_stand_until_health_paths_and_kernel_are_known() {
+    let mut case = Case::new(3, 1);
+    case.inherited = true;
+    case.health(2).known = false;
+    assert_eq!(case.decide().vips, None);
+    case.health(2).known = true;
+    let path = case.paths.remove(&id(1)).unwrap();
+    assert_eq!(case.decide().vips, None);
+    case.paths.insert(id(1), path);
+    let serving = case.confirmed.remove(&service(1, 80)).unwrap();
+    assert_eq!(case.decide().vips, None);
+    case.confirmed.insert(service(1, 80), serving);
+    assert_eq!(case.decide().vips, Some(BTreeSet::from([vip(1)])));
+}
+
+#[test]
+fn the_disable_file_withdraws_what_was_inherited_at_once() {
+    let mut case = Case::new(3, 1);
+    case.inherited = true;
+    case.health(2).known = false;
+    case.disabled = true;
+    assert_eq!(case.decide().vips, Some(BTreeSet::new()));
+}
+
+#[test]
+fn without_a_predecessor_nothing_is_announced_before_it_is_known() {
+    let mut case = Case::new(1, 1);
+    *case.health(0) = HostHealth { healthy: false, known: false, reason: None };
+    assert_eq!(case.decide().vips, Some(BTreeSet::new()));
+}
+
+proptest! {
+    #[test]
+    fn no_vip_is_announced_that_is_disabled_unconfirmed_or_under_quorum(case in any_case()) {
+        let decision = case.decide();
+        for vip in decision.vips.iter().flatten() {
+            prop_assert!(!case.disabled);
+            for (key, wanted) in case.model.services.iter().filter(|(key, _)| key.vip == *vip) {
+                prop_assert!(matches!(case.confirmed.get(key), Some(Ok(_))));
+                prop_assert!(case.working(&wanted.pool, key.vip) >= wanted.quorum);
+            }
+        }
+    }
+
+    #[test]
+    fn every_service_is_announced_or_says_why_not(case in any_case()) {
+        for service in case.decide().services.values() {
+            prop_assert_eq!(service.announce, service.reason.is_none());
+        }
+    }
+
+    #[test]
+    fn a_vip_is_withheld_only_for_a_service_of_its_own(case in any_case()) {
+        let decision = case.decide();
+        let Some(announced) = &decision.vips else { return Ok(()) };
+        for key in case.model.services.keys().filter(|key| !announced.contains(&key.vip)) {
+            let faulty = case.model.services.iter().filter(|(other, _)| other.vip == key.vip).any(|(other, s)| {
+                !matches!(case.confirmed.get(other), Some(Ok(_))) || case.working(&s.pool, other.vip) < s.quorum
+            });
+            prop_assert!(case.disabled || faulty);
+        }
+    }
+
+    #[test]
+    fn one_host_changing_moves_no_vip_while_quorum_holds_with_and_without_it(
+        case in any_case(), host in 0usize..4,
+    ) {
+        let with = |healthy| {
+            let mut case = case.clone();
+            case.health(host).healthy = healthy;
+            case
+        };
+        let (up, down) = (with(true), with(false));
+        let holds = down.model.services.iter().all(|(key, s)| down.working(&s.pool, key.vip) >= s.quorum);
+        if holds {
+            prop_assert_eq!(up.decide().vips, down.decide().vips);
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Case {
+    model: Model,
+    health: HealthView,
+    paths: Paths,
+    confirmed: Confirmed,
+    disabled: bool,
+    inherited: bool,
+}
+
+impl Case {
+    /// One service, whose hosts all work.
+    fn new(hosts: usize, quorum: usize) -> Self {
+        let mut case = Case {
+            model: Model::default(),
+            health: HealthView::new(),
+            paths: Paths::new(),
+            confirmed: Confirmed::new(),
+            disabled: false,
+            inherited: false,
+        };
+        let mut members = BTreeMap::new();
+        for number in 0..hosts {
+            let address4 = Some([192, 0, 2, number as u8 + 1].into());
+            let host = Host { address4, address6: None, weight: 1, state: HostState::Active };
+            members.insert(format!("h{number}"), host);
+            let health = HostHealth { healthy: true, known: true, reason: None };
+            case.health.insert(id(number), health);
+            case.paths.insert(id(number), Path { usable4: true, usable6: true, reason: None });
+        }
+        let pool = Pool { seed: 0, size: 7, generation: 1, hosts: members };
+        case.model.pools.insert("web".into(), pool);
+        case.add(service(1, 80), quorum);
+        case
+    }
+
+    fn add(&mut self, key: ServiceKey, quorum: usize) {
+        self.model.services.insert(key, Service { pool: "web".into(), quorum });
+        self.confirmed.insert(key, Ok(Serving { generation: 1, digest: 0 }));
+    }
+
+    fn health(&mut self, number: usize) -> &mut HostHealth {
+        self.health.get_mut(&id(number)).unwrap()
+    }
+
+    fn path(&mut self, number: usize) -> &mut Path {
+        self.paths.get_mut(&id(number)).unwrap()
+    }
+
+    fn decide(&self) -> Decision {
+        decide(&Facts {
+            model: &self.model,
+            health: &self.health,
+            paths: &self.paths,
+            confirmed: &self.confirmed,
+            disabled: self.disabled,
+            inherited: self.inherited,
+        })
+    }
+
+    /// Counted in another way than the code under test does.
+    fn working(&self, pool: &str, vip: IpAddr) -> usize {
+        let mut working = 0;
+        for (name, host) in &self.model.pools[pool].hosts {
+            let id = HostId { pool: pool.into(), host: name.clone() };
+            let path = &self.paths[&id];
+            let reached = if vip.is_ipv4() { path.usable4 } else { path.usable6 };
+            if host.state == HostState::Active && self.health[&id].healthy && reached {
+                working += 1;
+            }
+        }
+        working
+    }
+}
+
+fn any_case() -> impl Strategy<Value = Case> {
+    let host = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    let extra =
+        (1u8..4, prop_oneof![Just(80u16), Just(443)], 1usize..4, prop::option::weighted(0.9, any::<bool>()));
+    (prop::collection::vec(host, 4), prop::collection::vec(extra, 0..5), any::<bool>(), any::<bool>())
+        .prop_map(|(hosts, services, disabled, inherited)| {
+            let mut case = Case { disabled, inherited, ..Case::new(4, 1) };
+            for (number, (active, healthy, known, usable4, usable6)) in hosts.into_iter().enumerate() {
+                *case.health(number) = HostHealth { healthy, known, reason: None };
+                *case.path(number) = Path { usable4, usable6, reason: None };
+                let pool = case.model.pools.get_mut("web").unwrap();
+                let state = if active { HostState::Active } else { HostState::Down };
+                pool.hosts.get_mut(&format!("h{number}")).unwrap().state = state;
+            }
+            for (number, port, quorum, confirmed) in services {
+                let key = service(number, port);
+                case.add(key, quorum);
+                match confirmed {
+                    Some(true) => {}
+                    Some(false) => drop(case.confirmed.insert(key, Err("refused".into()))),
+                    None => drop(case.confirmed.remove(&key)),
+                }
+            }
+            case
+        })
+}
+
+fn reason(decision: &Decision) -> &str {
+    decision.services[&service(1, 80)].reason.as_deref().unwrap_or_default()
+}
+
+fn id(number: usize) -> HostId {
+    HostId { pool: "web".into(), host: format!("h{number}") }
+}
+
+fn vip(number: u8) -> IpAddr {
+    match number {
+        3 => "2001:db8::c633:6403".parse().unwrap(),
+        _ => [198, 51, 100, number].into(),
+    }
+}
+
+fn service(number: u8, port: u16) -> ServiceKey {
+    ServiceKey { vip: vip(number), port, protocol: Protocol::Tcp }
+}
