@@ -27,6 +27,13 @@ impl Addr {
         &self.0
     }
 
+    /// An IPv4-mapped address. IPv4 addresses are compared as such, so one that an IPv6 header holds (where it has no
+    /// place: RFC 4291 §2.5.5.2 keeps them off the wire) must not be looked up.
+    #[inline(always)]
+    pub const fn is_mapped(&self) -> bool {
+        self.0[0] | self.0[1] == 0 && self.0[2] == MAPPED
+    }
+
     /// The address in network byte order.
     pub const fn octets(&self) -> [u8; 16] {
         let mut out = [0; 16];
@@ -139,6 +146,14 @@ pub const fn row(hash: u32, rows: u32) -> u32 {
     ((hash as u64 * rows as u64) >> 32) as u32
 }
 
+/// Hashes that every release and machine must find, in userspace and in BPF; both with seed 0, over TCP.
+pub mod golden {
+    /// 203.0.113.1:40000 → 198.51.100.1:80.
+    pub const HASH4: u32 = 1_301_447_977;
+    /// [2001:db8::cb00:7101]:40000 → [2001:db8::c633:6401]:80.
+    pub const HASH6: u32 = 3_440_950_558;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,7 +172,7 @@ mod tests {
 
     #[test]
     fn golden_hashes() {
-        assert_eq!(hash(0, &v4(1, 40000)), GOLDEN4);
+        assert_eq!(hash(0, &v4(1, 40000)), golden::HASH4);
         let source: Ipv6Addr = "2001:db8::cb00:7101".parse().unwrap();
         let destination: Ipv6Addr = "2001:db8::c633:6401".parse().unwrap();
         let flow = Flow {
@@ -166,10 +181,8 @@ mod tests {
             v6: true,
             ..v4(1, 40000)
         };
-        assert_eq!(hash(0, &flow), GOLDEN6);
+        assert_eq!(hash(0, &flow), golden::HASH6);
     }
-    const GOLDEN4: u32 = 1_301_447_977;
-    const GOLDEN6: u32 = 3_440_950_558;
 
     #[test]
     fn sequential_clients_spread_evenly() {

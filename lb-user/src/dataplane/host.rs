@@ -170,6 +170,11 @@ impl HostPlane {
         self.loaded.tc("host_tc")
     }
 
+    /// The XDP program that stands before the kernel's tunnel devices, for test runs.
+    pub fn guard_program(&mut self) -> Result<&mut aya::programs::Xdp> {
+        self.loaded.xdp("host_guard")
+    }
+
     /// Brings the maps to what is wanted: additions first, so that nothing that stays accepted is ever refused.
     pub fn sync(&mut self, want: &Accept) -> Result<()> {
         let mut addresses = BTreeMap::new();

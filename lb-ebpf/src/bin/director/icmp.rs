@@ -4,7 +4,7 @@
 //! the quoted IP header are enough, since ports come first.
 
 use lb_common::flow::{Addr, Flow};
-use lb_common::outer::{ETHERNET, IPV4, IPV6, fold};
+use lb_common::outer::{ETHERNET, IPV4, IPV6, TTL, fold};
 use lb_common::reasons::Director;
 use lb_ebpf::packet::{
     Frame, Ipv4, Ipv4L4, Ipv6, Ipv6L4, L4, LATER_FRAGMENT, V4_NO_OPTIONS, icmp_type, protocol,
@@ -39,8 +39,9 @@ pub fn parse4(frame: &Frame, ip: &Ipv4, icmp: L4) -> Result<Packet, Director> {
     }
     let len = u16::from_be(ip.total_len);
     let quote = frame.read::<Ipv4L4>(ETHERNET + IPV4 + ICMP).ok_or(Director::IcmpQuote)?;
+    let ports = matches!(quote.ip.protocol, protocol::TCP | protocol::UDP);
     let usable = quote.ip.version_ihl == V4_NO_OPTIONS && quote.ip.fragment & LATER_FRAGMENT == 0;
-    if !usable || (len as usize) < IPV4 + ICMP + IPV4 + 8 {
+    if !usable || !ports || (len as usize) < IPV4 + ICMP + IPV4 + 8 {
         return Err(Director::IcmpQuote);
     }
     let quoted = Flow {
@@ -94,28 +95,37 @@ fn follow(vip: Addr, quoted: Flow, len: u16) -> Result<Packet, Director> {
     Ok(Packet { flow, service, len, reason: Director::ForwardedError })
 }
 
-/// Turns the request into its answer. Swapped addresses leave both checksums as they are; the type does not.
+/// Turns the request into its answer. Swapped addresses leave both checksums as they are; type and time to live do not.
+///
+/// The answer lives as long as any packet made here: with what was left of the request's time, `traceroute -I` to a VIP
+/// would never see the end.
 #[inline(always)]
 fn echo4(frame: &Frame, ip: &Ipv4, icmp: L4) -> Option<Director> {
-    frame.write(ETHERNET, Ipv4 { source: ip.destination, destination: ip.source, ..*ip })?;
+    let (old, new) = (u16::from_ne_bytes([ip.ttl, 0]), u16::from_ne_bytes([TTL, 0]));
+    let checksum = mend(ip.checksum, old, new);
+    frame.write(ETHERNET, Ipv4 { source: ip.destination, destination: ip.source, ttl: TTL, checksum, ..*ip })?;
     answer(frame, ETHERNET + IPV4, icmp, ECHO4, ECHO_REPLY4)
 }
 
 #[inline(always)]
 fn echo6(frame: &Frame, ip: &Ipv6, icmp: L4) -> Option<Director> {
-    frame.write(ETHERNET, Ipv6 { source: ip.destination, destination: ip.source, ..*ip })?;
+    frame.write(ETHERNET, Ipv6 { source: ip.destination, destination: ip.source, hop_limit: TTL, ..*ip })?;
     answer(frame, ETHERNET + IPV6, icmp, ECHO6, ECHO_REPLY6)
 }
 
-/// Writes the type of the answer, mends the checksum (RFC 1624) and swaps the Ethernet addresses.
+/// A checksum after a word that it covers has changed (RFC 1624, equation 3).
+#[inline(always)]
+fn mend(checksum: u16, old: u16, new: u16) -> u16 {
+    !fold(u32::from(!checksum) + u32::from(!old) + u32::from(new))
+}
+
+/// Writes the type of the answer, mends the checksum and swaps the Ethernet addresses.
 #[inline(always)]
 fn answer(frame: &Frame, offset: usize, icmp: L4, request: u8, reply: u8) -> Option<Director> {
     let [_, code, c0, c1] = icmp.first.to_ne_bytes();
     let checksum = u16::from_ne_bytes([c0, c1]);
-    let old = u16::from_ne_bytes([request, code]);
-    let new = u16::from_ne_bytes([reply, code]);
-    let mended = !fold(u32::from(!checksum) + u32::from(!old) + u32::from(new));
-    let [c0, c1] = mended.to_ne_bytes();
+    let (old, new) = (u16::from_ne_bytes([request, code]), u16::from_ne_bytes([reply, code]));
+    let [c0, c1] = mend(checksum, old, new).to_ne_bytes();
     frame.write(offset, u32::from_ne_bytes([reply, code, c0, c1]))?;
     let to: [u16; 3] = frame.read(0)?;
     let from: [u16; 3] = frame.read(6)?;

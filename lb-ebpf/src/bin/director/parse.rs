@@ -69,6 +69,7 @@ fn parse4(frame: &Frame) -> Result<Packet, Director> {
 fn parse6(frame: &Frame) -> Result<Packet, Director> {
     let Some(Ipv6L4 { ip, l4 }) = frame.read::<Ipv6L4>(ETHERNET) else {
         return Err(match frame.read::<Ipv6>(ETHERNET) {
+            Some(ip) if Addr::v6(ip.destination).is_mapped() => Director::NotVip,
             Some(ip) => refuse(&Addr::v6(ip.destination), Director::Truncated),
             None => Director::Truncated,
         });
@@ -76,6 +77,9 @@ fn parse6(frame: &Frame) -> Result<Packet, Director> {
     let vip = Addr::v6(ip.destination);
     let payload = u16::from_be(ip.payload_len);
     let len = payload.wrapping_add(IPV6 as u16);
+    if vip.is_mapped() {
+        return Err(Director::NotVip);
+    }
     // A payload length of zero with more behind it would be a jumbogram (RFC 2675), which no interface here carries.
     if !ip.is_v6() || payload < 8 || len < payload || ETHERNET + len as usize > frame.len() {
         return Err(refuse(&vip, Director::BadHeader));

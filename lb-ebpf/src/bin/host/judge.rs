@@ -25,18 +25,20 @@ impl Inner {
 }
 
 /// The order of the checks: is it ours at all, is it sane, may its sender send, is it for a VIP.
+///
+/// `len` is that of the whole frame, of which a socket buffer may hold only the beginning in `frame`.
 #[inline(always)]
-pub fn judge(frame: &Frame) -> Result<Inner, Host> {
+pub fn judge(frame: &Frame, len: usize) -> Result<Inner, Host> {
     match frame.read::<u16>(12) {
-        Some(ETH_IPV4) => outer4(frame),
-        Some(ETH_IPV6) => outer6(frame),
+        Some(ETH_IPV4) => outer4(frame, len),
+        Some(ETH_IPV6) => outer6(frame, len),
         Some(_) => Err(Host::NotIp),
         None => Err(Host::Truncated),
     }
 }
 
 #[inline(always)]
-fn outer4(frame: &Frame) -> Result<Inner, Host> {
+fn outer4(frame: &Frame, len: usize) -> Result<Inner, Host> {
     let ip = frame.read::<Ipv4>(ETHERNET).ok_or(Host::Truncated)?;
     if !matches!(ip.protocol, PROTO_IPIP | PROTO_IPV6) {
         return Err(Host::NotTunnel);
@@ -54,44 +56,51 @@ fn outer4(frame: &Frame) -> Result<Inner, Host> {
     if !maps::is_sender(Addr::v4(ip.source)) {
         return Err(Host::Sender);
     }
-    let room = (u16::from_be(ip.total_len) as usize).wrapping_sub(IPV4);
-    inner::<IPV4>(frame, ip.protocol, room)
+    inner::<IPV4>(frame, ip.protocol, u16::from_be(ip.total_len) as usize, len)
 }
 
 #[inline(always)]
-fn outer6(frame: &Frame) -> Result<Inner, Host> {
+fn outer6(frame: &Frame, len: usize) -> Result<Inner, Host> {
     let ip = frame.read::<Ipv6>(ETHERNET).ok_or(Host::Truncated)?;
     if !matches!(ip.next_header, PROTO_IPIP | PROTO_IPV6) {
         return Err(Host::NotTunnel);
     }
-    if !maps::is_local(Addr::v6(ip.destination)) {
+    let (source, destination) = (Addr::v6(ip.source), Addr::v6(ip.destination));
+    if destination.is_mapped() || !maps::is_local(destination) {
         return Err(Host::NotForUs);
     }
     if !ip.is_v6() {
         return Err(Host::BadInner);
     }
-    if !maps::is_sender(Addr::v6(ip.source)) {
+    if source.is_mapped() || !maps::is_sender(source) {
         return Err(Host::Sender);
     }
-    inner::<IPV6>(frame, ip.next_header, u16::from_be(ip.payload_len) as usize)
+    inner::<IPV6>(frame, ip.next_header, IPV6 + u16::from_be(ip.payload_len) as usize, len)
 }
 
-/// Checks the inner packet, which has `room` bytes according to the outer header.
+/// Checks the inner packet. The outer packet has `outer` bytes by its header, and is in a frame of `frame_len` bytes.
 #[inline(always)]
-fn inner<const OUTER: usize>(frame: &Frame, protocol: u8, room: usize) -> Result<Inner, Host> {
+fn inner<const OUTER: usize>(
+    frame: &Frame,
+    protocol: u8,
+    outer: usize,
+    frame_len: usize,
+) -> Result<Inner, Host> {
     let at = ETHERNET + OUTER;
     let (sane, len, destination, ethertype) = if protocol == PROTO_IPIP {
         let ip = frame.read::<Ipv4>(at).ok_or(Host::Truncated)?;
-        let sane = ip.version_ihl >= V4_NO_OPTIONS && ip.version_ihl < 0x50;
-        (sane, u16::from_be(ip.total_len) as usize, Addr::v4(ip.destination), ETH_IPV4)
+        let len = u16::from_be(ip.total_len) as usize;
+        let header = (ip.version_ihl & 15) as usize * 4;
+        let sane = ip.version_ihl >= V4_NO_OPTIONS && ip.version_ihl < 0x50 && header <= len;
+        (sane, len, Addr::v4(ip.destination), ETH_IPV4)
     } else {
         let ip = frame.read::<Ipv6>(at).ok_or(Host::Truncated)?;
         (ip.is_v6(), IPV6 + u16::from_be(ip.payload_len) as usize, Addr::v6(ip.destination), ETH_IPV6)
     };
-    if !sane || len > room || len < IPV4 {
+    if !sane || OUTER + len > outer || ETHERNET + outer > frame_len {
         return Err(Host::BadInner);
     }
-    if !maps::is_vip(destination) {
+    if (protocol == PROTO_IPV6 && destination.is_mapped()) || !maps::is_vip(destination) {
         return Err(Host::NotVip);
     }
     Ok(Inner { outer_len: OUTER, ethertype })

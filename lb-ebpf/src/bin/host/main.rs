@@ -10,7 +10,7 @@ mod judge;
 mod maps;
 
 use aya_ebpf::bindings::{
-    TC_ACT_OK, TC_ACT_SHOT, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, xdp_action,
+    BPF_F_ADJ_ROOM_FIXED_GSO, TC_ACT_OK, TC_ACT_SHOT, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, xdp_action,
 };
 use aya_ebpf::helpers::bpf_xdp_adjust_head;
 use aya_ebpf::macros::{classifier, xdp};
@@ -30,7 +30,8 @@ const DECAP_TO_IPV6: u64 = 1 << 8;
 /// At XDP.
 #[xdp]
 pub fn host(ctx: XdpContext) -> u32 {
-    let reason = match judge(&Frame::xdp(&ctx)) {
+    let frame = Frame::xdp(&ctx);
+    let reason = match judge(&frame, frame.len()) {
         Ok(inner) => strip_xdp(&ctx, inner),
         Err(reason) => reason,
     };
@@ -46,7 +47,8 @@ pub fn host(ctx: XdpContext) -> u32 {
 /// At XDP, before a tunnel device of the kernel: what [`host`] would not unwrap does not reach it.
 #[xdp]
 pub fn host_guard(ctx: XdpContext) -> u32 {
-    let reason = judge(&Frame::xdp(&ctx)).map_or_else(|reason| reason, |_| Host::Local);
+    let frame = Frame::xdp(&ctx);
+    let reason = judge(&frame, frame.len()).map_or_else(|reason| reason, |_| Host::Local);
     count(&maps::HOST_COUNTERS, reason as u32);
     match (reason, reason.verdict()) {
         // Left to the kernel, the device would unwrap it.
@@ -60,7 +62,7 @@ pub fn host_guard(ctx: XdpContext) -> u32 {
 pub fn host_tc(ctx: TcContext) -> i32 {
     // Headers may lie outside the linear part; a packet shorter than this is pulled whole.
     let _ = ctx.pull_data(ctx.len().min((ETHERNET + IPV6 + IPV6) as u32));
-    let reason = match judge(&Frame::tc(&ctx)) {
+    let reason = match judge(&Frame::tc(&ctx), ctx.len() as usize) {
         Ok(inner) => strip_tc(&ctx, inner),
         Err(reason) => reason,
     };
@@ -93,7 +95,10 @@ fn strip_xdp(ctx: &XdpContext, inner: Inner) -> Host {
 fn strip_tc(ctx: &TcContext, inner: Inner) -> Host {
     let to = if inner.ethertype == ETH_IPV4 { DECAP_TO_IPV4 } else { DECAP_TO_IPV6 };
     // Only a change of family needs the flag, which older kernels refuse.
-    let flags = if inner.changes_family() { to } else { 0 };
+    let to = if inner.changes_family() { to } else { 0 };
+    // Without `FIXED_GSO` the kernel refuses datagrams that it has merged, and calls merged segments larger than they
+    // were.
+    let flags = to | u64::from(BPF_F_ADJ_ROOM_FIXED_GSO);
     if ctx.adjust_room(-(inner.outer_len as i32), BPF_ADJ_ROOM_MAC, flags).is_err() {
         return Host::Failed;
     }

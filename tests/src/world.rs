@@ -1,0 +1,302 @@
+//! The world that packets travel in: services, pools and hosts, each of which shows one thing.
+//!
+//! Service `n` is 198.51.100.n and its twin 2001:db8::c633:64nn, port 80. Next hops are given by hand, so that nothing
+//! depends on routes and neighbours of the machine.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use anyhow::{Context as _, Result};
+use aya::maps::{HashMap, Map, MapData, MapInfo};
+use aya::programs::ProgramInfo;
+use lb_common::flow::{self, Flow};
+use lb_common::maps::{NO_OWNER, Row};
+use lb_user::dataplane::XdpChoice;
+use lb_user::dataplane::counters::Counter;
+use lb_user::dataplane::director::{Capacity, Director, DirectorOptions};
+use lb_user::dataplane::nexthops::Sources;
+use lb_user::model::{Family, Host, HostId, HostState, Model, Pool, Protocol, Service, ServiceKey};
+use lb_user::netlink::{NextHop, NextHops};
+use lb_user::table::{self, Generation};
+
+use crate::packets::{Ends, Outer, tunnel};
+use crate::vector::{self, Bench, Context};
+
+/// Rows of all tables: few, so that they are made at once.
+pub const ROWS: u32 = 251;
+/// Interface that test runs come in by: `lo`.
+pub const LOOPBACK: u32 = 1;
+/// Source of all IPv4 tunnels.
+pub const DIRECTOR4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 140);
+/// Source of all IPv6 tunnels.
+pub const DIRECTOR6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0xc000, 0x28c);
+/// A slot of the map of tables that stays empty.
+const EMPTY_SLOT: u32 = 63;
+
+/// What the services show, by the last byte of their VIPs.
+pub mod vip {
+    /// Three hosts with addresses of both families; also serves port 53/udp.
+    pub const WEB: u8 = 1;
+    /// Its host is behind another interface.
+    pub const AWAY: u8 = 2;
+    /// Its host has an IPv6 address only.
+    pub const SIX_ONLY: u8 = 3;
+    /// Its host has an IPv4 address only.
+    pub const FOUR_ONLY: u8 = 4;
+    /// Its host fails its health checks.
+    pub const SICK: u8 = 5;
+    /// There is no route to its host.
+    pub const LOST: u8 = 6;
+    /// All its hosts are drained: rows without owners.
+    pub const DRAINED: u8 = 7;
+    /// The way to its host takes packets of 600 bytes at most.
+    pub const NARROW: u8 = 8;
+    /// One of its two hosts fails its health checks.
+    pub const FAILOVER: u8 = 9;
+    /// Names a slot without a table.
+    pub const TABLELESS: u8 = 10;
+    /// No VIP at all, though the address next to one.
+    pub const NONE: u8 = 99;
+}
+
+/// Generation of the pool of a VIP: more than the 12 bits that fit in an IPv4 header.
+pub const fn generation(vip: u8) -> u16 {
+    0xab00 + vip as u16
+}
+
+/// The IPv4 VIP.
+pub const fn vip4(n: u8) -> Ipv4Addr {
+    Ipv4Addr::new(198, 51, 100, n)
+}
+
+/// Its IPv6 twin.
+pub const fn vip6(n: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0xc633, 0x6400 + n as u16)
+}
+
+/// From a client's IPv4 address to port 80 of a VIP.
+pub fn client4(n: u8) -> Ends {
+    Ends::new("203.0.113.7:40000", &format!("{}:80", vip4(n)))
+}
+
+/// From a client's IPv6 address to port 80 of a VIP.
+pub fn client6(n: u8) -> Ends {
+    Ends::new("[2001:db8::cb00:7107]:40000", &format!("[{}]:80", vip6(n)))
+}
+
+/// The same ends, but another port of the VIP.
+pub fn to_port(ends: Ends, port: u16) -> Ends {
+    Ends { destination: SocketAddr::new(ends.destination.ip(), port), ..ends }
+}
+
+/// Services, pools, next hops and health.
+#[derive(Clone)]
+pub struct World {
+    /// What is wanted.
+    pub model: Model,
+    /// How hosts are reached.
+    pub nexthops: NextHops,
+    /// What health checks say.
+    pub health: BTreeMap<HostId, bool>,
+    /// Rows by pool, with indices of sorted host names instead of slots.
+    rows: BTreeMap<String, Vec<Row>>,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        let mut world = World {
+            model: Model::default(),
+            nexthops: NextHops::new(),
+            health: BTreeMap::new(),
+            rows: BTreeMap::new(),
+        };
+        world.add("web", vip::WEB, &["a", "b", "c"]);
+        world.add("away", vip::AWAY, &["a"]);
+        world.add("six-only", vip::SIX_ONLY, &["a"]);
+        world.add("four-only", vip::FOUR_ONLY, &["a"]);
+        world.add("sick", vip::SICK, &["a"]);
+        world.add("lost", vip::LOST, &["a"]);
+        world.add("drained", vip::DRAINED, &["a", "b"]);
+        world.add("narrow", vip::NARROW, &["a"]);
+        world.add("failover", vip::FAILOVER, &["a", "b"]);
+        world.add("tableless", vip::TABLELESS, &["a"]);
+
+        for vip in [IpAddr::from(vip4(vip::WEB)), vip6(vip::WEB).into()] {
+            world.serve(ServiceKey { vip, port: 53, protocol: Protocol::Udp }, "web");
+        }
+        world.hops("away", |hop| hop.ifindex = 77);
+        world.hops("narrow", |hop| hop.mtu = 600);
+        world.host("six-only", "a").address4 = None;
+        world.host("four-only", "a").address6 = None;
+        for address in world.addresses("lost") {
+            world.nexthops.insert(address, Err("no route".into()));
+        }
+        for host in ["a", "b"] {
+            world.host("drained", host).state = HostState::Drain;
+        }
+        for pool in ["sick", "failover"] {
+            world.health.insert(HostId { pool: pool.into(), host: "a".into() }, false);
+        }
+        world.make_rows();
+        world
+    }
+}
+
+impl World {
+    /// Adds a pool of healthy hosts, one hop away, and its services at port 80 of VIP `n`.
+    fn add(&mut self, pool: &str, n: u8, hosts: &[&str]) {
+        let seed = 0x5eed_0000 + u64::from(n);
+        let members = Pool { seed, size: ROWS, generation: generation(n), hosts: BTreeMap::new() };
+        self.model.pools.insert(pool.into(), members);
+        for (number, name) in hosts.iter().enumerate() {
+            self.add_host(pool, name, 16 * n + number as u8);
+        }
+        for vip in [IpAddr::from(vip4(n)), vip6(n).into()] {
+            self.serve(ServiceKey { vip, port: 80, protocol: Protocol::Tcp }, pool);
+        }
+    }
+
+    /// Adds a healthy host, one hop away, at 192.0.2.`last` and its twin.
+    pub fn add_host(&mut self, pool: &str, name: &str, last: u8) {
+        let address4 = Ipv4Addr::new(192, 0, 2, last);
+        let address6 = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0xc000, 0x200 + u16::from(last));
+        let host =
+            Host { address4: Some(address4), address6: Some(address6), weight: 1, state: HostState::Active };
+        self.model.pools.get_mut(pool).unwrap().hosts.insert(name.into(), host);
+        self.health.insert(HostId { pool: pool.into(), host: name.into() }, true);
+        let hop = |family, source| NextHop {
+            ifindex: LOOPBACK,
+            own_mac: [2, 0, 0, 0, family, 0x33],
+            next_mac: [2, 0, 0, 0, family, last],
+            mtu: 1500,
+            source: Some(source),
+        };
+        self.nexthops.insert(address4.into(), Ok(hop(4, DIRECTOR4.into())));
+        self.nexthops.insert(address6.into(), Ok(hop(6, DIRECTOR6.into())));
+    }
+
+    /// Adds a service.
+    pub fn serve(&mut self, key: ServiceKey, pool: &str) {
+        self.model.services.insert(key, Service { pool: pool.into(), quorum: 1 });
+    }
+
+    fn host(&mut self, pool: &str, name: &str) -> &mut Host {
+        self.model.pools.get_mut(pool).unwrap().hosts.get_mut(name).unwrap()
+    }
+
+    fn addresses(&self, pool: &str) -> Vec<IpAddr> {
+        let hosts = self.model.pools[pool].hosts.values();
+        hosts.flat_map(|host| Family::ALL.map(|family| host.outer(family).unwrap())).collect()
+    }
+
+    fn hops(&mut self, pool: &str, edit: impl Fn(&mut NextHop)) {
+        for address in self.addresses(pool) {
+            self.nexthops.get_mut(&address).unwrap().as_mut().map(&edit).unwrap();
+        }
+    }
+
+    /// Makes the rows again, after a change of hosts.
+    pub fn make_rows(&mut self) {
+        self.rows = self.model.pools.iter().map(|(name, pool)| (name.clone(), rows_of(pool))).collect();
+    }
+
+    /// The service at an address and port.
+    pub fn service(&self, to: SocketAddr, protocol: Protocol) -> Option<&Service> {
+        self.model.services.get(&ServiceKey { vip: to.ip(), port: to.port(), protocol })
+    }
+
+    /// The host that a flow belongs to, and the way there: the first of its row that is healthy and reachable.
+    pub fn owner(&self, ends: Ends, protocol: Protocol) -> Option<(Outer, &NextHop)> {
+        let pool_name = &self.service(ends.destination, protocol)?.pool;
+        let pool = &self.model.pools[pool_name];
+        let flow = Flow {
+            source: ends.source.ip().into(),
+            destination: ends.destination.ip().into(),
+            ports: Flow::ports(ends.source.port(), ends.destination.port()),
+            protocol: protocol.number(),
+            v6: ends.source.is_ipv6(),
+        };
+        let row = flow::row(flow::hash(pool.seed, &flow), pool.size);
+        self.rows[pool_name][row as usize].iter().filter(|place| **place != NO_OWNER).find_map(|place| {
+            let (name, host) = pool.hosts.iter().nth(usize::from(*place))?;
+            let id = HostId { pool: pool_name.clone(), host: name.clone() };
+            let destination = host.outer(Family::of(ends.destination.ip()))?;
+            let hop = self.nexthops.get(&destination)?.as_ref().ok()?;
+            let outer = Outer {
+                own_mac: hop.own_mac,
+                next_mac: hop.next_mac,
+                source: hop.source?,
+                destination,
+                generation: pool.generation,
+            };
+            self.health[&id].then_some((outer, hop))
+        })
+    }
+
+    /// `packet`, which belongs to the flow between `ends`, in the tunnel to its host.
+    pub fn sent(&self, ends: Ends, protocol: Protocol, packet: &[u8]) -> Vec<u8> {
+        tunnel(&self.owner(ends, protocol).unwrap().0, packet)
+    }
+
+    /// The director's options: no interfaces.
+    pub fn options() -> DirectorOptions {
+        DirectorOptions {
+            interfaces: Vec::new(),
+            xdp: XdpChoice::Auto,
+            sources: Sources::default(),
+            capacity: Capacity::default(),
+        }
+    }
+
+    /// The director over this world, without pins.
+    pub fn director(&self) -> Result<Director> {
+        let mut director = Director::load(Self::options(), None)?;
+        director.sync(&self.model, &self.nexthops, &self.health)?;
+        take_table_away(&mut director)?;
+        Ok(director)
+    }
+}
+
+impl Bench for Director {
+    fn run(&mut self, packet: &[u8], context: &Context) -> Result<(u32, Vec<u8>)> {
+        vector::run(self.program()?, packet, context)
+    }
+
+    fn counters(&self) -> Result<Vec<Counter>> {
+        Ok(Director::counters(self)?)
+    }
+}
+
+fn rows_of(pool: &Pool) -> Vec<Row> {
+    let active = |host: &Host| host.state == HostState::Active;
+    let slots = pool.hosts.keys().cloned().zip(0..).collect();
+    let hosts: BTreeMap<_, _> =
+        pool.hosts.iter().filter(|(_, h)| active(h)).map(|(name, h)| (name.clone(), h.weight)).collect();
+    match hosts.is_empty() {
+        true => vec![[NO_OWNER; 4]; pool.size as usize],
+        false => table::rows(&[Generation { hosts }], pool.seed, pool.size, &slots).unwrap().rows,
+    }
+}
+
+/// The agent never writes a service without a table; here it is done behind its back.
+fn take_table_away(director: &mut Director) -> Result<()> {
+    let info = director.program()?.info()?;
+    let mut services: HashMap<MapData, lb_common::maps::ServiceKey, lb_common::maps::Service> =
+        map(&info, "SERVICES")?;
+    for vip in [IpAddr::from(vip4(vip::TABLELESS)), vip6(vip::TABLELESS).into()] {
+        let key = lb_common::maps::ServiceKey::new(vip.into(), 80u16.to_be(), 6);
+        let service = services.get(&key, 0)?;
+        services.insert(key, lb_common::maps::Service { table: EMPTY_SLOT, ..service }, 0)?;
+    }
+    Ok(())
+}
+
+/// A map of a loaded program.
+pub fn map<T: TryFrom<Map, Error = aya::maps::MapError>>(program: &ProgramInfo, name: &str) -> Result<T> {
+    for id in program.map_ids()?.unwrap_or_default() {
+        if MapInfo::from_id(id)?.name_as_str() == Some(name) {
+            return Ok(T::try_from(Map::from_map_data(MapData::from_id(id)?)?)?);
+        }
+    }
+    None.with_context(|| format!("no map {name}"))
+}
