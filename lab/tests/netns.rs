@@ -287,3 +287,26 @@ fn missing_agent_is_said_before_anything_is_touched() {
     );
     assert_eq!(lab.remains(), Vec::<String>::new());
 }
+
+#[test]
+fn bridges_wake_the_links_that_programs_send_on_and_do_not_flood() {
+    let Some(lab) = Lab::new("bridges_wake_the_links_that_programs_send_on_and_do_not_flood") else { return };
+    if !lab.up() {
+        return;
+    }
+    let paths = lab::paths::Paths::new(&lab.name).expect("paths");
+    let ports = lab::namespace::enter(&paths, "switch", || {
+        Command::new("ip").args(["-d", "-o", "link", "show", "type", "veth"]).output().expect("running ip")
+    })
+    .expect("entering the switch");
+    let ports = text(&ports.stdout);
+    let port = |name: &str| ports.lines().find(|line| line.contains(&format!(": {name}@"))).expect("a port");
+    for sender in ["lb4-1.0", "lb7-1.0"] {
+        assert!(port(sender).contains("prog/xdp"), "{}", port(sender));
+    }
+    for other in ["r1.0", "lb7-1.1", "s1.0", "users.0"] {
+        assert!(!port(other).contains("prog/xdp"), "{}", port(other));
+    }
+    assert!(ports.lines().all(|line| line.contains(" flood off ")), "{ports}");
+    assert!(port("lb4-1.0").contains("mtu 1600") && port("users.0").contains("mtu 1500"));
+}
