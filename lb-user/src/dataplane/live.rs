@@ -16,7 +16,7 @@ use crate::agent::dataplane::{
     Adopted, Applied, Counter, Dataplane, DataplaneError, Interface, Kernel, Opened, Role, Want,
 };
 use crate::config::{Config, Decapsulation, XdpMode};
-use crate::desired::{self, Paths, Serving};
+use crate::desired::{self, Confirmed, Paths, Serving};
 use crate::model::{Family, Host, HostId, Model};
 use crate::netlink::{NextHops, Resolver};
 
@@ -102,6 +102,8 @@ struct OpenDirector {
     paths: watch::Receiver<Paths>,
     /// Sources that probe routes exist for.
     routed: BTreeSet<IpAddr>,
+    /// Services as the kernel has them.
+    confirmed: Confirmed,
     attached: bool,
     opened: Instant,
 }
@@ -139,6 +141,7 @@ impl OpenDirector {
             model,
             paths,
             routed: BTreeSet::new(),
+            confirmed: Confirmed::new(),
             attached: false,
             opened: Instant::now(),
         })
@@ -162,25 +165,18 @@ impl OpenDirector {
                 let serving = |f: director::InForce| Serving { generation: f.generation, digest: f.digest };
                 applied.services =
                     confirmed.services.into_iter().map(|(key, f)| (key, Ok(serving(f)))).collect();
+                self.confirmed = applied.services.clone();
             }
             Err(error) => {
+                // What the kernel served before, it still serves; only what is new is refused.
                 let reason = chain(&error);
-                applied.services =
-                    config.model.services.keys().map(|key| (*key, Err(reason.clone()))).collect();
+                let service = |key| self.confirmed.get(key).cloned().unwrap_or_else(|| Err(reason.clone()));
+                applied.services = config.model.services.keys().map(|key| (*key, service(key))).collect();
                 applied.problems.push(reason);
-                return;
             }
         }
-        if !self.attached && self.may_attach(want) {
-            match self.plane.attach() {
-                Ok(()) => self.attached = true,
-                Err(error) => {
-                    let reason = chain(&error);
-                    applied.services =
-                        config.model.services.keys().map(|key| (*key, Err(reason.clone()))).collect();
-                    applied.problems.push(reason);
-                }
-            }
+        if !self.attached {
+            self.attach(want, applied);
         }
         if config.checks.values().flatten().any(|check| check.through == crate::health::Through::Tunnel) {
             self.ensure_probe_routes(sources, applied);
