@@ -18,7 +18,7 @@ pub struct Cli {
     #[command(subcommand)]
     command: Command,
     /// Which lab; labs of different names coexist [default: lab]
-    #[arg(long, global = true)]
+    #[arg(long, global = true, env = "LAB_NAME")]
     name: Option<String>,
 }
 

@@ -11,7 +11,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::cgroup;
-use crate::paths::{Paths, ROOT, mounts};
+use crate::machine;
+use crate::paths::{Paths, mounts};
 use crate::state::State;
 
 /// How long killed processes may take to end.
@@ -68,8 +69,6 @@ fn remove_folder(paths: &Paths) -> Result<()> {
         }
         _ => {}
     }
-    // Fails while there are other labs.
-    let _ = fs::remove_dir(ROOT);
     Ok(())
 }
 
@@ -83,7 +82,8 @@ pub fn run(paths: &Paths) -> Result<u8> {
         return Ok(0);
     }
     let start = Instant::now();
-    let errors = remove(paths);
+    let mut errors = remove(paths);
+    errors.extend(machine::lock().and_then(|_alone| machine::forget()).err());
     for error in &errors {
         eprintln!("lab down: {error:#}");
     }

@@ -13,6 +13,7 @@ pub mod ethtool;
 pub mod exec;
 pub mod gobgp;
 pub mod kinds;
+pub mod machine;
 pub mod namespace;
 pub mod netlink;
 pub mod paths;

@@ -11,8 +11,8 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{
-    BridgeStpState, InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
-    LinkMessage, LinkXdp,
+    BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth,
+    LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -23,6 +23,9 @@ use netlink_sys::{Socket, SocketAddr};
 use nix::net::if_::if_nametoindex;
 
 use crate::address::Prefix;
+
+/// How long a bridge remembers a silent node, in hundredths of a second: without flooding, forgotten is lost.
+const ONE_DAY: u32 = 8_640_000;
 
 /// `XDP_FLAGS_DRV_MODE`: native, or an error.
 const XDP_FLAGS_DRV_MODE: u32 = 4;
@@ -61,6 +64,7 @@ impl Netlink {
             InfoBridge::StpState(BridgeStpState::Disabled),
             InfoBridge::ForwardDelay(0),
             InfoBridge::MulticastSnooping(false),
+            InfoBridge::AgeingTime(ONE_DAY),
         ];
         let mut link = up_link(name, None, mtu);
         link.attributes.push(LinkAttribute::LinkInfo(vec![
@@ -88,6 +92,18 @@ impl Netlink {
             LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
         ]));
         self.change(RouteNetlinkMessage::NewLink(link), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Keeps frames for hardware addresses that the bridge does not know away from one of its ports, as network cards
+    /// do: an XDP program on a veth would take them for its own.
+    pub fn stop_flooding(&mut self, port: &str) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = if_nametoindex(port)?;
+        link.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::PortKind(InfoPortKind::Bridge),
+            LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::UnicastFlood(false)])),
+        ]));
+        self.change(RouteNetlinkMessage::NewLink(link), 0)
     }
 
     /// Brings an interface up.

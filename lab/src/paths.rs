@@ -58,8 +58,11 @@ impl Paths {
     /// Names of the labs that exist on this machine.
     pub fn existing() -> Vec<String> {
         let Ok(entries) = fs::read_dir(ROOT) else { return vec![] };
-        let mut names: Vec<String> =
-            entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        let mut names: Vec<String> = entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| !name.starts_with('.'))
+            .collect();
         names.sort();
         names
     }

@@ -1,8 +1,7 @@
 //! `lab up`: from a lab file to answered requests.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
+use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -10,12 +9,11 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};
 use serde_json::json;
 
 use crate::cli::Wait;
-use crate::paths::{Paths, ROOT};
+use crate::paths::Paths;
 use crate::plan::{self, NodePlan};
 use crate::process::{self, Process};
 use crate::progress::Progress;
@@ -23,7 +21,7 @@ use crate::spec::{self, LabSpec};
 use crate::state::State;
 use crate::topology::{Kind, Node, Topology};
 use crate::wait::{self, Waiting};
-use crate::{down, preflight, wire};
+use crate::{down, machine, preflight, wire};
 
 /// Processes started at a time.
 const STARTERS: usize = 2;
@@ -71,7 +69,7 @@ pub fn run(spec: &LabSpec, options: &Options) -> Result<u8> {
 /// `lab up` left is removed first.
 fn claim(paths: &Paths, spec: &LabSpec, options: &Options, progress: &Progress) -> Result<Option<State>> {
     // Held until the state is written: two `lab up` of one name cannot both find nothing.
-    let _alone = lock_root()?;
+    let _alone = machine::lock()?;
     match State::load(paths)? {
         Some(state) if state.complete => return Ok(None),
         Some(state) if state.creator.is_running() => {
@@ -92,25 +90,10 @@ fn claim(paths: &Paths, spec: &LabSpec, options: &Options, progress: &Progress) 
         complete: false,
         processes: BTreeMap::new(),
     };
+    machine::raise_neighbour_limits()?;
     make_home(paths)?;
     state.save(paths)?;
     Ok(Some(state))
-}
-
-fn lock_root() -> Result<Flock<File>> {
-    // `lab down` of the last lab removes the folder; then there is a new one to lock.
-    loop {
-        fs::create_dir_all(ROOT).with_context(|| format!("creating {ROOT}"))?;
-        let Ok(folder) = File::open(ROOT) else { continue };
-        let lock = Flock::lock(folder, FlockArg::LockExclusive)
-            .map_err(|(_, error)| error)
-            .with_context(|| format!("locking {ROOT}"))?;
-        let is_current =
-            fs::metadata(ROOT).is_ok_and(|now| lock.metadata().is_ok_and(|held| held.ino() == now.ino()));
-        if is_current {
-            return Ok(lock);
-        }
-    }
 }
 
 /// The second `lab up`: says that it is up, and what differs from what is asked for.

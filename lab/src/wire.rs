@@ -111,6 +111,7 @@ fn plug(netlink: &mut Netlink, node: &Node, handles: &Handles, pass: BorrowedFd<
             .map_err(|error| advise(error, "veth"))
             .with_context(|| format!("making {port}"))?;
         ethtool::transmit_checksum_off(&port).with_context(|| format!("checksums of {port}"))?;
+        netlink.stop_flooding(&port).with_context(|| format!("flooding to {port}"))?;
         if node.sends_by_xdp(interface) {
             netlink.set_xdp(&port, pass).with_context(|| format!("XDP on {port}"))?;
         }

@@ -24,7 +24,7 @@ impl Lab {
     fn new(test: &str) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         if !nix::unistd::geteuid().is_root() {
-            println!("skipped {test}: needs root");
+            println!("skipped: {test}: needs root");
             return None;
         }
         let folder = tempfile::tempdir().expect("a temporary folder");

@@ -191,6 +191,11 @@ impl Director {
         self.loaded.adopted
     }
 
+    /// A program of an agent before this one runs over maps that could not be adopted.
+    pub fn replaces_older_maps(&self) -> bool {
+        !self.loaded.adopted && self.loaded.has_links()
+    }
+
     /// Which hosts of `model` the adopted maps call healthy: where health checks go on from.
     pub fn adopted_health(&self, model: &Model) -> BTreeMap<HostId, bool> {
         let healthy =

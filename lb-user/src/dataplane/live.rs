@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use nix::ifaddrs::getifaddrs;
 use tokio::sync::watch;
@@ -102,7 +103,11 @@ struct OpenDirector {
     /// Sources that probe routes exist for.
     routed: BTreeSet<IpAddr>,
     attached: bool,
+    opened: Instant,
 }
+
+/// How long a program over older maps is left in place for want of healthy hosts.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 impl OpenDirector {
     fn open(config: &Config) -> super::Result<Self> {
@@ -126,7 +131,16 @@ impl OpenDirector {
         let (model, of_model) = watch::channel((Arc::new(config.model.clone()), sources));
         let (paths_to, paths) = watch::channel(Paths::new());
         tokio::spawn(follow_paths(nexthops.clone(), of_model, paths_to));
-        Ok(OpenDirector { plane, nexthops, wanted, model, paths, routed: BTreeSet::new(), attached: false })
+        Ok(OpenDirector {
+            plane,
+            nexthops,
+            wanted,
+            model,
+            paths,
+            routed: BTreeSet::new(),
+            attached: false,
+            opened: Instant::now(),
+        })
     }
 
     fn apply(&mut self, want: &Want, applied: &mut Applied) {
@@ -156,7 +170,7 @@ impl OpenDirector {
                 return;
             }
         }
-        if !self.attached {
+        if !self.attached && self.may_attach(want) {
             match self.plane.attach() {
                 Ok(()) => self.attached = true,
                 Err(error) => {
@@ -176,6 +190,37 @@ impl OpenDirector {
             role: Role::Director,
             mode: attached.mode.name().into(),
         }));
+    }
+
+    fn attach(&mut self, want: &Want, applied: &mut Applied) {
+        if !self.may_attach(want) {
+            applied.problems.push("waits for healthy hosts before it replaces the program that runs".into());
+            return;
+        }
+        match self.plane.attach() {
+            Ok(()) => self.attached = true,
+            Err(error) => {
+                let reason = chain(&error);
+                let services = want.config.model.services.keys();
+                applied.services = services.map(|key| (*key, Err(reason.clone()))).collect();
+                applied.problems.push(reason);
+            }
+        }
+    }
+
+    /// A program that runs over older maps is replaced only by one that can serve: new maps know no healthy host until
+    /// the checks have answered.
+    fn may_attach(&self, want: &Want) -> bool {
+        let nexthops = self.nexthops.borrow();
+        let sources = sources(&want.config);
+        let served = want.config.model.services.iter().all(|(key, service)| {
+            want.config.model.hosts().any(|(id, host)| {
+                id.pool == service.pool
+                    && want.healthy.contains(&id)
+                    && nexthops::entry(host, Family::of(key.vip), true, sources, &nexthops).1.is_none()
+            })
+        });
+        served || !self.plane.replaces_older_maps() || self.opened.elapsed() > PATIENCE
     }
 
     fn ensure_probe_routes(&mut self, sources: Sources, applied: &mut Applied) {

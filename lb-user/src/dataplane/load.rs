@@ -201,6 +201,11 @@ impl Loaded {
         Ok(links)
     }
 
+    /// Links are pinned.
+    pub fn has_links(&self) -> bool {
+        fs::read_dir(self.folder.join("links")).is_ok_and(|mut links| links.next().is_some())
+    }
+
     /// Makes the maps that were loaded the pinned ones: after the programs over them are attached, before the next
     /// start. Until then a crash leaves the old maps pinned, and the next start makes them anew once more.
     pub fn settle(&self) -> Result<()> {
