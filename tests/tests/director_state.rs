@@ -195,6 +195,23 @@ fn a_service_that_is_removed_leaves_no_key_behind() {
 }
 
 #[test]
+fn a_new_service_does_not_inherit_the_traffic_of_a_former_one() {
+    if !isolation::can_run("traffic of a new service") {
+        return;
+    }
+    let mut world = World::default();
+    let mut director = world.director().unwrap();
+    let key = |n, port| lb_user::model::ServiceKey { vip: vip4(n).into(), port, protocol: Protocol::Tcp };
+    send(&mut director, client4(vip::AWAY));
+    assert_eq!(director.traffic().unwrap()[&key(vip::AWAY, 80)].packets, 1);
+    world.model.services.remove(&key(vip::AWAY, 80));
+    world.bring_to(&mut director).unwrap();
+    world.serve(key(vip::AWAY, 8080), "away");
+    world.bring_to(&mut director).unwrap();
+    assert_eq!(director.traffic().unwrap()[&key(vip::AWAY, 8080)].packets, 0);
+}
+
+#[test]
 fn health_moves_packets_without_a_new_table() {
     if !isolation::can_run("a change of health") {
         return;
