@@ -31,6 +31,13 @@ pub fn remove(paths: &Paths) -> Vec<anyhow::Error> {
     steps.iter().filter_map(|step| step(paths).err()).collect()
 }
 
+/// Removes the lab, and what labs share if it was the last.
+pub fn remove_last(paths: &Paths) -> Vec<anyhow::Error> {
+    let mut errors = remove(paths);
+    errors.extend(machine::lock().and_then(|_alone| machine::forget()).err());
+    errors
+}
+
 /// Ends a `lab up` that is still at work on this lab, lest it go on making things.
 fn stop_creator(paths: &Paths) -> Result<()> {
     // A state that cannot be read names nobody to stop.
@@ -82,8 +89,7 @@ pub fn run(paths: &Paths) -> Result<u8> {
         return Ok(0);
     }
     let start = Instant::now();
-    let mut errors = remove(paths);
-    errors.extend(machine::lock().and_then(|_alone| machine::forget()).err());
+    let errors = remove_last(paths);
     for error in &errors {
         eprintln!("lab down: {error:#}");
     }

@@ -58,7 +58,7 @@ pub fn run(spec: &LabSpec, options: &Options) -> Result<u8> {
         return compare(&paths, spec, options);
     };
     let state = build(&paths, state, &plans, options, &progress).inspect_err(|_| {
-        for error in down::remove(&paths) {
+        for error in down::remove_last(&paths) {
             eprintln!("lab: cleaning up: {error:#}");
         }
     })?;

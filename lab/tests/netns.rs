@@ -6,7 +6,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -35,10 +35,7 @@ impl Lab {
         fs::write(&agent, script).expect("writing the stand-in agent");
         fs::set_permissions(&agent, fs::Permissions::from_mode(0o755)).expect("making it executable");
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let lab = Self { name: format!("t{}-{count}", std::process::id()), folder };
-        let probe = lab.command(&["up", "--wait", "none", "--dry-run"]).output().expect("running lab");
-        assert!(probe.status.success(), "{}", text(&probe.stderr));
-        Some(lab)
+        Some(Self { name: format!("t{}-{count}", std::process::id()), folder })
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -250,7 +247,8 @@ fn down_leaves_nothing_and_can_be_repeated() {
 fn down_removes_what_a_killed_up_left_at_any_moment() {
     let Some(lab) = Lab::new("down_removes_what_a_killed_up_left_at_any_moment") else { return };
     for milliseconds in [2, 10, 20, 40, 60, 90, 130, 180, 240] {
-        let mut up = lab.command(&["up", &small(), "--wait", "none"]).spawn().expect("running lab up");
+        let mut up = lab.command(&["up", &small(), "--wait", "none"]);
+        let mut up = up.stderr(Stdio::null()).stdout(Stdio::null()).spawn().expect("running lab up");
         thread::sleep(Duration::from_millis(milliseconds));
         up.kill().expect("killing lab up");
         up.wait().expect("waiting for lab up");
@@ -286,4 +284,27 @@ fn missing_agent_is_said_before_anything_is_touched() {
         "{said}"
     );
     assert_eq!(lab.remains(), Vec::<String>::new());
+}
+
+#[test]
+fn bridges_wake_the_links_that_programs_send_on_and_do_not_flood() {
+    let Some(lab) = Lab::new("bridges_wake_the_links_that_programs_send_on_and_do_not_flood") else { return };
+    if !lab.up() {
+        return;
+    }
+    let paths = lab::paths::Paths::new(&lab.name).expect("paths");
+    let ports = lab::namespace::enter(&paths, "switch", || {
+        Command::new("ip").args(["-d", "-o", "link", "show", "type", "veth"]).output().expect("running ip")
+    })
+    .expect("entering the switch");
+    let ports = text(&ports.stdout);
+    let port = |name: &str| ports.lines().find(|line| line.contains(&format!(": {name}@"))).expect("a port");
+    for sender in ["lb4-1.0", "lb7-1.0"] {
+        assert!(port(sender).contains("prog/xdp"), "{}", port(sender));
+    }
+    for other in ["r1.0", "lb7-1.1", "s1.0", "users.0"] {
+        assert!(!port(other).contains("prog/xdp"), "{}", port(other));
+    }
+    assert!(ports.lines().all(|line| line.contains(" flood off ")), "{ports}");
+    assert!(port("lb4-1.0").contains("mtu 1600") && port("users.0").contains("mtu 1500"));
 }

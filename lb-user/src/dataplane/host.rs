@@ -155,6 +155,11 @@ impl HostPlane {
         &self.attached
     }
 
+    /// See [`Loaded::follow_log`].
+    pub fn follow_log(&mut self) {
+        self.loaded.follow_log();
+    }
+
     /// The maps were pinned by an agent before this one.
     pub fn adopted(&self) -> bool {
         self.loaded.adopted

@@ -121,7 +121,8 @@ impl OpenDirector {
                 tables: role.capacity.tables,
             },
         };
-        let plane = Director::load(options, Some(&config.pins))?;
+        let mut plane = Director::load(options, Some(&config.pins))?;
+        plane.follow_log();
         let sources = sources(config);
         let (wanted, wanted_by) = watch::channel(outer_addresses(&config.model));
         let nexthops = Resolver::start(wanted_by).map_err(|error| Error::Netlink {
@@ -309,7 +310,9 @@ impl OpenHost {
             Decapsulation::Kernel => Place::Kernel,
         };
         let options = HostOptions { interfaces: role.interfaces.clone(), place, xdp: choice(role.xdp) };
-        Ok(OpenHost { plane: HostPlane::load(options, Some(&config.pins))?, attached: false })
+        let mut plane = HostPlane::load(options, Some(&config.pins))?;
+        plane.follow_log();
+        Ok(OpenHost { plane, attached: false })
     }
 
     fn apply(&mut self, config: &Config, applied: &mut Applied) -> super::Result<()> {

@@ -16,7 +16,10 @@ use std::path::{Path, PathBuf};
 use aya::maps::{Map, MapInfo};
 use aya::programs::{Program, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
+use aya_log::EbpfLogger;
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use super::{Error, Result};
 
@@ -169,6 +172,19 @@ impl MapShape {
 }
 
 impl Loaded {
+    /// Copies what the programs log to the agent's log. Only programs built with the feature `log` do; the committed
+    /// objects have no such map, and then this does nothing. Called inside a Tokio runtime.
+    pub fn follow_log(&mut self) {
+        let Ok(logger) = EbpfLogger::init(&mut self.ebpf) else { return };
+        tokio::spawn(async move {
+            let Ok(mut logger) = AsyncFd::with_interest(logger, Interest::READABLE) else { return };
+            while let Ok(mut ready) = logger.readable_mut().await {
+                ready.get_inner_mut().flush();
+                ready.clear_ready();
+            }
+        });
+    }
+
     /// Takes a map out.
     pub fn map<T>(&mut self, name: &'static str) -> Result<T>
     where
