@@ -13,7 +13,7 @@ use lb_common::flow::{self, Flow};
 use lb_common::maps::{NO_OWNER, Row};
 use lb_user::dataplane::XdpChoice;
 use lb_user::dataplane::counters::Counter;
-use lb_user::dataplane::director::{Capacity, Director, DirectorOptions};
+use lb_user::dataplane::director::{Capacity, Confirmed, Director, DirectorOptions};
 use lb_user::dataplane::nexthops::Sources;
 use lb_user::model::{Family, Host, HostId, HostState, Model, Pool, Protocol, Service, ServiceKey};
 use lb_user::netlink::{NextHop, NextHops};
@@ -166,8 +166,8 @@ impl World {
         self.health.insert(HostId { pool: pool.into(), host: name.into() }, true);
         let hop = |family, source| NextHop {
             ifindex: LOOPBACK,
-            own_mac: [2, 0, 0, 0, family, 0x33],
-            next_mac: [2, 0, 0, 0, family, last],
+            source_mac: [2, 0, 0, 0, family, 0x33],
+            mac: [2, 0, 0, 0, family, last],
             mtu: 1500,
             source: Some(source),
         };
@@ -223,8 +223,8 @@ impl World {
             let destination = host.outer(Family::of(ends.destination.ip()))?;
             let hop = self.nexthops.get(&destination)?.as_ref().ok()?;
             let outer = Outer {
-                own_mac: hop.own_mac,
-                next_mac: hop.next_mac,
+                own_mac: hop.source_mac,
+                next_mac: hop.mac,
                 source: hop.source?,
                 destination,
                 generation: pool.generation,
@@ -240,18 +240,18 @@ impl World {
 
     /// The director's options: no interfaces.
     pub fn options() -> DirectorOptions {
-        DirectorOptions {
-            interfaces: Vec::new(),
-            xdp: XdpChoice::Auto,
-            sources: Sources::default(),
-            capacity: Capacity::default(),
-        }
+        DirectorOptions { interfaces: Vec::new(), xdp: XdpChoice::Auto, capacity: Capacity::default() }
+    }
+
+    /// Brings a director's maps to this world.
+    pub fn bring_to(&self, director: &mut Director) -> lb_user::dataplane::Result<Confirmed> {
+        director.sync(&self.model, Sources::default(), &self.nexthops, &self.health)
     }
 
     /// The director over this world, without pins.
     pub fn director(&self) -> Result<Director> {
         let mut director = Director::load(Self::options(), None)?;
-        director.sync(&self.model, &self.nexthops, &self.health)?;
+        self.bring_to(&mut director)?;
         take_table_away(&mut director)?;
         Ok(director)
     }

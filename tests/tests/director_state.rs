@@ -25,7 +25,7 @@ fn open<T: TryFrom<Map, Error = aya::maps::MapError>>(pins: &Path, name: &str) -
 /// Loads, brings up to date and attaches, as the agent does when it starts.
 fn start(world: &World, options: DirectorOptions, pins: &Path) -> (Director, Confirmed) {
     let mut director = Director::load(options, Some(pins)).unwrap();
-    let confirmed = director.sync(&world.model, &world.nexthops, &world.health).unwrap();
+    let confirmed = world.bring_to(&mut director).unwrap();
     director.attach().unwrap();
     (director, confirmed)
 }
@@ -82,7 +82,7 @@ fn a_restart_adopts_tables_and_health_and_writes_nothing() {
         assert_eq!(second.adopted_health(&world.model), world.health);
         assert_eq!(forwarded(&second), count, "counters go on");
         assert_eq!(send(&mut second, client4(vip::WEB)), sent, "before the first sync");
-        assert_eq!(second.sync(&world.model, &world.nexthops, &world.health).unwrap(), confirmed);
+        assert_eq!(world.bring_to(&mut second).unwrap(), confirmed);
         assert_eq!(services(pins), have, "same slots, same tables in the kernel");
         assert_eq!(nexthops(pins), hops);
         assert_eq!(send(&mut second, client4(vip::WEB)), sent);
@@ -105,7 +105,7 @@ fn pinned_maps_of_another_shape_are_replaced_when_the_programs_are_attached() {
 
         let mut director = Director::load(World::options(), Some(pins)).unwrap();
         assert!(!director.adopted());
-        director.sync(&world.model, &world.nexthops, &world.health).unwrap();
+        world.bring_to(&mut director).unwrap();
         assert_eq!(MapInfo::from_pin(&path).unwrap().id(), foreign_id, "kept until programs are attached");
         director.attach().unwrap();
         assert_eq!(MapInfo::from_pin(&path).unwrap().key_size(), 20);
@@ -147,7 +147,7 @@ fn a_new_host_takes_rows_and_the_header_names_the_new_generation() {
         world.add_host("web", "d", 250);
         world.model.pools.get_mut("web").unwrap().generation = 7;
         world.make_rows();
-        director.sync(&world.model, &world.nexthops, &world.health).unwrap();
+        world.bring_to(&mut director).unwrap();
         let after = services(pins);
         let new_rows = rows(pins, after[&key].0.table);
         let used = 2 * world.model.hosts().count();
@@ -184,7 +184,7 @@ fn a_service_that_is_removed_leaves_no_key_behind() {
     // Port 53 keeps the one VIP; nothing keeps the other.
     let gone = [web.destination, dns.destination];
     world.model.services.retain(|key, _| !gone.contains(&(key.vip, key.port).into()));
-    let confirmed = director.sync(&world.model, &world.nexthops, &world.health).unwrap();
+    let confirmed = world.bring_to(&mut director).unwrap();
     assert_eq!(
         confirmed.services.keys().collect::<Vec<_>>(),
         world.model.services.keys().collect::<Vec<_>>()
@@ -192,6 +192,23 @@ fn a_service_that_is_removed_leaves_no_key_behind() {
     assert_eq!(send(&mut director, web).0, Reason::NoService);
     assert_eq!(send(&mut director, dns).0, Reason::NotVip);
     assert_eq!(send(&mut director, client6(vip::WEB)).0, Reason::Forwarded);
+}
+
+#[test]
+fn a_new_service_does_not_inherit_the_traffic_of_a_former_one() {
+    if !isolation::can_run("traffic of a new service") {
+        return;
+    }
+    let mut world = World::default();
+    let mut director = world.director().unwrap();
+    let key = |n, port| lb_user::model::ServiceKey { vip: vip4(n).into(), port, protocol: Protocol::Tcp };
+    send(&mut director, client4(vip::AWAY));
+    assert_eq!(director.traffic().unwrap()[&key(vip::AWAY, 80)].packets, 1);
+    world.model.services.remove(&key(vip::AWAY, 80));
+    world.bring_to(&mut director).unwrap();
+    world.serve(key(vip::AWAY, 8080), "away");
+    world.bring_to(&mut director).unwrap();
+    assert_eq!(director.traffic().unwrap()[&key(vip::AWAY, 8080)].packets, 0);
 }
 
 #[test]
@@ -205,7 +222,7 @@ fn health_moves_packets_without_a_new_table() {
         let have = services(pins);
         for host in ["a", "b", "c"] {
             world.health.insert(HostId { pool: "web".into(), host: host.into() }, false);
-            director.sync(&world.model, &world.nexthops, &world.health).unwrap();
+            world.bring_to(&mut director).unwrap();
             let want = world.owner(client4(vip::WEB), Protocol::Tcp).is_some();
             let reason = if want { Reason::Forwarded } else { Reason::NoHost };
             assert_eq!(send(&mut director, client4(vip::WEB)).0, reason, "{host} is sick");
@@ -225,7 +242,7 @@ fn what_exceeds_a_capacity_is_refused_by_name_and_changes_nothing() {
     let exact = Capacity { services: services as u32, hosts: hosts as u32, tables: pools as u32 + 1 };
     let options = DirectorOptions { capacity: exact, ..World::options() };
     let mut director = Director::load(options, None).unwrap();
-    director.sync(&world.model, &world.nexthops, &world.health).unwrap();
+    world.bring_to(&mut director).unwrap();
     let sent = send(&mut director, client4(vip::WEB));
 
     let mut more_services = world.clone();
@@ -242,11 +259,11 @@ fn what_exceeds_a_capacity_is_refused_by_name_and_changes_nothing() {
         (more_pools, "tables", pools + 2, pools + 1),
     ];
     for (larger, name, wanted, held) in cases {
-        let error = director.sync(&larger.model, &larger.nexthops, &larger.health).unwrap_err();
+        let error = larger.bring_to(&mut director).unwrap_err();
         let Error::Capacity { want, room, key, .. } = &error else { panic!("{error}") };
         assert_eq!((*key, *want, *room), (name, wanted, held));
         assert_eq!(send(&mut director, client4(vip::WEB)), sent, "after too many {name}");
-        assert!(director.sync(&world.model, &world.nexthops, &world.health).is_ok());
+        assert!(world.bring_to(&mut director).is_ok());
     }
 }
 

@@ -32,7 +32,7 @@ fn the_model_agrees_with_the_vectors() {
     }
 }
 
-/// Metrics would call a service that takes a former one's place what that one was called.
+/// Inner packets and their bytes from the IP header on, without the outer header.
 #[test]
 fn traffic_is_counted_per_service() {
     if !isolation::can_run("traffic per service") {

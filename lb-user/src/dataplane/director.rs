@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use aya::include_bytes_aligned;
-use aya::maps::{Array, HashMap, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues};
 use aya::programs::TcAttachType;
 use lb_common::flow::Addr;
 use lb_common::maps::{self, ADDRESS_VIP, HEALTHY, Nexthop, PROBE_MARK, Traffic, nexthop_index};
@@ -439,7 +439,10 @@ impl Director {
         let mut confirmed = BTreeMap::new();
         for (key, service) in &model.services {
             let Some(table) = tables.get(&service.pool) else { continue };
-            let id = have.get(key).map(|have| have.id).unwrap_or_else(|| lowest_free(&mut ids));
+            let id = match have.get(key) {
+                Some(have) => have.id,
+                None => self.fresh_id(&mut ids)?,
+            };
             let Pool { seed, size, generation, .. } = table.made_of;
             let want = maps::Service { seed, id, table: table.slot, rows: size, generation, flags: 0 };
             if have.get(key) != Some(&want) {
@@ -451,6 +454,16 @@ impl Director {
             self.services.remove(&kernel_key(gone)).map_err(map_error("SERVICES"))?;
         }
         Ok(confirmed)
+    }
+
+    /// A free id, whose counters say nothing of the service that had it before.
+    fn fresh_id(&mut self, ids: &mut BTreeSet<u32>) -> Result<u32> {
+        let id = lowest_free(ids);
+        let cpus = self.traffic.get(&id, 0).map_err(map_error("TRAFFIC"))?.len();
+        let zero = PerCpuValues::try_from(vec![Traffic::default(); cpus]);
+        let zero = zero.map_err(|error| map_error("TRAFFIC")(aya::maps::MapError::IoError(error)))?;
+        self.traffic.set(id, zero, 0).map_err(map_error("TRAFFIC"))?;
+        Ok(id)
     }
 
     fn write_addresses(&mut self, model: &Model) -> Result<()> {
