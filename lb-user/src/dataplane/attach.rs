@@ -1,6 +1,9 @@
 //! Programs on interfaces, by pinned links: adopted with the program behind them replaced in one step, or made anew.
 
+use std::ffi::CString;
 use std::fs;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use aya::programs::links::{FdLink, PinnedLink};
@@ -125,14 +128,37 @@ fn forget(pin: &Path, interface: &str, reason: &str) -> Result<()> {
     remove(pin)
 }
 
-/// Removes a pin, which detaches the program if nothing else holds the link.
+/// Detaches the program behind a pinned link, and removes the pin.
+///
+/// Without the first step, the kernel would detach the program some time after the pin is gone, and another mode could
+/// not be attached until then.
 pub fn remove(pin: &Path) -> Result<()> {
+    detach(pin);
     match fs::remove_file(pin) {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
             Err(Error::Pin { what: "remove", path: pin.into(), source })
         }
         _ => Ok(()),
     }
+}
+
+/// A link that cannot be detached has lost its interface, or is none: all that is left to do is to remove the pin.
+fn detach(pin: &Path) {
+    const BPF_OBJ_GET: libc::c_long = 7;
+    const BPF_LINK_DETACH: libc::c_long = 34;
+    let Ok(path) = CString::new(pin.as_os_str().as_bytes()) else { return };
+    // The parts of `union bpf_attr` (include/uapi/linux/bpf.h): path, descriptor and flags; a descriptor.
+    let get = [path.as_ptr() as u64, 0];
+    // SAFETY: the kernel reads the attribute and the path, which lives until the end of this function.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, get.as_ptr(), size_of_val(&get)) };
+    if fd < 0 {
+        return;
+    }
+    // SAFETY: a new descriptor, owned by nobody else.
+    let link = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+    let attr = [link.as_raw_fd()];
+    // SAFETY: the kernel reads the attribute.
+    unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_DETACH, attr.as_ptr(), size_of_val(&attr)) };
 }
 
 fn exists(interface: &str) -> Result<()> {
