@@ -103,7 +103,10 @@ fn follow(vip: Addr, quoted: Flow, len: u16) -> Result<Packet, Director> {
 fn echo4(frame: &Frame, ip: &Ipv4, icmp: L4) -> Option<Director> {
     let (old, new) = (u16::from_ne_bytes([ip.ttl, 0]), u16::from_ne_bytes([TTL, 0]));
     let checksum = mend(ip.checksum, old, new);
-    frame.write(ETHERNET, Ipv4 { source: ip.destination, destination: ip.source, ttl: TTL, checksum, ..*ip })?;
+    frame.write(
+        ETHERNET,
+        Ipv4 { source: ip.destination, destination: ip.source, ttl: TTL, checksum, ..*ip },
+    )?;
     answer(frame, ETHERNET + IPV4, icmp, ECHO4, ECHO_REPLY4)
 }
 

@@ -29,11 +29,14 @@ use lb_ebpf::packet::Frame;
 pub fn director(ctx: XdpContext) -> u32 {
     let (reason, action) = match direct(&ctx) {
         Ok((reason, action)) => (reason, action),
-        Err(reason) => (reason, match reason.verdict() {
-            Verdict::Tx => xdp_action::XDP_TX,
-            Verdict::Pass => xdp_action::XDP_PASS,
-            Verdict::Drop => xdp_action::XDP_DROP,
-        }),
+        Err(reason) => (
+            reason,
+            match reason.verdict() {
+                Verdict::Tx => xdp_action::XDP_TX,
+                Verdict::Pass => xdp_action::XDP_PASS,
+                Verdict::Drop => xdp_action::XDP_DROP,
+            },
+        ),
     };
     count(&maps::DIRECTOR_COUNTERS, reason as u32);
     #[cfg(feature = "log")]
@@ -131,10 +134,13 @@ fn write6(frame: &Frame, nexthop: &Nexthop, len: u16, generation: u16) -> Option
 pub fn probe(ctx: TcContext) -> i32 {
     let (reason, action) = match send_probe(&ctx) {
         Ok(action) => (Probe::Sent, action),
-        Err(reason) => (reason, match reason.verdict() {
-            Verdict::Drop => TC_ACT_SHOT,
-            _ => TC_ACT_OK,
-        }),
+        Err(reason) => (
+            reason,
+            match reason.verdict() {
+                Verdict::Drop => TC_ACT_SHOT,
+                _ => TC_ACT_OK,
+            },
+        ),
     };
     if reason as u32 != Probe::NotProbe as u32 {
         count(&maps::PROBE_COUNTERS, reason as u32);
@@ -163,7 +169,8 @@ fn send_probe(ctx: &TcContext) -> Result<i32, Probe> {
     ctx.pull_data((ETHERNET + IPV6) as u32).map_err(|_| Probe::Failed)?;
     // Probes belong to no generation: they go to the host whatever the tables say.
     let frame = Frame::tc(ctx);
-    let written = if room == IPV4 { write4(&frame, nexthop, inner, 0) } else { write6(&frame, nexthop, inner, 0) };
+    let written =
+        if room == IPV4 { write4(&frame, nexthop, inner, 0) } else { write6(&frame, nexthop, inner, 0) };
     written.ok_or(Probe::Failed)?;
     if nexthop.ifindex == egress {
         return Ok(TC_ACT_OK);

@@ -87,7 +87,10 @@ fn parse6(frame: &Frame) -> Result<Packet, Director> {
     match ip.next_header {
         protocol::TCP | protocol::UDP => {
             let source = Addr::v6(ip.source);
-            of_service(Flow { source, destination: vip, ports: l4.first, protocol: ip.next_header, v6: true }, len)
+            of_service(
+                Flow { source, destination: vip, ports: l4.first, protocol: ip.next_header, v6: true },
+                len,
+            )
         }
         protocol::ICMPV6 => icmp::parse6(frame, &ip, l4),
         protocol::FRAGMENT => Err(refuse(&vip, Director::Fragment)),
