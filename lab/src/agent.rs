@@ -3,13 +3,13 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use crate::bird::Family;
 use crate::plan::ProcessPlan;
+use crate::process;
 use crate::topology::{INFRA_NET, Kind, Node, Topology, vips};
 
 /// Where the agent reads its configuration.
@@ -108,8 +108,10 @@ struct Status {
 }
 
 fn status(lb: &Path) -> Result<Status> {
-    let output =
-        Command::new(lb).args(["status", "--format", "json"]).output().context("lb status does not run")?;
+    let output = process::short_lived(lb)
+        .args(["status", "--format", "json"])
+        .output()
+        .context("lb status does not run")?;
     // The exit status only repeats `ready`; what is printed decides.
     serde_json::from_slice(&output.stdout).or_else(|error| {
         let said = String::from_utf8_lossy(&output.stderr);

@@ -1,13 +1,13 @@
 //! GoBGP: pieces of configuration, and its neighbours' state.
 
 use std::net::IpAddr;
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use crate::bird::{Family, SITE_AS};
 use crate::plan::ProcessPlan;
+use crate::process;
 use crate::topology::Node;
 
 const CONFIG: &str = "/etc/gobgpd.toml";
@@ -143,7 +143,7 @@ impl Neighbour {
 }
 
 fn neighbours() -> Result<Vec<Neighbour>> {
-    let output = Command::new("gobgp")
+    let output = process::short_lived("gobgp")
         .args(["neighbor", "-j"])
         .output()
         .context("gobgp (package gobgpd) does not run")?;

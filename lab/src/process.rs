@@ -1,6 +1,6 @@
 //! Processes of nodes: started detached, found again by pid and start time.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::namespace::Handles;
@@ -81,6 +82,17 @@ pub fn node_command(paths: &Paths, node: &str, argv: &[String], lb: &Path) -> Re
     // SAFETY: only system calls (write, setns) on descriptors opened before, which are async-signal-safe.
     unsafe { command.pre_exec(move || enter(&handles, &cgroup)) };
     Ok(command)
+}
+
+/// A command for a look into a node, killed when the thread that starts it ends: what a killed `lab up` was running
+/// belongs to no node's control group, and would stay in the node's namespaces for a while.
+pub fn short_lived(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    // SAFETY: one system call without pointers, which is async-signal-safe.
+    unsafe {
+        command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?));
+    }
+    command
 }
 
 fn enter(handles: &Handles, mut cgroup: &File) -> std::io::Result<()> {
