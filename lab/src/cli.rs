@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::paths::Paths;
@@ -101,6 +101,10 @@ pub fn run(cli: Cli) -> Result<u8> {
         spec::check_name(name)?;
     }
     let name = cli.name.as_deref().unwrap_or("lab");
+    // `lab up` says itself what it needs, and plans without root.
+    if let Some(problem) = preflight::not_root().filter(|_| !matches!(cli.command, Command::Up(_))) {
+        bail!(problem);
+    }
     match cli.command {
         Command::Up(args) => run_up(args, cli.name.as_deref()),
         Command::Down => down::run(&Paths::new(name)?),

@@ -16,10 +16,16 @@ const PROGRAMS: [(&str, &str, &[Kind]); 6] = [
     ("gdnsd", "gdnsd", &[Kind::Dns]),
 ];
 
+/// Why this user cannot do anything with a lab, if so.
+pub fn not_root() -> Option<String> {
+    let root = nix::unistd::geteuid().is_root();
+    (!root).then(|| "lab needs root (namespaces, XDP); run it with sudo".to_owned())
+}
+
 /// Everything that is missing for `topology`, in one line, or nothing.
 pub fn problem(topology: &Topology, lb: &Path) -> Option<String> {
-    if !nix::unistd::geteuid().is_root() {
-        return Some("lab needs root (namespaces, XDP); run it with sudo".to_owned());
+    if let Some(problem) = not_root() {
+        return Some(problem);
     }
     let missing: Vec<String> = [programs(topology), agent(lb), kernel()].concat();
     (!missing.is_empty()).then(|| format!("lab up needs: {}", missing.join("; ")))
