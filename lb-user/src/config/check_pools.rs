@@ -34,16 +34,16 @@ pub(super) fn pools(
         let hosts = hosts(name, pool, r);
         let size = size(name, pool, &hosts, r);
         checks.insert(name.value.clone(), pool.checks.iter().filter_map(|c| check(c, used, r)).collect());
-        let seed = copied(&pool.seed);
-        pools.insert(name.value.clone(), Pool { seed, size, generation: 1, hosts });
+        let (seed, generation) = (copied(&pool.seed), generation(&pool.generation, r));
+        pools.insert(name.value.clone(), Pool { seed, size, generation, hosts });
     }
     (pools, checks)
 }
 
 fn hosts(name: &At<String>, pool: &written::Pool, r: &mut Reader) -> BTreeMap<String, Host> {
-    if !pool.has_hosts {
+    if let Some(at) = pool.no_hosts {
         r.wrong(
-            name.at,
+            at,
             &format!("{}.hosts", name.key),
             "a pool without hosts; list at least one with its address",
         );
@@ -80,6 +80,19 @@ fn hosts(name: &At<String>, pool: &written::Pool, r: &mut Reader) -> BTreeMap<St
         hosts.insert(name.value.clone(), host);
     }
     hosts
+}
+
+/// It has 16 bits in an outer IPv6 header; zero is what probes carry.
+fn generation(written: &written::Maybe<u32>, r: &mut Reader) -> u16 {
+    let Some(written) = written else { return 1 };
+    match u16::try_from(written.value) {
+        Ok(generation) if generation > 0 => generation,
+        _ => {
+            let message = format!("{} is out of range; write 1 to 65535", written.value);
+            r.wrong(written.at, &written.key, message);
+            1
+        }
+    }
 }
 
 fn size(name: &At<String>, pool: &written::Pool, hosts: &BTreeMap<String, Host>, r: &mut Reader) -> u32 {

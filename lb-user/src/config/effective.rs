@@ -58,6 +58,7 @@ struct Host {
 struct Pool {
     seed: u64,
     size: u32,
+    generation: u16,
     hosts: BTreeMap<String, Member>,
     checks: Vec<Check>,
 }
@@ -164,6 +165,7 @@ impl Pool {
         Pool {
             seed: pool.seed,
             size: pool.size,
+            generation: pool.generation,
             hosts: pool.hosts.iter().map(|(name, host)| (name.clone(), Member::from(host))).collect(),
             checks: checks.iter().map(Check::from).collect(),
         }

@@ -177,6 +177,11 @@ impl<'t> Section<'t> {
         self.find(name).is_some()
     }
 
+    /// Where a key stands, if it is there.
+    pub fn place(&self, name: &str) -> Option<Position> {
+        self.find(name).map(|(place, _)| place)
+    }
+
     fn child(&self, name: &str) -> String {
         joined(&self.key, name)
     }

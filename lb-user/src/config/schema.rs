@@ -29,7 +29,8 @@ pub(super) const DIRECTOR: Keys =
 pub(super) const CAPACITY: Keys = Keys { path: "director.capacity", keys: &["services", "hosts", "tables"] };
 pub(super) const HOST: Keys =
     Keys { path: "host", keys: &["interfaces", "decapsulation", "xdp", "accept_from", "vips"] };
-pub(super) const POOL: Keys = Keys { path: "pools.*", keys: &["seed", "size", "hosts", "checks"] };
+pub(super) const POOL: Keys =
+    Keys { path: "pools.*", keys: &["seed", "size", "generation", "hosts", "checks"] };
 pub(super) const MEMBER: Keys =
     Keys { path: "pools.*.hosts.*", keys: &["address4", "address6", "weight", "state"] };
 pub(super) const CHECK: Keys = Keys {

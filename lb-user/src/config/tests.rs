@@ -72,11 +72,22 @@ fn two_services_on_one_vip_port_and_protocol_name_the_line_of_the_first() {
 #[test]
 fn a_pool_needs_hosts() {
     let advice = "pools.web.hosts: a pool without hosts; list at least one with its address";
-    one("agent_check: {}\npools:\n  web: {hosts: {}}\n", &format!("3:3: {advice}"));
+    one("agent_check: {}\npools:\n  web: {hosts: {}}\n", &format!("3:9: {advice}"));
     one(
         "agent_check: {}\npools:\n  web: {seed: 1}\n",
         "3:3: pools.web.hosts: missing; list at least one host with its address",
     );
+}
+
+#[test]
+fn a_generation_fits_the_outer_header() {
+    let with =
+        |generation: &str| GOOD.replace("  web:\n", &format!("  web:\n    generation: {generation}\n"));
+    assert_eq!(parse(&with("4097")).map(|config| config.model.pools["web"].generation), Ok(4097));
+    for wrong in ["0", "65536"] {
+        let message = format!("4:17: pools.web.generation: {wrong} is out of range; write 1 to 65535");
+        one(&with(wrong), &message);
+    }
 }
 
 #[test]

@@ -61,9 +61,10 @@ pub(super) struct Host {
 pub(super) struct Pool {
     pub seed: Maybe<u64>,
     pub size: Maybe<u32>,
+    pub generation: Maybe<u32>,
     pub hosts: Vec<(At<String>, Member)>,
-    /// A member could not be read, so that the list is shorter than what is written.
-    pub has_hosts: bool,
+    /// Where an empty map of hosts stands. The list may be empty for other reasons: a member that could not be read.
+    pub no_hosts: Option<Position>,
     pub checks: Vec<Check>,
 }
 
@@ -186,7 +187,8 @@ fn pool(s: &Section<'_>, _: At<()>, r: &mut Reader) -> Pool {
     Pool {
         seed: r.leaf(s, "seed"),
         size: r.leaf(s, "size"),
-        has_hosts: !s.has("hosts") || !r.named(s, "hosts").is_empty(),
+        generation: r.leaf(s, "generation"),
+        no_hosts: s.place("hosts").filter(|_| r.named(s, "hosts").is_empty()),
         hosts: sections(r, s, "hosts", &schema::MEMBER, member),
         checks: listed(r, s, "checks", &schema::CHECK, check),
     }
