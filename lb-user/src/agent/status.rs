@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-use super::dataplane::{Applied, Interface};
+use super::dataplane::{Applied, Interface, Role};
 use crate::bgp::{BgpStatus, Prefix};
 use crate::config::Config;
 use crate::desired::{Decision, Path, Paths, ServiceDecision};
@@ -235,6 +235,12 @@ fn hosts(known: &Known<'_>) -> Vec<HostStatus> {
 /// What this node is configured to do and does not.
 fn reasons(known: &Known<'_>) -> Vec<String> {
     let mut reasons = known.applied.problems.clone();
+    let roles = [(known.config.director.is_some(), Role::Director), (known.config.host.is_some(), Role::Host)];
+    for (_, role) in roles.into_iter().filter(|(wanted, _)| *wanted) {
+        if !known.applied.interfaces.iter().any(|interface| interface.role == role) {
+            reasons.push(format!("no program of the {} is on an interface", role.name()));
+        }
+    }
     if let Some(bgp) = known.bgp.filter(|bgp| !bgp.up) {
         let reason = bgp.reason.as_deref().unwrap_or("not up");
         reasons.push(format!("{}: {reason}", bgp.driver));
