@@ -1,4 +1,4 @@
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::*;
 
@@ -147,11 +147,13 @@ fn what_makes_no_rows_is_named() {
 
 /// Milliseconds when optimised; permutations held in memory would take seconds and half a gigabyte.
 #[test]
-fn a_thousand_hosts_are_placed_in_no_time() {
+fn a_thousand_hosts_have_a_table() {
     let generation = generation((1..=1000).map(|number| (number, 1 + number as u32 % 100)));
     let slots = slots(std::slice::from_ref(&generation));
     let start = Instant::now();
     let table = rows(&[generation], 0, 65537, &slots).unwrap();
     digest(&table.rows, u64::from);
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    println!("figure: rows and digest, 1000 hosts of unequal weights, 65537 rows: {:?}", start.elapsed());
+    let owners: std::collections::BTreeSet<u16> = table.rows.iter().map(|row| row[0]).collect();
+    assert_eq!(owners.len(), 1000);
 }
