@@ -105,6 +105,8 @@ struct OpenDirector {
     /// Services as the kernel has them.
     confirmed: Confirmed,
     attached: bool,
+    /// Whether the program for probes is there, once that is known.
+    probe: Option<bool>,
     opened: Instant,
 }
 
@@ -143,6 +145,7 @@ impl OpenDirector {
             routed: BTreeSet::new(),
             confirmed: Confirmed::new(),
             attached: false,
+            probe: None,
             opened: Instant::now(),
         })
     }
@@ -178,8 +181,8 @@ impl OpenDirector {
         if !self.attached {
             self.attach(want, applied);
         }
-        if config.checks.values().flatten().any(|check| check.through == crate::health::Through::Tunnel) {
-            self.ensure_probe_routes(sources, applied);
+        if self.attached {
+            self.place_probe(config, sources, applied);
         }
         applied.marks = self.plane.marks(&config.model);
         applied.interfaces.extend(self.plane.attached().iter().map(|attached| Interface {
@@ -218,6 +221,29 @@ impl OpenDirector {
             })
         });
         served || !self.plane.replaces_older_maps() || self.opened.elapsed() > PATIENCE
+    }
+
+    /// The program that encapsulates probes is there while a check needs it: it asks more of the kernel than the
+    /// director's own, and users' packets are forwarded without it.
+    fn place_probe(&mut self, config: &Config, sources: Sources, applied: &mut Applied) {
+        let needed =
+            config.checks.values().flatten().any(|check| check.through == crate::health::Through::Tunnel);
+        if needed {
+            self.ensure_probe_routes(sources, applied);
+        }
+        if self.probe == Some(needed) {
+            return;
+        }
+        match if needed { self.plane.attach_probe() } else { self.plane.detach_probe() } {
+            Ok(()) => self.probe = Some(needed),
+            Err(error) => {
+                let reason = chain(&error);
+                applied.problems.push(match needed {
+                    true => format!("checks `through: tunnel` cannot work: {reason}; use `through: address`"),
+                    false => reason,
+                });
+            }
+        }
     }
 
     fn ensure_probe_routes(&mut self, sources: Sources, applied: &mut Applied) {
