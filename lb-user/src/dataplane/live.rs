@@ -15,7 +15,7 @@ use super::{Error, XdpChoice, director, host, kernel_tunnel, load, probe_route};
 use crate::agent::dataplane::{
     Adopted, Applied, Counter, Dataplane, DataplaneError, Interface, Kernel, Opened, Role, Want,
 };
-use crate::config::{Config, Decapsulation, XdpMode};
+use crate::config::{Config, Decapsulation, HostConfig, XdpMode};
 use crate::desired::{self, Confirmed, Paths, Serving};
 use crate::model::{Family, Host, HostId, Model};
 use crate::netlink::{NextHops, Resolver};
@@ -320,6 +320,8 @@ fn paths_of(model: &Model, sources: Sources, nexthops: &NextHops) -> Paths {
 struct OpenHost {
     plane: HostPlane,
     attached: bool,
+    /// Addresses that the kernel's tunnel devices were made for.
+    tunnels: Option<Vec<IpAddr>>,
 }
 
 impl OpenHost {
@@ -334,7 +336,7 @@ impl OpenHost {
         let options = HostOptions { interfaces: role.interfaces.clone(), place, xdp: choice(role.xdp) };
         let mut plane = HostPlane::load(options, Some(&config.pins))?;
         plane.follow_log();
-        Ok(OpenHost { plane, attached: false })
+        Ok(OpenHost { plane, attached: false, tunnels: None })
     }
 
     fn apply(&mut self, config: &Config, applied: &mut Applied) -> super::Result<()> {
@@ -346,13 +348,6 @@ impl OpenHost {
             applied.problems.push("this machine has no address that a tunnel could end at; add one".into());
         }
         let senders = role.accept_from.iter().map(|prefix| (prefix.address, prefix.length)).collect();
-        if role.decapsulation == Decapsulation::Kernel {
-            for family in [Family::V4, Family::V6] {
-                let local =
-                    addresses(Some(&role.interfaces[0])).into_iter().find(|a| Family::of(*a) == family);
-                local.map(kernel_tunnel::ensure).transpose()?;
-            }
-        }
         self.plane.sync(&Accept { senders, locals, vips })?;
         if !self.attached {
             self.plane.attach()?;
@@ -363,6 +358,25 @@ impl OpenHost {
             role: Role::Host,
             mode: attached.mode.name().into(),
         }));
+        // After the program: the devices accept whatever it lets through.
+        match role.decapsulation {
+            Decapsulation::Kernel => self.ensure_tunnels(role, applied),
+            _ => {
+                kernel_tunnel::remove();
+                Ok(())
+            }
+        }
+    }
+
+    fn ensure_tunnels(&mut self, role: &HostConfig, applied: &mut Applied) -> super::Result<()> {
+        applied.problems.extend(kernel_tunnel::obstacle());
+        let of_interface = role.interfaces.first().map(|name| addresses(Some(name))).unwrap_or_default();
+        let locals: Vec<_> =
+            of_interface.into_iter().filter(|address| !role.vips.contains(address)).collect();
+        if self.tunnels.as_ref() != Some(&locals) || !kernel_tunnel::exist(&locals) {
+            kernel_tunnel::ensure(&locals)?;
+            self.tunnels = Some(locals);
+        }
         Ok(())
     }
 }
