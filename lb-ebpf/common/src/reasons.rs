@@ -76,7 +76,7 @@ reasons! {
         NotTunnel = "not_tunnel", Pass, "Not IP in IP.";
         NotForUs = "not_for_us", Pass, "IP in IP for another machine.";
         Truncated = "truncated", Drop, "The frame ends before the headers do.";
-        OuterOptions = "outer_options", Drop, "The outer IPv4 header has options.";
+        OuterOptions = "outer_options", Drop, "The outer header has options or extension headers.";
         OuterFragment = "outer_fragment", Drop, "A fragment of an encapsulated packet: directors never fragment.";
         Sender = "sender_refused", Drop, "The outer source is not an accepted sender.";
         BadInner = "bad_inner", Drop, "The inner header contradicts itself, the outer header or the frame.";

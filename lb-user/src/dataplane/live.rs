@@ -15,7 +15,7 @@ use super::{Error, XdpChoice, director, host, kernel_tunnel, load, probe_route};
 use crate::agent::dataplane::{
     Adopted, Applied, Counter, Dataplane, DataplaneError, Interface, Kernel, Opened, Role, Want,
 };
-use crate::config::{Config, Decapsulation, XdpMode};
+use crate::config::{Config, Decapsulation, HostConfig, XdpMode};
 use crate::desired::{self, Confirmed, Paths, Serving};
 use crate::model::{Family, Host, HostId, Model};
 use crate::netlink::{NextHops, Resolver};
@@ -105,6 +105,8 @@ struct OpenDirector {
     /// Services as the kernel has them.
     confirmed: Confirmed,
     attached: bool,
+    /// Whether the program for probes is there, once that is known.
+    probe: Option<bool>,
     opened: Instant,
 }
 
@@ -143,6 +145,7 @@ impl OpenDirector {
             routed: BTreeSet::new(),
             confirmed: Confirmed::new(),
             attached: false,
+            probe: None,
             opened: Instant::now(),
         })
     }
@@ -178,8 +181,8 @@ impl OpenDirector {
         if !self.attached {
             self.attach(want, applied);
         }
-        if config.checks.values().flatten().any(|check| check.through == crate::health::Through::Tunnel) {
-            self.ensure_probe_routes(sources, applied);
+        if self.attached {
+            self.place_probe(config, sources, applied);
         }
         applied.marks = self.plane.marks(&config.model);
         applied.interfaces.extend(self.plane.attached().iter().map(|attached| Interface {
@@ -218,6 +221,29 @@ impl OpenDirector {
             })
         });
         served || !self.plane.replaces_older_maps() || self.opened.elapsed() > PATIENCE
+    }
+
+    /// The program that encapsulates probes is there while a check needs it: it asks more of the kernel than the
+    /// director's own, and users' packets are forwarded without it.
+    fn place_probe(&mut self, config: &Config, sources: Sources, applied: &mut Applied) {
+        let needed =
+            config.checks.values().flatten().any(|check| check.through == crate::health::Through::Tunnel);
+        if needed {
+            self.ensure_probe_routes(sources, applied);
+        }
+        if self.probe == Some(needed) {
+            return;
+        }
+        match if needed { self.plane.attach_probe() } else { self.plane.detach_probe() } {
+            Ok(()) => self.probe = Some(needed),
+            Err(error) => {
+                let reason = chain(&error);
+                applied.problems.push(match needed {
+                    true => format!("checks `through: tunnel` cannot work: {reason}; use `through: address`"),
+                    false => reason,
+                });
+            }
+        }
     }
 
     fn ensure_probe_routes(&mut self, sources: Sources, applied: &mut Applied) {
@@ -294,6 +320,8 @@ fn paths_of(model: &Model, sources: Sources, nexthops: &NextHops) -> Paths {
 struct OpenHost {
     plane: HostPlane,
     attached: bool,
+    /// Addresses that the kernel's tunnel devices were made for.
+    tunnels: Option<Vec<IpAddr>>,
 }
 
 impl OpenHost {
@@ -308,7 +336,7 @@ impl OpenHost {
         let options = HostOptions { interfaces: role.interfaces.clone(), place, xdp: choice(role.xdp) };
         let mut plane = HostPlane::load(options, Some(&config.pins))?;
         plane.follow_log();
-        Ok(OpenHost { plane, attached: false })
+        Ok(OpenHost { plane, attached: false, tunnels: None })
     }
 
     fn apply(&mut self, config: &Config, applied: &mut Applied) -> super::Result<()> {
@@ -320,13 +348,6 @@ impl OpenHost {
             applied.problems.push("this machine has no address that a tunnel could end at; add one".into());
         }
         let senders = role.accept_from.iter().map(|prefix| (prefix.address, prefix.length)).collect();
-        if role.decapsulation == Decapsulation::Kernel {
-            for family in [Family::V4, Family::V6] {
-                let local =
-                    addresses(Some(&role.interfaces[0])).into_iter().find(|a| Family::of(*a) == family);
-                local.map(kernel_tunnel::ensure).transpose()?;
-            }
-        }
         self.plane.sync(&Accept { senders, locals, vips })?;
         if !self.attached {
             self.plane.attach()?;
@@ -337,6 +358,25 @@ impl OpenHost {
             role: Role::Host,
             mode: attached.mode.name().into(),
         }));
+        // After the program: the devices accept whatever it lets through.
+        match role.decapsulation {
+            Decapsulation::Kernel => self.ensure_tunnels(role, applied),
+            _ => {
+                kernel_tunnel::remove();
+                Ok(())
+            }
+        }
+    }
+
+    fn ensure_tunnels(&mut self, role: &HostConfig, applied: &mut Applied) -> super::Result<()> {
+        applied.problems.extend(kernel_tunnel::obstacle());
+        let of_interface = role.interfaces.first().map(|name| addresses(Some(name))).unwrap_or_default();
+        let locals: Vec<_> =
+            of_interface.into_iter().filter(|address| !role.vips.contains(address)).collect();
+        if self.tunnels.as_ref() != Some(&locals) || !kernel_tunnel::exist(&locals) {
+            kernel_tunnel::ensure(&locals)?;
+            self.tunnels = Some(locals);
+        }
         Ok(())
     }
 }

@@ -7,6 +7,14 @@ use lb_ebpf::packet::{ANY_FRAGMENT, Frame, Ipv4, Ipv6, V4_NO_OPTIONS};
 
 use crate::maps;
 
+const HOP_BY_HOP: u8 = 0;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const ICMPV6: u8 = 58;
+const DESTINATION: u8 = 60;
+
 /// What remains when the outer header is gone.
 #[derive(Clone, Copy)]
 pub struct Inner {
@@ -104,4 +112,40 @@ fn inner<const OUTER: usize>(
         return Err(Host::NotVip);
     }
     Ok(Inner { outer_len: OUTER, ethertype })
+}
+
+/// Most IPv6 extension headers that are looked behind.
+const EXTENSIONS: usize = 4;
+
+/// Whether something that [`judge`] calls no tunnel is one to the kernel, which looks behind IPv6 extension headers and
+/// puts fragments together.
+///
+/// More of them than are looked behind count as one. What IPsec has authenticated is not looked into.
+#[inline(always)]
+pub fn is_hidden_tunnel(frame: &Frame) -> bool {
+    if frame.read::<u16>(12) != Some(ETH_IPV6) {
+        return false;
+    }
+    let Some(ip) = frame.read::<Ipv6>(ETHERNET) else { return false };
+    // Neighbours and groups are no concern: no tunnel ends at their addresses.
+    if !maps::is_local(Addr::v6(ip.destination)) {
+        return false;
+    }
+    let (mut next, mut at) = (ip.next_header, ETHERNET + IPV6);
+    for _ in 0..EXTENSIONS {
+        match next {
+            PROTO_IPIP | PROTO_IPV6 => return true,
+            HOP_BY_HOP | ROUTING | DESTINATION | FRAGMENT => {}
+            _ => return false,
+        }
+        // What the headers before it do not say is not known.
+        let Some([following, words]) = frame.read::<[u8; 2]>(at) else { return true };
+        if next == FRAGMENT {
+            // The rest of a header may be in another fragment.
+            return matches!(following, PROTO_IPIP | PROTO_IPV6 | HOP_BY_HOP | ROUTING | DESTINATION);
+        }
+        next = following;
+        at += (words as usize + 1) * 8;
+    }
+    !matches!(next, TCP | UDP | ICMPV6)
 }

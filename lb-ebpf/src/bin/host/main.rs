@@ -20,7 +20,7 @@ use lb_common::reasons::{Host, Verdict};
 use lb_ebpf::counters::count;
 use lb_ebpf::packet::Frame;
 
-use judge::{Inner, judge};
+use judge::{Inner, is_hidden_tunnel, judge};
 
 /// `BPF_F_ADJ_ROOM_DECAP_L3_IPV4` (Linux 6.3): what remains is IPv4, whatever the outer header was.
 const DECAP_TO_IPV4: u64 = 1 << 7;
@@ -48,7 +48,11 @@ pub fn host(ctx: XdpContext) -> u32 {
 #[xdp]
 pub fn host_guard(ctx: XdpContext) -> u32 {
     let frame = Frame::xdp(&ctx);
-    let reason = judge(&frame, frame.len()).map_or_else(|reason| reason, |_| Host::Local);
+    let reason = match judge(&frame, frame.len()) {
+        Ok(_) => Host::Local,
+        Err(Host::NotTunnel) if is_hidden_tunnel(&frame) => Host::OuterOptions,
+        Err(reason) => reason,
+    };
     count(&maps::HOST_COUNTERS, reason as u32);
     match (reason, reason.verdict()) {
         // Left to the kernel, the device would unwrap it.

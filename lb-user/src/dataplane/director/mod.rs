@@ -18,7 +18,7 @@ use super::load::Loaded;
 use super::nexthops::Sources;
 use super::slots::{Slots, stable_id};
 use super::tables::Tables;
-use super::{Error, Result, XdpChoice, probe_route};
+use super::{Error, Mode, Result, XdpChoice, probe_route};
 use crate::model::{Family, HostId, Model, Pool, ServiceKey};
 use crate::netlink::NextHops;
 
@@ -118,7 +118,7 @@ impl Director {
         Ok(director)
     }
 
-    /// Puts the programs on their interfaces. Done after the first [`Director::sync`], so that a program never meets
+    /// Puts the program on its interfaces. Done after the first [`Director::sync`], so that a program never meets
     /// empty maps.
     pub fn attach(&mut self) -> Result<()> {
         let links = self.loaded.links()?;
@@ -127,9 +127,21 @@ impl Director {
         for interface in &self.options.interfaces {
             attached.push(attach::xdp(self.loaded.xdp("director")?, "director", interface, modes, &links)?);
         }
-        attach::tc(self.loaded.tc("probe")?, "probe", probe_route::INTERFACE, TcAttachType::Egress, &links)?;
         self.attached = attached;
         self.loaded.settle()
+    }
+
+    /// Puts the program that encapsulates the agent's own probes on its interface, after [`Director::attach`].
+    pub fn attach_probe(&mut self) -> Result<()> {
+        let links = self.loaded.links()?;
+        let program = self.loaded.tc("probe")?;
+        attach::tc(program, "probe", probe_route::INTERFACE, TcAttachType::Egress, &links).map(drop)
+    }
+
+    /// Removes it, whichever agent put it there.
+    pub fn detach_probe(&mut self) -> Result<()> {
+        let links = self.loaded.links()?;
+        attach::remove(&attach::pin_path(&links, probe_route::INTERFACE, "probe", Mode::Tc))
     }
 
     /// Interfaces and modes.
