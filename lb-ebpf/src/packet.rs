@@ -160,6 +160,12 @@ pub mod protocol {
     pub const UDP: u8 = 17;
     /// RFC 4443.
     pub const ICMPV6: u8 = 58;
+    /// RFC 8200 hop-by-hop options.
+    pub const HOP_BY_HOP: u8 = 0;
+    /// RFC 8200 routing header.
+    pub const ROUTING: u8 = 43;
     /// RFC 8200 fragment header.
     pub const FRAGMENT: u8 = 44;
+    /// RFC 8200 destination options.
+    pub const DESTINATION: u8 = 60;
 }

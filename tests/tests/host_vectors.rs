@@ -108,6 +108,42 @@ fn the_guard_leaves_the_same_packets_to_the_kernels_tunnel_devices() {
     all_seen(&seen, &XDP_CANNOT);
 }
 
+/// The kernel looks behind extension headers, so the guard has to; the other programs leave such packets to the kernel,
+/// which has no tunnel device then.
+#[test]
+fn the_guard_finds_tunnels_behind_extension_headers() {
+    if !isolation::can_run("tunnels behind extension headers") {
+        return;
+    }
+    let (sender, host) = (DIRECTOR6.into(), host6());
+    let hidden = wrapped(sender, host, &tcp6());
+    let elsewhere = wrapped(sender, "2001:db8::c000:2a2".parse().unwrap(), &tcp6());
+    let plain = tcp(Ends::new("[2001:db8::1]:40000", "[2001:db8::c000:2a1]:80"), Tcp::Ack, b"");
+    let is = |says, packet, reason| Vector::unchanged(says, packet, reason);
+    let vectors = [
+        is("behind destination options", with_extension(&hidden, 60), Host::OuterOptions),
+        is("behind hop-by-hop options", with_extension(&hidden, 0), Host::OuterOptions),
+        is("behind a routing header", with_extension(&hidden, 43), Host::OuterOptions),
+        is("in a first fragment", with_extension(&hidden, 44), Host::OuterOptions),
+        is("behind two headers", with_extension(&with_extension(&hidden, 60), 0), Host::OuterOptions),
+        is(
+            "behind more than are looked at",
+            (0..5).fold(hidden, |p, _| with_extension(&p, 60)),
+            Host::OuterOptions,
+        ),
+        is("of another machine", with_extension(&elsewhere, 60), Host::NotTunnel),
+        is("TCP behind options is none", with_extension(&plain, 60), Host::NotTunnel),
+    ];
+    let expect = |v: &Vector<Host>| (Hook::Xdp.action(v.reason.verdict(), false), v.packet.clone());
+    let mut guard: At<fn(&mut HostPlane) -> &mut Xdp> =
+        At { plane: plane(), program: |plane| plane.guard_program().unwrap() };
+    check(&mut guard, &vectors, expect, |_| true);
+    let mut host: At<fn(&mut HostPlane) -> &mut Xdp> =
+        At { plane: plane(), program: |plane| plane.program().unwrap() };
+    let vectors = vectors.map(|vector| Vector { reason: Host::NotTunnel, ..vector });
+    check(&mut host, &vectors, expect, |_| true);
+}
+
 fn host6() -> IpAddr {
     HOST6.parse().unwrap()
 }

@@ -235,7 +235,8 @@ fn hosts(known: &Known<'_>) -> Vec<HostStatus> {
 /// What this node is configured to do and does not.
 fn reasons(known: &Known<'_>) -> Vec<String> {
     let mut reasons = known.applied.problems.clone();
-    let roles = [(known.config.director.is_some(), Role::Director), (known.config.host.is_some(), Role::Host)];
+    let roles =
+        [(known.config.director.is_some(), Role::Director), (known.config.host.is_some(), Role::Host)];
     for (_, role) in roles.into_iter().filter(|(wanted, _)| *wanted) {
         if !known.applied.interfaces.iter().any(|interface| interface.role == role) {
             reasons.push(format!("no program of the {} is on an interface", role.name()));

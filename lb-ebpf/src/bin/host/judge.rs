@@ -3,17 +3,10 @@
 use lb_common::flow::Addr;
 use lb_common::outer::{ETH_IPV4, ETH_IPV6, ETHERNET, IPV4, IPV6, PROTO_IPIP, PROTO_IPV6};
 use lb_common::reasons::Host;
+use lb_ebpf::packet::protocol::{DESTINATION, FRAGMENT, HOP_BY_HOP, ICMPV6, ROUTING, TCP, UDP};
 use lb_ebpf::packet::{ANY_FRAGMENT, Frame, Ipv4, Ipv6, V4_NO_OPTIONS};
 
 use crate::maps;
-
-const HOP_BY_HOP: u8 = 0;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
-const ICMPV6: u8 = 58;
-const DESTINATION: u8 = 60;
 
 /// What remains when the outer header is gone.
 #[derive(Clone, Copy)]
