@@ -11,9 +11,9 @@ use aya::maps::{HashMap, Map, MapData, MapInfo};
 use aya::programs::ProgramInfo;
 use lb_common::flow::{self, Flow};
 use lb_common::maps::{NO_OWNER, Row};
-use lb_user::dataplane::XdpChoice;
+use lb_user::config::{Capacity, XdpMode};
 use lb_user::dataplane::counters::Counter;
-use lb_user::dataplane::director::{Capacity, Confirmed, Director, DirectorOptions};
+use lb_user::dataplane::director::{Confirmed, Director, DirectorOptions};
 use lb_user::dataplane::nexthops::Sources;
 use lb_user::model::{Family, Host, HostId, HostState, Model, Pool, Protocol, Service, ServiceKey};
 use lb_user::netlink::{NextHop, NextHops};
@@ -240,7 +240,7 @@ impl World {
 
     /// The director's options: no interfaces.
     pub fn options() -> DirectorOptions {
-        DirectorOptions { interfaces: Vec::new(), xdp: XdpChoice::Auto, capacity: Capacity::default() }
+        DirectorOptions { interfaces: Vec::new(), xdp: XdpMode::Auto, capacity: Capacity::default() }
     }
 
     /// Brings a director's maps to this world.

@@ -11,8 +11,9 @@ use lb_tests::isolation::{self, ip, isolated};
 use lb_tests::packets::{ETHERNET, Ends, Tcp, tcp};
 use lb_tests::vector::{Bench, Context, counted};
 use lb_tests::world::{World, client4, client6, generation, vip, vip4};
-use lb_user::dataplane::director::{Capacity, Confirmed, Director, DirectorOptions};
-use lb_user::dataplane::{Error, Mode, XdpChoice};
+use lb_user::config::{Capacity, XdpMode};
+use lb_user::dataplane::director::{Confirmed, Director, DirectorOptions};
+use lb_user::dataplane::{Error, Mode};
 use lb_user::model::{HostId, Protocol};
 
 type Services = HashMap<MapData, ServiceKey, Service>;
@@ -280,7 +281,7 @@ fn a_restart_replaces_the_program_behind_the_same_link() {
         return;
     }
     for (choice, mode, number) in
-        [(XdpChoice::Auto, Mode::XdpNative, 1), (XdpChoice::Generic, Mode::XdpGeneric, 2)]
+        [(XdpMode::Auto, Mode::XdpNative, 1), (XdpMode::Generic, Mode::XdpGeneric, 2)]
     {
         isolated(|pins| {
             ip("link add uplink type veth peer name router");
@@ -314,9 +315,9 @@ fn another_choice_of_mode_replaces_the_link() {
         ip("link add uplink type veth peer name router");
         let world = World::default();
         let with = |xdp| DirectorOptions { interfaces: vec!["uplink".into()], xdp, ..World::options() };
-        drop(start(&world, with(XdpChoice::Native), pins));
+        drop(start(&world, with(XdpMode::Native), pins));
         assert_eq!(xdp("uplink").0, 1);
-        let (director, _) = start(&world, with(XdpChoice::Generic), pins);
+        let (director, _) = start(&world, with(XdpMode::Generic), pins);
         assert_eq!((director.attached()[0].mode, director.attached()[0].adopted), (Mode::XdpGeneric, false));
         assert_eq!(xdp("uplink").0, 2);
     });

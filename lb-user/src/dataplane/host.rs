@@ -16,7 +16,8 @@ use super::attach::{self, Attached};
 use super::counters::{self, Counter};
 use super::director::{NO_PREALLOC, map_error, write_addresses};
 use super::load::{Capacities, Loaded, MapShape, Object, kind};
-use super::{Mode, Result, XdpChoice};
+use super::{Mode, Result, modes};
+use crate::config::{Decapsulation, XdpMode};
 
 /// The host's object.
 pub static OBJECT: Object = Object {
@@ -43,29 +44,15 @@ pub static OBJECT: Object = Object {
     ],
 };
 
-/// Where the host's program runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Place {
-    /// XDP, and TC where no XDP program can be attached.
-    #[default]
-    Auto,
-    /// XDP.
-    Xdp,
-    /// TC ingress.
-    Tc,
-    /// The kernel's own tunnel devices unwrap, behind a program that refuses what this one would not unwrap.
-    Kernel,
-}
-
 /// What the host's programs need to know about this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostOptions {
     /// Interfaces that packets of directors arrive on.
     pub interfaces: Vec<String>,
-    /// XDP or TC.
-    pub place: Place,
+    /// What unwraps: a program of ours, or the kernel's own tunnel devices behind one that refuses what it would not unwrap.
+    pub decapsulation: Decapsulation,
     /// Which XDP modes may be used.
-    pub xdp: XdpChoice,
+    pub xdp: XdpMode,
 }
 
 /// What is unwrapped.
@@ -108,11 +95,11 @@ impl HostPlane {
         let links = self.loaded.links()?;
         let mut attached = Vec::new();
         for interface in self.options.interfaces.clone() {
-            attached.push(match self.options.place {
-                Place::Xdp => self.attach_xdp(&interface, &links)?,
-                Place::Tc => self.attach_tc(&interface, &links)?,
-                Place::Kernel => self.attach_guard(&interface, &links)?,
-                Place::Auto => match self.attach_xdp(&interface, &links) {
+            attached.push(match self.options.decapsulation {
+                Decapsulation::Xdp => self.attach_xdp(&interface, &links)?,
+                Decapsulation::Tc => self.attach_tc(&interface, &links)?,
+                Decapsulation::Kernel => self.attach_guard(&interface, &links)?,
+                Decapsulation::Auto => match self.attach_xdp(&interface, &links) {
                     Ok(attached) => attached,
                     Err(error) => {
                         tracing::warn!(interface, "XDP is not to be had, TC is used instead: {error}");
@@ -129,7 +116,7 @@ impl HostPlane {
     /// the second finds nothing left to unwrap.
     fn attach_xdp(&mut self, interface: &str, links: &Path) -> Result<Attached> {
         let attached =
-            attach::xdp(self.loaded.xdp("host")?, "host", interface, self.options.xdp.modes(), links)?;
+            attach::xdp(self.loaded.xdp("host")?, "host", interface, modes(self.options.xdp), links)?;
         attach::remove(&attach::pin_path(links, interface, "host_tc", Mode::Tc))?;
         Ok(attached)
     }
@@ -146,7 +133,7 @@ impl HostPlane {
     fn attach_guard(&mut self, interface: &str, links: &Path) -> Result<Attached> {
         attach::remove(&attach::pin_path(links, interface, "host_tc", Mode::Tc))?;
         let program = self.loaded.xdp("host_guard")?;
-        let guard = attach::xdp(program, "host", interface, self.options.xdp.modes(), links)?;
+        let guard = attach::xdp(program, "host", interface, modes(self.options.xdp), links)?;
         Ok(Attached { mode: Mode::Kernel, ..guard })
     }
 

@@ -9,13 +9,13 @@ use nix::ifaddrs::getifaddrs;
 use tokio::sync::watch;
 
 use super::director::{Director, DirectorOptions};
-use super::host::{Accept, HostOptions, HostPlane, Place};
+use super::host::{Accept, HostOptions, HostPlane};
 use super::nexthops::{self, Sources};
-use super::{Error, XdpChoice, director, host, kernel_tunnel, load, probe_route};
+use super::{Error, director, host, kernel_tunnel, load, probe_route};
 use crate::agent::dataplane::{
     Adopted, Applied, Counter, Dataplane, DataplaneError, Interface, Kernel, Opened, Role, Want,
 };
-use crate::config::{Config, Decapsulation, HostConfig, XdpMode};
+use crate::config::{Config, Decapsulation, HostConfig};
 use crate::desired::{self, Confirmed, Paths, Serving};
 use crate::model::{Family, Host, HostId, Model};
 use crate::netlink::{NextHops, Resolver};
@@ -116,15 +116,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 impl OpenDirector {
     fn open(config: &Config) -> super::Result<Self> {
         let Some(role) = &config.director else { unreachable!("opened for directors only") };
-        let options = DirectorOptions {
-            interfaces: role.interfaces.clone(),
-            xdp: choice(role.xdp),
-            capacity: director::Capacity {
-                services: role.capacity.services,
-                hosts: role.capacity.hosts,
-                tables: role.capacity.tables,
-            },
-        };
+        let options =
+            DirectorOptions { interfaces: role.interfaces.clone(), xdp: role.xdp, capacity: role.capacity };
         let mut plane = Director::load(options, Some(&config.pins))?;
         plane.follow_log();
         let sources = sources(config);
@@ -327,13 +320,11 @@ struct OpenHost {
 impl OpenHost {
     fn open(config: &Config) -> super::Result<Self> {
         let Some(role) = &config.host else { unreachable!("opened for hosts only") };
-        let place = match role.decapsulation {
-            Decapsulation::Auto => Place::Auto,
-            Decapsulation::Xdp => Place::Xdp,
-            Decapsulation::Tc => Place::Tc,
-            Decapsulation::Kernel => Place::Kernel,
+        let options = HostOptions {
+            interfaces: role.interfaces.clone(),
+            decapsulation: role.decapsulation,
+            xdp: role.xdp,
         };
-        let options = HostOptions { interfaces: role.interfaces.clone(), place, xdp: choice(role.xdp) };
         let mut plane = HostPlane::load(options, Some(&config.pins))?;
         plane.follow_log();
         Ok(OpenHost { plane, attached: false, tunnels: None })
@@ -416,14 +407,6 @@ fn replace<T: PartialEq>(place: &mut T, value: T) -> bool {
     let differs = *place != value;
     *place = value;
     differs
-}
-
-fn choice(mode: XdpMode) -> XdpChoice {
-    match mode {
-        XdpMode::Auto => XdpChoice::Auto,
-        XdpMode::Native => XdpChoice::Native,
-        XdpMode::Generic => XdpChoice::Generic,
-    }
 }
 
 fn report(error: Error) -> DataplaneError {

@@ -19,6 +19,8 @@ pub mod tables;
 
 use std::path::PathBuf;
 
+use crate::config::XdpMode;
+
 /// Why the data plane could not be brought to the wanted state. The previous state stays in force.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -161,25 +163,11 @@ impl Mode {
     }
 }
 
-/// Which XDP modes may be used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum XdpChoice {
-    /// Native, and generic where the driver has none.
-    #[default]
-    Auto,
-    /// Native or not at all.
-    Native,
-    /// Generic.
-    Generic,
-}
-
-impl XdpChoice {
-    /// The modes to try, in order.
-    pub const fn modes(self) -> &'static [Mode] {
-        match self {
-            XdpChoice::Auto => &[Mode::XdpNative, Mode::XdpGeneric],
-            XdpChoice::Native => &[Mode::XdpNative],
-            XdpChoice::Generic => &[Mode::XdpGeneric],
-        }
+/// The XDP modes to try, in order.
+pub const fn modes(choice: XdpMode) -> &'static [Mode] {
+    match choice {
+        XdpMode::Auto => &[Mode::XdpNative, Mode::XdpGeneric],
+        XdpMode::Native => &[Mode::XdpNative],
+        XdpMode::Generic => &[Mode::XdpGeneric],
     }
 }

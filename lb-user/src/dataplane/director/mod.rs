@@ -18,12 +18,13 @@ use super::load::Loaded;
 use super::nexthops::Sources;
 use super::slots::{Slots, stable_id};
 use super::tables::Tables;
-use super::{Error, Mode, Result, XdpChoice, probe_route};
+use super::{Error, Mode, Result, modes, probe_route};
+use crate::config::{Capacity, XdpMode};
 use crate::model::{Family, HostId, Model, Pool, ServiceKey};
 use crate::netlink::NextHops;
 
 pub(super) use object::NO_PREALLOC;
-pub use object::{Capacity, OBJECT};
+pub use object::OBJECT;
 
 /// What the director's programs need to know about this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +32,7 @@ pub struct DirectorOptions {
     /// Interfaces that packets of users arrive on.
     pub interfaces: Vec<String>,
     /// Which XDP modes may be used.
-    pub xdp: XdpChoice,
+    pub xdp: XdpMode,
     /// Sizes of the maps.
     pub capacity: Capacity,
 }
@@ -93,7 +94,7 @@ struct PoolTable {
 impl Director {
     /// Loads the programs over the maps pinned below `pins`, without attaching them; without pins, for test runs.
     pub fn load(options: DirectorOptions, pins: Option<&Path>) -> Result<Self> {
-        let mut loaded = OBJECT.load(pins, &options.capacity.maps())?;
+        let mut loaded = OBJECT.load(pins, &object::entries(options.capacity))?;
         let host_ids: Array<_, u64> = loaded.map("HOST_IDS")?;
         let nexthops: Array<_, Nexthop> = loaded.map("NEXTHOPS")?;
         let mut director = Director {
@@ -122,7 +123,7 @@ impl Director {
     /// empty maps.
     pub fn attach(&mut self) -> Result<()> {
         let links = self.loaded.links()?;
-        let modes = self.options.xdp.modes();
+        let modes = modes(self.options.xdp);
         let mut attached = Vec::new();
         for interface in &self.options.interfaces {
             attached.push(attach::xdp(self.loaded.xdp("director")?, "director", interface, modes, &links)?);

@@ -6,6 +6,7 @@ use aya::include_bytes_aligned;
 use lb_common::maps::{self, Nexthop, Traffic};
 use lb_common::reasons;
 
+use crate::config::Capacity;
 use crate::dataplane::load::{Capacities, MapShape, Object, kind};
 
 /// `BPF_F_NO_PREALLOC`, which the kernel wants of LPM tries.
@@ -31,32 +32,14 @@ pub static OBJECT: Object = Object {
     ],
 };
 
-/// Sizes of the maps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Capacity {
-    /// Services, and VIPs.
-    pub services: u32,
-    /// Hosts over all pools, at most 65535.
-    pub hosts: u32,
-    /// Tables: one per pool, and one spare to change them.
-    pub tables: u32,
-}
-
-impl Default for Capacity {
-    fn default() -> Self {
-        Capacity { services: 1024, hosts: 4096, tables: 64 }
-    }
-}
-
-impl Capacity {
-    pub(super) fn maps(self) -> Capacities {
-        BTreeMap::from([
-            ("SERVICES", self.services),
-            ("ADDRESSES", self.services),
-            ("TRAFFIC", self.services),
-            ("TABLES", self.tables),
-            ("NEXTHOPS", self.hosts * 2),
-            ("HOST_IDS", self.hosts),
-        ])
-    }
+/// How many entries each map has.
+pub(super) fn entries(capacity: Capacity) -> Capacities {
+    BTreeMap::from([
+        ("SERVICES", capacity.services),
+        ("ADDRESSES", capacity.services),
+        ("TRAFFIC", capacity.services),
+        ("TABLES", capacity.tables),
+        ("NEXTHOPS", capacity.hosts * 2),
+        ("HOST_IDS", capacity.hosts),
+    ])
 }

@@ -6,9 +6,9 @@ use aya::maps::PerCpuValues;
 use lb_common::maps::{self, ADDRESS_VIP, Nexthop, Traffic, nexthop_index};
 
 use super::{
-    Capacity, Director, InForce, PoolTable, Reach, kernel_key, lowest_free, map_error, user_key, vips,
-    write_addresses,
+    Director, InForce, PoolTable, Reach, kernel_key, lowest_free, map_error, user_key, vips, write_addresses,
 };
+use crate::config::Capacity;
 use crate::dataplane::nexthops::{self, Sources};
 use crate::dataplane::slots::stable_id;
 use crate::dataplane::{Error, Result};
