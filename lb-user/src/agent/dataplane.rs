@@ -16,8 +16,8 @@ use crate::model::{Family, HostId};
 
 /// The way to the kernel.
 pub trait Kernel: Send + Sync + 'static {
-    /// Loads programs, or adopts those that are pinned, and attaches them where they are not. Changes nothing that
-    /// packets are treated by: that is for the first [`Dataplane::apply`].
+    /// Loads programs over the maps that are pinned, or over new ones. Changes nothing that packets are treated by: that,
+    /// and attaching, is for [`Dataplane::apply`].
     fn open(&self, config: &Config) -> Result<Opened, DataplaneError>;
 
     /// Detaches the programs and removes all pins below `config.pins`, whoever made them. Called when nothing is

@@ -290,7 +290,10 @@ impl Runner {
         let now = Instant::now();
         let past = |at: &mut Option<Instant>| at.take_if(|at| *at <= now).is_some();
         self.again |= past(&mut self.retry_at);
-        past(&mut self.in_force_until);
+        if past(&mut self.in_force_until) && self.bgp.borrow().up && self.withdraws(&self.config) {
+            // The daemon still announces a VIP that is to go: what serves it stays meanwhile.
+            self.in_force_until = Some(now + SETTLE);
+        }
         past(&mut self.adopted_paths_until);
         if past(&mut self.inherited_until) {
             warn!("some hosts are still unknown; deciding without them");
@@ -347,6 +350,9 @@ impl Runner {
         let (config, changes) = merge(&self.config, new);
         if self.announcer.is_some() && self.withdraws(&config) {
             self.in_force_until = Some(Instant::now() + SETTLE);
+        } else if self.announcer.is_some() && config.model != self.config.model {
+            // What is announced stays until the kernel, the routes and the checks have caught up with what is new.
+            self.inherited_until = Some(Instant::now() + INHERITANCE);
         }
         if config.disable_file != self.config.disable_file {
             self.switch = Switch::start(&config.disable_file);

@@ -182,23 +182,33 @@ fn director_config(director: &written::Director, w: &Written, r: &mut Reader) ->
         }
     }
     let written = &director.capacity;
+    let default = Capacity::default();
+    // One table more than pools: a new one is filled before the old one goes.
     let needed = [
-        (&written.services, w.services.len(), "services"),
-        (&written.hosts, w.pools.iter().map(|(_, pool)| pool.hosts.len()).sum(), "hosts"),
-        (&written.tables, w.pools.len(), "pools"),
+        (&written.services, default.services, w.services.len(), "services"),
+        (&written.hosts, default.hosts, w.pools.iter().map(|(_, pool)| pool.hosts.len()).sum(), "hosts"),
+        (&written.tables, default.tables, w.pools.len() + 1, "tables"),
     ];
-    for (capacity, needed, what) in needed {
-        let Some(capacity) = capacity else { continue };
+    for (capacity, default, needed, what) in needed {
+        let Some(capacity) = capacity else {
+            if (default as usize) < needed {
+                let message =
+                    format!("{needed} {what} are needed, the default is {default}; write {needed} or more");
+                r.wrong(director.at, &format!("director.capacity.{what}"), message);
+            }
+            continue;
+        };
         if (capacity.value as usize) < needed {
-            let message =
-                format!("{} is too small: there are {needed} {what}; write {needed} or more", capacity.value);
+            let message = format!(
+                "{} is too small: {needed} {what} are needed; write {needed} or more",
+                capacity.value
+            );
             r.wrong(capacity.at, &capacity.key, message);
         } else if !(1..=1 << 20).contains(&capacity.value) {
             let message = format!("{} is out of range; write a number from 1 to 1048576", capacity.value);
             r.wrong(capacity.at, &capacity.key, message);
         }
     }
-    let default = Capacity::default();
     let size = |written: &Maybe<u32>, default| written.as_ref().map_or(default, |size| size.value);
     DirectorConfig {
         interfaces: interfaces(&director.interfaces, r),

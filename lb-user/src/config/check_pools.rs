@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::health::{Check, CheckKind, Through};
 use crate::model::{Host, Pool};
+use crate::table::is_prime;
 
 use super::check::{addresses, copied, not_unicast, nothing_listed};
 use super::leaf::{CheckType, Way};
@@ -179,10 +180,6 @@ fn tcp(written: &written::Check, r: &mut Reader) -> CheckKind {
 
 fn is_path(path: &str) -> bool {
     path.starts_with('/') && path.chars().all(|c| c.is_ascii_graphic())
-}
-
-fn is_prime(n: u32) -> bool {
-    n >= 2 && (2..).take_while(|d| d * d <= n).all(|d| !n.is_multiple_of(d))
 }
 
 fn next_prime(n: u32) -> u32 {

@@ -329,7 +329,11 @@ fn a_director_has_a_source_and_room_for_what_is_configured() {
     );
     one(
         &with("capacity: {hosts: 1}"),
-        "1:50: director.capacity.hosts: 1 is too small: there are 2 hosts; write 2 or more",
+        "1:50: director.capacity.hosts: 1 is too small: 2 hosts are needed; write 2 or more",
+    );
+    one(
+        &with("capacity: {tables: 1}"),
+        "1:51: director.capacity.tables: 1 is too small: 2 tables are needed; write 2 or more",
     );
     one(
         &with("capacity: {tables: 2000000}"),

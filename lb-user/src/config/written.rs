@@ -33,6 +33,7 @@ pub(super) struct Written {
 }
 
 pub(super) struct Director {
+    pub at: Position,
     pub interfaces: List<String>,
     pub xdp: Maybe<XdpMode>,
     pub source4: Maybe<Ipv4Addr>,
@@ -146,6 +147,7 @@ fn director(s: &Section<'_>, r: &mut Reader) -> Director {
         tables: r.leaf(&s, "tables"),
     });
     Director {
+        at: s.at,
         interfaces: interfaces(s, r),
         xdp: r.leaf(s, "xdp"),
         source4: r.leaf(s, "source4"),

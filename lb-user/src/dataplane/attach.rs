@@ -18,6 +18,8 @@ use super::{Error, Mode, Result};
 pub struct Attached {
     /// Interface name.
     pub interface: String,
+    /// The index that it had: one made anew under the same name has another.
+    pub ifindex: u32,
     /// How it is attached.
     pub mode: Mode,
     /// The link was pinned before.
@@ -34,21 +36,25 @@ pub fn xdp(
     modes: &[Mode],
     links: &Path,
 ) -> Result<Attached> {
-    exists(interface)?;
+    let ifindex = index(interface)?;
     drop_other_modes(links, interface, name, modes)?;
     let mut tried = Vec::new();
     for &mode in modes {
         let pin = pin_path(links, interface, name, mode);
         if pin.exists() {
             match adopt_xdp(program, &pin) {
-                Ok(()) => return Ok(Attached { interface: interface.into(), mode, adopted: true, pin }),
+                Ok(()) => {
+                    return Ok(Attached { interface: interface.into(), ifindex, mode, adopted: true, pin });
+                }
                 Err(reason) => forget(&pin, interface, &reason)?,
             }
         }
         let flags = if mode == Mode::XdpNative { XdpMode::Driver } else { XdpMode::Skb };
         let attached = program.attach(interface, flags).and_then(|id| program.take_link(id));
         match attached.map_err(innermost).and_then(|link| keep(link.try_into().map_err(innermost), &pin)) {
-            Ok(()) => return Ok(Attached { interface: interface.into(), mode, adopted: false, pin }),
+            Ok(()) => {
+                return Ok(Attached { interface: interface.into(), ifindex, mode, adopted: false, pin });
+            }
             Err(reason) => tried.push(format!("{}: {reason}", mode.name())),
         }
     }
@@ -67,10 +73,15 @@ pub fn tc(
     direction: TcAttachType,
     links: &Path,
 ) -> Result<Attached> {
-    exists(interface)?;
+    let ifindex = index(interface)?;
     let pin = pin_path(links, interface, name, Mode::Tc);
-    let attached =
-        |adopted| Attached { interface: interface.into(), mode: Mode::Tc, adopted, pin: pin.clone() };
+    let attached = |adopted| Attached {
+        interface: interface.into(),
+        ifindex,
+        mode: Mode::Tc,
+        adopted,
+        pin: pin.clone(),
+    };
     if pin.exists() {
         match adopt_tc(program, &pin) {
             Ok(()) => return Ok(attached(true)),
@@ -161,11 +172,26 @@ fn detach(pin: &Path) {
     unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_DETACH, attr.as_ptr(), size_of_val(&attr)) };
 }
 
-fn exists(interface: &str) -> Result<()> {
-    match nix::net::if_::if_nametoindex(interface) {
-        Ok(_) => Ok(()),
-        Err(_) => Err(Error::NoInterface(interface.into())),
+fn index(interface: &str) -> Result<u32> {
+    nix::net::if_::if_nametoindex(interface).map_err(|_| Error::NoInterface(interface.into()))
+}
+
+/// Whether one of the interfaces is gone or is another one by now.
+pub fn is_stale(attached: &[Attached]) -> bool {
+    attached.iter().any(|attached| index(&attached.interface).ok() != Some(attached.ifindex))
+}
+
+/// Removes all links but these: of interfaces and programs that are no longer wanted.
+pub fn prune<'a>(links: &Path, keep: impl Iterator<Item = &'a PathBuf>) -> Result<()> {
+    let keep: Vec<&PathBuf> = keep.collect();
+    let error = |source| Error::Pin { what: "list", path: links.into(), source };
+    for entry in fs::read_dir(links).map_err(error)? {
+        let pin = entry.map_err(error)?.path();
+        if !keep.contains(&&pin) {
+            remove(&pin)?;
+        }
     }
+    Ok(())
 }
 
 /// The last cause says what the kernel said.

@@ -16,7 +16,7 @@ use super::attach::{self, Attached};
 use super::counters::{self, Counter};
 use super::director::{NO_PREALLOC, map_error, write_addresses};
 use super::load::{Capacities, Loaded, MapShape, Object, kind};
-use super::{Mode, Result, modes};
+use super::{Error, Mode, Result, modes};
 use crate::config::{Decapsulation, XdpMode};
 
 /// The host's object.
@@ -101,15 +101,21 @@ impl HostPlane {
                 Decapsulation::Kernel => self.attach_guard(&interface, &links)?,
                 Decapsulation::Auto => match self.attach_xdp(&interface, &links) {
                     Ok(attached) => attached,
-                    Err(error) => {
-                        tracing::warn!(interface, "XDP is not to be had, TC is used instead: {error}");
-                        self.attach_tc(&interface, &links)?
+                    Err(xdp) => {
+                        tracing::warn!(interface, "XDP is not to be had, TC is used instead: {xdp}");
+                        self.attach_tc(&interface, &links).map_err(|tc| both(xdp, tc))?
                     }
                 },
             });
         }
+        attach::prune(&links, attached.iter().map(|attached| &attached.pin))?;
         self.attached = attached;
         self.loaded.settle()
+    }
+
+    /// An interface is not the one that a program was put on, or is gone.
+    pub fn is_detached(&self) -> bool {
+        attach::is_stale(&self.attached)
     }
 
     /// One program per interface: the other one's link goes once this one is there. Both unwrap the same packets, and
@@ -191,6 +197,16 @@ impl HostPlane {
     /// All counters.
     pub fn counters(&self) -> Result<Vec<Counter>> {
         counters::read(&self.counters, "host", reasons::Host::ALL.iter().map(|r| (r.name(), r.help())))
+    }
+}
+
+/// Neither worked: the first failure is the one to mend.
+fn both(xdp: Error, tc: Error) -> Error {
+    match xdp {
+        Error::Attach { program, interface, tried } => {
+            Error::Attach { program, interface, tried: format!("{tried}; then {tc}") }
+        }
+        other => other,
     }
 }
 

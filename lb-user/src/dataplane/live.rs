@@ -1,15 +1,15 @@
 //! The data plane as the agent sees it: both roles behind the agent's traits, with routes and neighbours followed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nix::ifaddrs::getifaddrs;
 use tokio::sync::watch;
 
 use super::director::{Director, DirectorOptions};
 use super::host::{Accept, HostOptions, HostPlane};
+use super::machine::{self, Machine, addresses};
 use super::nexthops::{self, Sources};
 use super::{Error, director, host, kernel_tunnel, load, probe_route};
 use crate::agent::dataplane::{
@@ -28,12 +28,14 @@ impl Kernel for Live {
         let director =
             config.director.as_ref().map(|_| OpenDirector::open(config)).transpose().map_err(report)?;
         let host = config.host.as_ref().map(|_| OpenHost::open(config)).transpose().map_err(report)?;
-        let adopted = director.as_ref().filter(|director| director.plane.adopted());
+        // With maps made anew a program of before still serves, and what is announced is to stay as well.
+        let running = |plane: &Director| plane.adopted() || plane.replaces_older_maps();
+        let adopted = director.as_ref().filter(|director| running(&director.plane));
         let adopted =
             adopted.map(|director| Adopted { healthy: director.plane.adopted_health(&config.model) });
         let paths = match &director {
             Some(director) => director.paths.clone(),
-            None => watch::channel(Paths::new()).1,
+            None => poke(machine::follow()),
         };
         let adopted = adopted.or_else(|| {
             host.as_ref().filter(|host| host.plane.adopted()).map(|_| Adopted { healthy: BTreeMap::new() })
@@ -63,7 +65,7 @@ struct Planes {
 
 impl Dataplane for Planes {
     fn apply(&mut self, want: &Want) -> Applied {
-        let mut applied = Applied::default();
+        let mut applied = Applied { problems: leftovers(&want.config), ..Applied::default() };
         if let Some(director) = &mut self.director {
             director.apply(want, &mut applied);
         }
@@ -128,7 +130,7 @@ impl OpenDirector {
         })?;
         let (model, of_model) = watch::channel((Arc::new(config.model.clone()), sources));
         let (paths_to, paths) = watch::channel(Paths::new());
-        tokio::spawn(follow_paths(nexthops.clone(), of_model, paths_to));
+        tokio::spawn(follow_paths(nexthops.clone(), of_model, machine::follow(), paths_to));
         Ok(OpenDirector {
             plane,
             nexthops,
@@ -171,7 +173,8 @@ impl OpenDirector {
                 applied.problems.push(reason);
             }
         }
-        if !self.attached {
+        if !self.attached || self.plane.is_detached() {
+            self.attached = false;
             self.attach(want, applied);
         }
         if self.attached {
@@ -264,10 +267,33 @@ fn ensure_probe_route(source: IpAddr) -> super::Result<()> {
     done
 }
 
+/// Has everything applied again whenever this machine has changed: a host's data plane has no paths of its own.
+fn poke(mut machine: watch::Receiver<Machine>) -> watch::Receiver<Paths> {
+    let (to, paths) = watch::channel(Paths::new());
+    tokio::spawn(async move { while machine.changed().await.is_ok() && to.send(Paths::new()).is_ok() {} });
+    paths
+}
+
+/// Programs of a role that the configuration no longer has: they go on until they are detached on purpose, since VIPs
+/// may still be announced.
+fn leftovers(config: &Config) -> Vec<String> {
+    let roles = [(config.director.is_none(), &director::OBJECT), (config.host.is_none(), &host::OBJECT)];
+    let links = |name| std::fs::read_dir(config.pins.join(name).join("links"));
+    roles
+        .into_iter()
+        .filter(|(unwanted, object)| *unwanted && links(object.name).is_ok_and(|mut l| l.next().is_some()))
+        .map(|(_, object)| {
+            let name = object.name;
+            format!("programs of the role {name} still run, which is configured no more; run `lb detach`, then `lb agent`")
+        })
+        .collect()
+}
+
 /// Tells which hosts packets can be sent to, whenever routes, neighbours or the model change.
 async fn follow_paths(
     mut nexthops: watch::Receiver<NextHops>,
     mut model: watch::Receiver<(Arc<Model>, Sources)>,
+    mut machine: watch::Receiver<Machine>,
     paths: watch::Sender<Paths>,
 ) {
     loop {
@@ -282,6 +308,7 @@ async fn follow_paths(
         tokio::select! {
             changed = nexthops.changed() => if changed.is_err() { return },
             changed = model.changed() => if changed.is_err() { return },
+            changed = machine.changed() => if changed.is_err() { return },
         }
     }
 }
@@ -340,7 +367,8 @@ impl OpenHost {
         }
         let senders = role.accept_from.iter().map(|prefix| (prefix.address, prefix.length)).collect();
         self.plane.sync(&Accept { senders, locals, vips })?;
-        if !self.attached {
+        if !self.attached || self.plane.is_detached() {
+            self.attached = false;
             self.plane.attach()?;
             self.attached = true;
         }
@@ -379,23 +407,6 @@ fn sources(config: &Config) -> Sources {
     let v4 = || of_interface.iter().find_map(|a| if let IpAddr::V4(v4) = a { Some(*v4) } else { None });
     let v6 = || of_interface.iter().find_map(|a| if let IpAddr::V6(v6) = a { Some(*v6) } else { None });
     Sources { v4: role.source4.or_else(v4), v6: role.source6.or_else(v6) }
-}
-
-/// Global addresses of an interface, or of all.
-fn addresses(interface: Option<&str>) -> Vec<IpAddr> {
-    let global = |address: &IpAddr| match address {
-        IpAddr::V4(v4) => !v4.is_loopback() && !Ipv4Addr::is_link_local(v4),
-        IpAddr::V6(v6) => !v6.is_loopback() && !Ipv6Addr::is_unicast_link_local(v6),
-    };
-    let Ok(all) = getifaddrs() else { return Vec::new() };
-    all.filter(|entry| interface.is_none_or(|name| entry.interface_name == name))
-        .filter_map(|entry| {
-            let address = entry.address?;
-            let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
-            v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
-        })
-        .filter(global)
-        .collect()
 }
 
 /// Every address that packets of this model may be sent to.

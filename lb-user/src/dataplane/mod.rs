@@ -12,6 +12,7 @@ pub mod host;
 pub mod kernel_tunnel;
 pub mod live;
 pub mod load;
+pub mod machine;
 pub mod nexthops;
 pub mod probe_route;
 pub mod slots;

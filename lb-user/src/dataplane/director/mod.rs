@@ -4,7 +4,7 @@ mod object;
 mod sync;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use aya::programs::TcAttachType;
@@ -128,8 +128,15 @@ impl Director {
         for interface in &self.options.interfaces {
             attached.push(attach::xdp(self.loaded.xdp("director")?, "director", interface, modes, &links)?);
         }
+        let probe = attach::pin_path(&links, probe_route::INTERFACE, "probe", Mode::Tc);
+        attach::prune(&links, attached.iter().map(|attached| &attached.pin).chain([&probe]))?;
         self.attached = attached;
         self.loaded.settle()
+    }
+
+    /// An interface is not the one that a program was put on, or is gone.
+    pub fn is_detached(&self) -> bool {
+        attach::is_stale(&self.attached)
     }
 
     /// Puts the program that encapsulates the agent's own probes on its interface, after [`Director::attach`].
@@ -261,23 +268,18 @@ impl Director {
     }
 }
 
-/// Where the director's pins are, for `lb detach`.
-pub fn folder(pins: &Path) -> PathBuf {
-    pins.join(OBJECT.name)
-}
-
-/// Brings an address map to `want`: new addresses first.
+/// Brings an address map to `want`: what goes makes room for what comes, and what stays is not touched.
 pub(in crate::dataplane) fn write_addresses(
     map: &mut HashMap<MapData, Addr, u32>,
     want: &BTreeMap<std::net::IpAddr, u32>,
 ) -> Result<()> {
     let have: BTreeMap<std::net::IpAddr, u32> =
         map.iter().filter_map(|entry| entry.ok()).map(|(address, roles)| (address.into(), roles)).collect();
-    for (address, roles) in want.iter().filter(|(address, roles)| have.get(address) != Some(roles)) {
-        map.insert(Addr::from(*address), roles, 0).map_err(map_error("ADDRESSES"))?;
-    }
     for address in have.keys().filter(|address| !want.contains_key(address)) {
         map.remove(&Addr::from(*address)).map_err(map_error("ADDRESSES"))?;
+    }
+    for (address, roles) in want.iter().filter(|(address, roles)| have.get(address) != Some(roles)) {
+        map.insert(Addr::from(*address), roles, 0).map_err(map_error("ADDRESSES"))?;
     }
     Ok(())
 }

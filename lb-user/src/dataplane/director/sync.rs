@@ -38,9 +38,10 @@ impl Director {
     pub(super) fn assign_slots(&mut self, model: &Model) -> Result<()> {
         let capacity = u16::try_from(self.options.capacity.hosts).unwrap_or(maps::NO_OWNER);
         let wanted: Vec<_> = model.hosts().map(|(id, host)| stable_id(&id, host)).collect();
-        let full =
-            || Error::Capacity { what: "hosts", want: wanted.len(), room: capacity.into(), key: "hosts" };
-        let new = self.slots.assign(wanted.iter().copied(), capacity).ok_or_else(full)?;
+        // Hosts that go keep their slots until the tables are changed.
+        let all: BTreeSet<u64> = self.slots.iter().map(|(id, _)| id).chain(wanted.iter().copied()).collect();
+        let full = Error::Capacity { what: "hosts", want: all.len(), room: capacity.into(), key: "hosts" };
+        let new = self.slots.assign(wanted, capacity).ok_or(full)?;
         for (id, slot) in new {
             self.host_ids.set(u32::from(slot), id, 0).map_err(map_error("HOST_IDS"))?;
         }
@@ -80,8 +81,11 @@ impl Director {
     pub(super) fn write_tables(&mut self, model: &Model) -> Result<BTreeMap<String, PoolTable>> {
         let mut next = BTreeMap::new();
         let mut taken = self.slots_in_services()?;
+        // Also those of pools that no service uses: one may use them later.
+        let stay = |name: &String, pool: &Pool| self.pools.get(name).filter(|have| have.made_of == *pool);
+        taken.extend(model.pools.iter().filter_map(|(name, pool)| stay(name, pool)).map(|have| have.slot));
         for (name, pool) in &model.pools {
-            if let Some(have) = self.pools.get(name).filter(|have| have.made_of == *pool) {
+            if let Some(have) = stay(name, pool) {
                 next.insert(name.clone(), have.clone());
                 continue;
             }
