@@ -116,6 +116,34 @@ fn pinned_maps_of_another_shape_are_replaced_when_the_programs_are_attached() {
     });
 }
 
+/// Blue serves, green waits without a service, blue changes, then green takes over.
+#[test]
+fn a_pool_that_waits_for_services_keeps_its_table() {
+    if !isolation::can_run("a pool without services") {
+        return;
+    }
+    isolated(|pins| {
+        let mut world = World::default();
+        let green = world.model.pools["web"].clone();
+        world.model.pools.insert("green".into(), green);
+        for host in ["a", "b", "c"] {
+            world.health.insert(HostId { pool: "green".into(), host: host.into() }, true);
+        }
+        let (mut director, _) = start(&world, World::options(), pins);
+        let before = send(&mut director, client4(vip::WEB));
+        world.add_host("web", "d", 200);
+        let away: Vec<String> = ["a", "b", "c"].map(String::from).to_vec();
+        world.model.pools.get_mut("web").unwrap().hosts.retain(|name, _| !away.contains(name));
+        world.bring_to(&mut director).unwrap();
+        assert_ne!(send(&mut director, client4(vip::WEB)), before, "only the new host serves");
+        for service in world.model.services.values_mut().filter(|service| service.pool == "web") {
+            service.pool = "green".into();
+        }
+        world.bring_to(&mut director).unwrap();
+        assert_eq!(send(&mut director, client4(vip::WEB)), before, "green has the hosts that blue had");
+    });
+}
+
 #[test]
 fn another_capacity_makes_the_maps_anew() {
     if !isolation::can_run("another capacity") {
