@@ -266,7 +266,7 @@ fn refused_configuration_changes_nothing(lab: &Lab) {
         (
             "pool without hosts",
             good.replace(&format!("    hosts:\n{hosts}"), "    hosts: {}\n"),
-            line_of("  web:"),
+            line_of("    hosts:"),
             "a pool without hosts",
         ),
     ];
