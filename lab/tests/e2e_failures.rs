@@ -18,6 +18,7 @@ fn directors_come_and_go_under_load() {
     lab.step("disable file on a director with BIRD", |lab| disable_and_enable(lab, "lb4-1", "bird"));
     lab.step("disable file on a director with GoBGP", |lab| disable_and_enable(lab, "lb4-2", "gobgp"));
     lab.step("agent killed and started again", agent_killed_and_started);
+    lab.step("agent started over new maps", agent_started_over_new_maps);
     lab.step("sidecars killed and started again", sidecars_killed_and_started);
     lab.step("all agents killed, of directors and hosts", all_agents_killed);
     // The last: nobody plugs it in again.
@@ -82,6 +83,23 @@ fn agent_killed_and_started(lab: &Lab) {
     let report = load.stop();
     figure("agent killed, 4 s without, then adopted: requests", report.summary());
     figure("agent started again: ready after", seconds(ready));
+    report.assert_flawless();
+}
+
+/// Maps of another size cannot be adopted: new ones are filled, then the program over them replaces the one that runs.
+fn agent_started_over_new_maps(lab: &Lab) {
+    let node = "lb4-1";
+    let load = Load::start(lab, Users::default());
+    carries_traffic(lab, &load, node);
+    lab.rewrite(node, "director:\n", "director:\n  capacity: {services: 2048}\n");
+    lab.kill(node, "lb-agent");
+    load.go_on(Duration::from_secs(1));
+    lab.start(node, "lb-agent");
+    ready_again(lab, node);
+    load.answered(200);
+    carries_traffic(lab, &load, node);
+    let report = load.stop();
+    figure("agent started over new maps: requests", report.summary());
     report.assert_flawless();
 }
 
