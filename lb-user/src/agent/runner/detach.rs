@@ -51,5 +51,10 @@ async fn withdrawn(withdrawal: impl Future<Output = Result<(), BgpError>>) -> Re
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(_) => Err(format!("no answer within {WITHDRAWAL:?}")),
     };
-    result.map_err(|error| format!("cannot withdraw, so nothing was detached: {error}"))
+    result.map_err(|error| {
+        format!(
+            "cannot withdraw, so nothing was detached: {error}; if the BGP daemon is gone for good, stop the agent, take \
+             bgp out of the configuration and detach again"
+        )
+    })
 }
