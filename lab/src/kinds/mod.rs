@@ -45,6 +45,15 @@ pub fn health(topology: &Topology, node: &Node, lb: &Path) -> Vec<String> {
     }
 }
 
+/// What keeps a BIRD router from sending packets to every VIP.
+fn routes_to_vips() -> Vec<String> {
+    let mut reasons = crate::bird::health();
+    if reasons.is_empty() {
+        reasons.extend(missing_routes(&crate::topology::vips()));
+    }
+    reasons
+}
+
 /// The `addresses` that the kernel has no route to, as one reason.
 fn missing_routes(addresses: &[IpAddr]) -> Option<String> {
     let missing = Netlink::open().and_then(|mut netlink| {

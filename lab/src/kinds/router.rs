@@ -2,7 +2,7 @@
 
 use crate::bird::{self, Family, INTERNET_AS, SITE_AS, Session};
 use crate::plan::{FORWARDING, NodePlan};
-use crate::topology::{Kind, Node, Topology, vips};
+use crate::topology::{Kind, Node, Topology};
 
 pub fn plan(topology: &Topology, node: &Node) -> NodePlan {
     NodePlan {
@@ -47,11 +47,7 @@ fn config(topology: &Topology, node: &Node) -> String {
 }
 
 pub fn health() -> Vec<String> {
-    let mut reasons = bird::health();
-    if reasons.is_empty() {
-        reasons.extend(super::missing_routes(&vips()));
-    }
-    reasons
+    super::routes_to_vips()
 }
 
 #[cfg(test)]
