@@ -112,6 +112,16 @@ pub enum HostState {
     Down,
 }
 
+/// What other nodes say against an L7 host, as far as its fellow hosts must know it: absent is alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Doubt {
+    /// Some director gets no answer of any kind from it: it gets its chance at a packet after all others.
+    Suspected,
+    /// Most directors get none: it gets no packets.
+    Dead,
+}
+
 /// An L7 host as a member of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
@@ -138,17 +148,45 @@ impl Host {
     }
 }
 
+/// One set of hosts eligible for new connections, with their weights.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generation {
+    /// Its number, which outer headers carry; 1 or more.
+    pub number: u16,
+    /// Weight by stable name. A name that the pool no longer has keeps its rows from others, but gets no packets.
+    pub hosts: BTreeMap<String, u32>,
+}
+
 /// A pool: hosts, and how their table is made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pool {
     /// Keys the permutations and the flow hash.
     pub seed: u64,
     /// Rows of the table, a prime.
     pub size: u32,
-    /// Number of the current generation, written to the outer header.
+    /// Number of the current generation, written to the outer header. Its hosts are the active ones.
     pub generation: u16,
     /// Members by stable name.
     pub hosts: BTreeMap<String, Host>,
+    /// Generations in force beside the current one, in order of precedence: one that is prepared, then older ones whose
+    /// connections live on, newest first.
+    pub others: Vec<Generation>,
+}
+
+impl Pool {
+    /// The generation that new connections go by.
+    pub fn current(&self) -> Generation {
+        let active = self.hosts.iter().filter(|(_, host)| host.state == HostState::Active);
+        let hosts = active.map(|(name, host)| (name.clone(), host.weight)).collect();
+        Generation { number: self.generation, hosts }
+    }
+
+    /// All generations in force, in order of precedence. The current one may have no hosts.
+    pub fn generations(&self) -> Vec<Generation> {
+        let mut all = vec![self.current()];
+        all.extend(self.others.iter().cloned());
+        all
+    }
 }
 
 /// Everything that packets are treated by.

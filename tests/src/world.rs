@@ -17,7 +17,7 @@ use lb_user::dataplane::director::{Confirmed, Director, DirectorOptions};
 use lb_user::dataplane::nexthops::Sources;
 use lb_user::model::{Family, Host, HostId, HostState, Model, Pool, Protocol, Service, ServiceKey};
 use lb_user::netlink::{NextHop, NextHops};
-use lb_user::table::{self, Generation};
+use lb_user::table;
 
 use crate::packets::{Ends, Outer, tunnel};
 use crate::vector::{self, Bench, Context};
@@ -146,7 +146,8 @@ impl World {
     /// Adds a pool of healthy hosts, one hop away, and its services at port 80 of VIP `n`.
     fn add(&mut self, pool: &str, n: u8, hosts: &[&str]) {
         let seed = 0x5eed_0000 + u64::from(n);
-        let members = Pool { seed, size: ROWS, generation: generation(n), hosts: BTreeMap::new() };
+        let members =
+            Pool { seed, size: ROWS, generation: generation(n), hosts: BTreeMap::new(), ..Pool::default() };
         self.model.pools.insert(pool.into(), members);
         for (number, name) in hosts.iter().enumerate() {
             self.add_host(pool, name, 16 * n + number as u8);
@@ -268,13 +269,10 @@ impl Bench for Director {
 }
 
 fn rows_of(pool: &Pool) -> Vec<Row> {
-    let active = |host: &Host| host.state == HostState::Active;
     let slots = pool.hosts.keys().cloned().zip(0..).collect();
-    let hosts: BTreeMap<_, _> =
-        pool.hosts.iter().filter(|(_, h)| active(h)).map(|(name, h)| (name.clone(), h.weight)).collect();
-    match hosts.is_empty() {
+    match pool.current().hosts.is_empty() {
         true => vec![[NO_OWNER; 4]; pool.size as usize],
-        false => table::rows(&[Generation { hosts }], pool.seed, pool.size, &slots).unwrap().rows,
+        false => table::rows(&pool.generations(), pool.seed, pool.size, &slots).unwrap().rows,
     }
 }
 

@@ -11,7 +11,8 @@ use lb_common::flow::{self, Addr, Flow, golden};
 use lb_tests::isolation;
 use lb_tests::vector::{Context, run};
 use lb_user::dataplane::tables::Tables;
-use lb_user::table::{self, Generation, NO_OWNER, Row, host_id};
+use lb_user::model::Generation;
+use lb_user::table::{self, NO_OWNER, Row, host_id};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -104,7 +105,10 @@ fn kernel_and_userspace_hash_alike() {
 /// Pools of `hosts` hosts with `weights` different weights, as in the golden test of lb-user's tables.
 fn pool(hosts: usize, weights: u32) -> Generation {
     let weight = |number| 1 + number as u32 % weights;
-    Generation { hosts: (1..=hosts).map(|number| (format!("lb7-{number}"), weight(number))).collect() }
+    Generation {
+        number: 1,
+        hosts: (1..=hosts).map(|number| (format!("lb7-{number}"), weight(number))).collect(),
+    }
 }
 
 /// Slots that are neither in the order of names nor dense.

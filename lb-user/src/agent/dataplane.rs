@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::desired::{Confirmed, Paths};
-use crate::model::{Family, HostId};
+use crate::desired::{Confirmed, Paths, Serving};
+use crate::model::{Doubt, Family, HostId, ServiceKey};
 
 /// The way to the kernel.
 pub trait Kernel: Send + Sync + 'static {
@@ -34,6 +34,30 @@ pub trait Dataplane: Send {
 
     /// All counters, in a stable order.
     fn counters(&mut self) -> Result<Vec<Counter>, DataplaneError>;
+
+    /// What the host's program did with packets of each service and generation, in a stable order.
+    fn accounts(&mut self) -> Result<Vec<Account>, DataplaneError> {
+        Ok(Vec::new())
+    }
+}
+
+/// Packets of a service that had one fate on this host, and came with one generation in their outer header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// The service.
+    pub service: ServiceKey,
+    /// The generation; `None`: one that is not in force here.
+    pub generation: Option<u16>,
+    /// Accepted here as the first host that got them.
+    pub local: u64,
+    /// Accepted here after one other host, two, three, and more.
+    pub rescued: [u64; 4],
+    /// Passed on to the next owner of their row.
+    pub passed_on: u64,
+    /// Given to the kernel for want of another owner, though nothing here knows them.
+    pub last_resort: u64,
+    /// Dropped, as more wanted to be passed on than the budget allows.
+    pub over_budget: u64,
 }
 
 /// What [`Kernel::open`] gives.
@@ -62,6 +86,8 @@ pub struct Want {
     pub config: Arc<Config>,
     /// Hosts that pass their checks; a host's path is the data plane's own knowledge.
     pub healthy: BTreeSet<HostId>,
+    /// What the role of a host must know of other hosts, to pass packets on to those that live.
+    pub doubts: BTreeMap<HostId, Doubt>,
 }
 
 /// How far the kernel treats packets as wanted.
@@ -69,6 +95,8 @@ pub struct Want {
 pub struct Applied {
     /// Every wanted service: what is in the kernel as read back from it, or why it is not as wanted.
     pub services: Confirmed,
+    /// The tables of pools that are in the kernel for each role: generation, and digest as read back.
+    pub tables: BTreeMap<(Role, String), Serving>,
     /// Socket marks of probes through the tunnel, by host and family of the VIP.
     pub marks: BTreeMap<(HostId, Family), u32>,
     /// Interfaces with a program of ours, or with the kernel's own tunnel devices.

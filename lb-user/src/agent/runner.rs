@@ -253,7 +253,11 @@ impl Runner {
             return;
         }
         let healthy = health.iter().filter(|(_, health)| health.healthy).map(|(host, _)| host.clone());
-        let want = Want { config: Arc::clone(&self.in_force), healthy: healthy.collect() };
+        let want = Want {
+            config: Arc::clone(&self.in_force),
+            healthy: healthy.collect(),
+            doubts: Default::default(),
+        };
         if self.again || self.asked.as_ref() != Some(&want) {
             self.again = false;
             self.applying = Some(kernel.apply(want.clone()));

@@ -36,7 +36,7 @@ pub(super) fn pools(
         let size = size(name, pool, &hosts, r);
         checks.insert(name.value.clone(), pool.checks.iter().filter_map(|c| check(c, used, r)).collect());
         let (seed, generation) = (copied(&pool.seed), generation(&pool.generation, r));
-        pools.insert(name.value.clone(), Pool { seed, size, generation, hosts });
+        pools.insert(name.value.clone(), Pool { seed, size, generation, hosts, ..Pool::default() });
     }
     (pools, checks)
 }

@@ -152,7 +152,7 @@ impl Case {
             case.health.insert(id(number), health);
             case.paths.insert(id(number), Path { usable4: true, usable6: true, reason: None });
         }
-        let pool = Pool { seed: 0, size: 7, generation: 1, hosts: members };
+        let pool = Pool { seed: 0, size: 7, generation: 1, hosts: members, ..Pool::default() };
         case.model.pools.insert("web".into(), pool);
         case.add(service(1, 80), quorum);
         case

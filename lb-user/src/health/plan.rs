@@ -87,7 +87,9 @@ mod tests {
             state: HostState::Active,
         };
         let hosts = BTreeMap::from([("lb7-1".to_owned(), host)]);
-        model.pools.insert("web".into(), Pool { seed: 0, size: 65537, generation: 1, hosts });
+        model
+            .pools
+            .insert("web".into(), Pool { seed: 0, size: 65537, generation: 1, hosts, ..Pool::default() });
         model
     }
 

@@ -57,12 +57,6 @@ pub enum TableError {
     /// The host would take no turn.
     #[error("host {0} has weight 0; use 1 or more, or drain it")]
     NoWeight(String),
-    /// No generation to make rows of.
-    #[error("no generation to make a table of")]
-    NoGenerations,
-    /// The caller gave no slot for a host.
-    #[error("host {0} has no slot")]
-    NoSlot(String),
 }
 
 /// The host of every row, as an index into `members`, which must be sorted by name.

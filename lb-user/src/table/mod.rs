@@ -7,4 +7,4 @@ pub mod maglev;
 pub mod owners;
 
 pub use maglev::{Member, TableError, is_prime};
-pub use owners::{Generation, NO_OWNER, OWNERS, Row, Table, digest, host_id, rows};
+pub use owners::{NO_OWNER, OWNERS, Row, Table, digest, host_id, rows};

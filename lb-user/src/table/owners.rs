@@ -3,51 +3,60 @@
 use std::collections::BTreeMap;
 
 use lb_common::digest;
+use lb_common::maps::EMPTY_ROW;
 pub use lb_common::maps::{NO_OWNER, OWNERS, Row};
 use siphasher::sip::SipHasher24;
 
 use super::maglev::{self, Member, NOBODY, TableError};
-
-/// One set of hosts eligible for new connections, with their weights.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Generation {
-    /// Weight by stable name.
-    pub hosts: BTreeMap<String, u32>,
-}
+use crate::model::Generation;
 
 /// What [`rows`] makes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
     /// The rows, as the BPF programs read them.
     pub rows: Vec<Row>,
-    /// Rows that have more owners than fit: the backup or the oldest owners are left out there.
+    /// Rows that leave the owner of a whole generation out, for want of room: its connections are not covered there.
     pub crowded: usize,
+    /// Rows that leave only a backup out: what went to it while its primary failed is not covered there.
+    pub tight: usize,
 }
 
-/// The rows over `generations`, newest first, all of the same seed and size.
+/// The rows over `generations`, in order of precedence, all of the same seed and size.
 ///
-/// A row's owners are the distinct hosts that own it in these generations, newest first, then the backup of the newest.
-/// Places hold the slots that `slots` gives for names. Backup and primary differ; a generation of one host has no
-/// backup.
+/// A row's owners are the distinct hosts that own it in these generations, in that order, then their backups in the same
+/// order, as far as there is room. Places hold the slots that `slots` gives for names; a host without one is gone, and its
+/// places go to nobody. A generation without hosts owns nothing. Backup and primary differ; a generation of one host has
+/// no backup.
 pub fn rows(
     generations: &[Generation],
     seed: u64,
     size: u32,
     slots: &BTreeMap<String, u16>,
 ) -> Result<Table, TableError> {
-    let newest = generations.first().ok_or(TableError::NoGenerations)?;
-    let mut layers = generations
-        .iter()
-        .map(|generation| Layer::new(generation, slots, |members| maglev::populate(members, seed, size)))
-        .collect::<Result<Vec<_>, _>>()?;
-    let backup = Layer::new(newest, slots, |members| maglev::backup(members, seed, size, &layers[0].owners))?;
-    layers.push(backup);
-
-    let mut table = Table { rows: vec![[NO_OWNER; OWNERS]; size as usize], crowded: 0 };
+    let mut primaries = Vec::new();
+    let mut backups = Vec::new();
+    for generation in generations.iter().filter(|generation| !generation.hosts.is_empty()) {
+        let members: Vec<_> =
+            generation.hosts.iter().map(|(name, &weight)| Member { name, weight }).collect();
+        let slots: Vec<_> =
+            members.iter().map(|member| slots.get(member.name).copied().unwrap_or(NO_OWNER)).collect();
+        let owners = maglev::populate(&members, seed, size)?;
+        let backup = maglev::backup(&members, seed, size, &owners)?;
+        primaries.push(Layer { owners, slots: slots.clone() });
+        backups.push(Layer { owners: backup, slots });
+    }
+    if primaries.is_empty() {
+        return Err(TableError::NoHosts);
+    }
+    let mut table = Table { rows: vec![EMPTY_ROW; size as usize], crowded: 0, tight: 0 };
     for (number, row) in table.rows.iter_mut().enumerate() {
-        let owners = layers.iter().filter_map(|layer| layer.slot(number));
-        let lost = owners.filter(|slot| !push(row, *slot)).count();
-        table.crowded += usize::from(lost > 0);
+        let lost = |row: &mut Row, layers: &[Layer]| {
+            layers.iter().filter_map(|layer| layer.slot(number)).filter(|slot| !push(row, *slot)).count()
+        };
+        let crowded = lost(row, &primaries) > 0;
+        let tight = lost(row, &backups) > 0;
+        table.crowded += usize::from(crowded);
+        table.tight += usize::from(tight && !crowded);
     }
     Ok(table)
 }
@@ -73,21 +82,10 @@ struct Layer {
 }
 
 impl Layer {
-    fn new(
-        generation: &Generation,
-        slots: &BTreeMap<String, u16>,
-        populate: impl FnOnce(&[Member<'_>]) -> Result<Vec<u16>, TableError>,
-    ) -> Result<Self, TableError> {
-        let members: Vec<_> =
-            generation.hosts.iter().map(|(name, &weight)| Member { name, weight }).collect();
-        let slot = |name: &str| slots.get(name).copied().filter(|slot| *slot != NO_OWNER);
-        let slots = members.iter().map(|m| slot(m.name).ok_or_else(|| TableError::NoSlot(m.name.into())));
-        Ok(Layer { slots: slots.collect::<Result<_, _>>()?, owners: populate(&members)? })
-    }
-
     fn slot(&self, row: usize) -> Option<u16> {
         let owner = self.owners[row];
-        (owner != NOBODY).then(|| self.slots[usize::from(owner)])
+        let slot = if owner == NOBODY { NO_OWNER } else { self.slots[usize::from(owner)] };
+        (slot != NO_OWNER).then_some(slot)
     }
 }
 

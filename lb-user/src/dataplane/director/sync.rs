@@ -14,7 +14,7 @@ use crate::dataplane::slots::stable_id;
 use crate::dataplane::{Error, Result};
 use crate::model::{Family, HostId, HostState, Model, Pool, ServiceKey};
 use crate::netlink::NextHops;
-use crate::table::{self, Generation};
+use crate::table;
 
 impl Director {
     pub(super) fn check_capacity(&self, model: &Model) -> Result<()> {
@@ -58,7 +58,8 @@ impl Director {
         let mut reached = BTreeMap::new();
         for (id, host) in model.hosts() {
             let Some(slot) = self.slots.get(stable_id(&id, host)) else { continue };
-            let healthy = health.get(&id).copied().unwrap_or(false) && host.state != HostState::Down;
+            // Others keep the packets of their connections by second chances, and get no new connections.
+            let healthy = health.get(&id).copied().unwrap_or(false) && host.state == HostState::Active;
             let mut reach = Reach::default();
             for family in Family::ALL {
                 let (entry, reason) = nexthops::entry(host, family, healthy, sources, nexthops);
@@ -113,17 +114,15 @@ impl Director {
     }
 
     fn rows(&self, name: &str, pool: &Pool) -> Result<Vec<maps::Row>> {
-        let eligible = pool.hosts.iter().filter(|(_, host)| host.state == HostState::Active);
-        let hosts: BTreeMap<_, _> =
-            eligible.clone().map(|(name, host)| (name.clone(), host.weight)).collect();
-        if hosts.is_empty() {
+        let generations = pool.generations();
+        if generations.iter().all(|generation| generation.hosts.is_empty()) {
             return Ok(vec![maps::EMPTY_ROW; pool.size as usize]);
         }
-        let slots = eligible.filter_map(|(host_name, host)| {
+        let slots = pool.hosts.iter().filter_map(|(host_name, host)| {
             let id = HostId { pool: name.into(), host: host_name.clone() };
             Some((host_name.clone(), self.slots.get(stable_id(&id, host))?))
         });
-        let table = table::rows(&[Generation { hosts }], pool.seed, pool.size, &slots.collect());
+        let table = table::rows(&generations, pool.seed, pool.size, &slots.collect());
         table.map(|table| table.rows).map_err(|source| Error::Pool { pool: name.into(), source })
     }
 
