@@ -2,12 +2,16 @@
 //!
 //! A packet walks the owners of its row in the circular order of their ids, from wherever it began. The order does not
 //! depend on generations, so hosts whose manifests are a version apart still walk the same way round, and every owner that
-//! both know gets its turn. The hop field of the outer header counts places, and ends the walk.
+//! both know gets its turn. The hop field of the outer header counts places in its low three bits, and ends the walk; its
+//! fourth bit says that a doubtful owner was left out on the way.
 
 use crate::maps::OWNERS;
 
 /// Hop of a packet that has had all its chances: whoever gets it keeps it.
 pub const FINAL: u8 = 15;
+
+/// Bit of the hop: an owner whose turn comes last was passed over.
+const PASSED_OVER: u8 = 8;
 
 /// When an owner's turn comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +48,9 @@ pub enum Next {
     },
     /// Nobody is left: it is kept.
     Keep,
+    /// Nobody is left, but a host on the way passed over an owner that this one does not doubt: until they agree it is
+    /// dropped, to be sent again. An answer from here could break a connection that the other one holds.
+    Wait,
 }
 
 /// Decides for the host `own`, which need not be an owner.
@@ -55,6 +62,7 @@ pub fn next(owners: &[Owner; OWNERS], own: u64, hop: u8, home: bool) -> Next {
     if hop >= FINAL {
         return Next::Keep;
     }
+    let (passed_over, hop) = (hop & PASSED_OVER, hop & (PASSED_OVER - 1));
     let (mut count, mut best, mut last) = (0u8, OWNERS, OWNERS);
     let (mut best_way, mut last_way) = (u64::MAX, u64::MAX);
     let mut place = 0;
@@ -84,13 +92,14 @@ pub fn next(owners: &[Owner; OWNERS], own: u64, hop: u8, home: bool) -> Next {
             place += 1;
         }
         if steps <= count + !home as u8 {
-            return Next::PassOn { place: best, hop: steps };
+            let doubt = if last_way < best_way { PASSED_OVER } else { 0 };
+            return Next::PassOn { place: best, hop: steps | passed_over | doubt };
         }
     }
     if last < OWNERS {
         return Next::PassOn { place: last, hop: FINAL };
     }
-    Next::Keep
+    if passed_over != 0 && !home { Next::Wait } else { Next::Keep }
 }
 
 #[cfg(test)]
@@ -137,6 +146,21 @@ mod tests {
         assert_eq!(walk(&owners, 10, true), [10, 40, 10, 20]);
         owners[1].turn = Turn::Never;
         assert_eq!(walk(&owners, 10, true), [10, 40, 10]);
+    }
+
+    #[test]
+    fn hosts_that_disagree_on_doubts_answer_nothing() {
+        let owners = in_order([10, 20, 30, 0]);
+        let mut doubting = owners;
+        doubting[2].turn = Turn::Last;
+        let Next::PassOn { place: 0, hop } = next(&doubting, 20, 0, false) else { panic!("not to 10") };
+        assert_eq!(hop, 2 | PASSED_OVER);
+        // The next one has no doubt, and goes on until the round is over.
+        let Next::PassOn { place: 1, hop } = next(&owners, 10, hop, false) else { panic!("not to 20") };
+        let Next::PassOn { place: 0, hop: late } = next(&doubting, 20, 0, false) else { panic!() };
+        assert_eq!(next(&owners, 10, late + 2, false), Next::Wait);
+        assert_eq!(next(&doubting, 10, late + 2, false), Next::PassOn { place: 2, hop: FINAL });
+        assert_eq!(hop, 3 | PASSED_OVER);
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub fn rows(
     }
     let mut table = Table { rows: vec![EMPTY_ROW; size as usize], crowded: 0, tight: 0 };
     for (number, row) in table.rows.iter_mut().enumerate() {
-        let mut lost = |row: &mut Row, layers: &[Layer]| {
+        let lost = |row: &mut Row, layers: &[Layer]| {
             layers.iter().filter_map(|layer| layer.slot(number)).filter(|slot| !push(row, *slot)).count() > 0
         };
         let crowded = lost(row, &primaries);
