@@ -5,6 +5,7 @@
 
 use std::fmt::Write;
 use std::fs;
+use std::io::Read;
 
 use crate::bird::{Family, SITE_AS};
 use crate::plan::{NodePlan, ProcessPlan};
@@ -154,12 +155,19 @@ done
 /// Ready when the kernel balances to every host in each family.
 pub fn health(topology: &Topology) -> Vec<String> {
     let hosts = topology.of(Kind::L7Host).count();
-    match fs::read_to_string("/proc/thread-self/net/ip_vs") {
+    match table() {
         Ok(table) => missing(&table, hosts).into_iter().collect(),
         Err(error) => {
             vec![format!("/proc/thread-self/net/ip_vs: {error}; this kernel has no IPVS: see scripts/vm")]
         }
     }
+}
+
+/// The kernel's table, in one read: between two, the kernel loses its place among the services.
+fn table() -> std::io::Result<String> {
+    let mut buffer = vec![0; 1 << 20];
+    let length = fs::File::open("/proc/thread-self/net/ip_vs")?.read(&mut buffer)?;
+    Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
 }
 
 /// What the kernel's table lacks: each of the VIPs stands before a line per host, with its weight.
