@@ -16,13 +16,21 @@
 
 pub mod document;
 pub mod edit;
+pub mod file;
+pub mod follow;
 pub mod merge;
+pub mod plan;
+pub mod routes;
+pub mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
 use serde::Serialize;
+
+pub use follow::{Manifests, Reading};
+pub use merge::merge;
 
 use crate::model::{Generation, Host, HostState, Pool};
 
