@@ -18,6 +18,8 @@ use super::{Config, Manifest, Place, file};
 
 /// How long after an error the store is asked again.
 const RETRY: Duration = Duration::from_millis(500);
+/// How often an edit of any version is tried against faster editors.
+const TRIES: usize = 20;
 
 /// What is known of the manifest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -116,16 +118,23 @@ impl Manifests {
     /// Makes a change of version `base`; `None`: of whatever is there.
     pub async fn edit(&self, edit: &Edit, base: Option<u64>) -> Result<Edited, EditError> {
         let _turn = self.inner.editing.lock().await;
-        let now = self.fresh().await?;
-        if let Some(base) = base.filter(|base| *base != now.version) {
-            return Err(StoreError::Moved { now: now.version, base }.into());
+        for _ in 0..TRIES {
+            let now = self.fresh().await?;
+            if let Some(base) = base.filter(|base| *base != now.version) {
+                return Err(StoreError::Moved { now: now.version, base }.into());
+            }
+            let next = edit::apply(&now, edit)?;
+            match self.inner.store.replace(now.version, &next.manifest).await {
+                // Whatever was changed, this edit goes with it, or is refused.
+                Err(StoreError::Moved { .. }) if base.is_none() => continue,
+                other => other?,
+            }
+            info!(version = next.manifest.version, ?edit, "manifest changed from here");
+            let edited = Edited { version: next.manifest.version, then: next.then };
+            self.inner.take(Ok(Some(next.manifest)));
+            return Ok(edited);
         }
-        let next = edit::apply(&now, edit)?;
-        self.inner.store.replace(now.version, &next.manifest).await?;
-        info!(version = next.manifest.version, ?edit, "manifest changed from here");
-        let edited = Edited { version: next.manifest.version, then: next.then };
-        self.inner.take(Ok(Some(next.manifest)));
-        Ok(edited)
+        Err(StoreError::Unreachable(format!("others have changed the manifest {TRIES} times meanwhile; try again")).into())
     }
 }
 
