@@ -10,6 +10,7 @@ pub mod config;
 pub mod dataplane;
 pub mod desired;
 pub mod health;
+pub mod manifest;
 pub mod model;
 pub mod netlink;
 pub mod switch;

@@ -5,6 +5,7 @@
 //! | `GET /v1/status` | the status as JSON |
 //! | `POST /v1/reload` | what changed; 422 and the errors when the file is wrong |
 //! | `POST /v1/detach` | when all is withdrawn and removed; 500 and the error when that failed |
+//! | `GET /v1/manifest`, `POST /v1/plan`, `POST /v1/edit` | see [`crate::manifest::routes`] |
 //! | `GET /metrics` | the same as the status, for Prometheus |
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use super::metrics;
 use super::runner::Command;
 use super::status::{AgentCheckStatus, Status};
 use crate::agent_check::AgentCheck;
+use crate::manifest::routes;
 
 /// What the API reads and whom it asks.
 #[derive(Clone)]
@@ -34,6 +36,7 @@ pub(super) struct Api {
     pub commands: mpsc::Sender<Command>,
     pub kernel: Option<KernelHandle>,
     pub agent_check: Option<Arc<AgentCheck>>,
+    pub manifest: routes::Shared,
 }
 
 /// The body of an answer that is not good.
@@ -56,8 +59,10 @@ fn router(api: Api) -> Router {
         .route("/v1/reload", post(reload))
         .route("/v1/detach", post(detach))
         .route("/metrics", get(prometheus))
+        .merge(routes::routes(api.manifest.clone()))
         .fallback(|uri: Uri| async move {
-            let known = "GET /v1/status, POST /v1/reload, POST /v1/detach and GET /metrics";
+            let known = "GET /v1/status, GET /v1/manifest, POST /v1/plan, POST /v1/edit, POST /v1/reload, \
+                         POST /v1/detach and GET /metrics";
             failed(StatusCode::NOT_FOUND, vec![format!("no such path: {}; there are {known}", uri.path())])
         })
         .with_state(api)

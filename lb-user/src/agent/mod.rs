@@ -36,10 +36,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::agent_check::{AgentCheck, ListenError};
 use crate::config::{Config, ConfigErrors};
+use crate::manifest::routes::{self, Confirmations};
 use dataplane::{DataplaneError, Kernel};
 use runner::{Command, Runner};
 
@@ -75,16 +76,32 @@ pub async fn run(file: PathBuf, config: Config, kernel: Arc<dyn Kernel>) -> Resu
     let socket = socket::bind(&config.api)?;
     let (commands, for_runner) = mpsc::channel(8);
     let signals = forward_signals(commands.clone()).map_err(AgentError::Signal)?;
+    let node = config.node.clone();
     let runner = Runner::start(file, config, kernel).await?;
+    let confirmations = Arc::new(OnlySelf { node, confirmed: runner.confirmed() });
+    let manifest = routes::Shared { manifests: runner.manifests(), confirmations };
     let api = tokio::spawn(api::serve(
         socket.listen()?,
-        api::Api { status: runner.status(), commands, kernel: runner.kernel(), agent_check },
+        api::Api { status: runner.status(), commands, kernel: runner.kernel(), agent_check, manifest },
     ));
     let result = runner.run(for_runner).await;
     systemd::notify("STOPPING=1");
     signals.abort();
     api.abort();
     Ok(result?)
+}
+
+/// A node that knows of no others.
+struct OnlySelf {
+    node: String,
+    confirmed: watch::Receiver<Option<u64>>,
+}
+
+impl Confirmations for OnlySelf {
+    fn missing(&self, version: u64) -> Vec<String> {
+        let confirmed = self.confirmed.borrow().is_some_and(|confirmed| confirmed >= version);
+        if confirmed { Vec::new() } else { vec![self.node.clone()] }
+    }
 }
 
 /// SIGHUP reloads; SIGTERM and SIGINT end the agent.

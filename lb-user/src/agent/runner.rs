@@ -4,7 +4,7 @@ mod detach;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,12 +16,13 @@ pub(crate) use self::detach::detach_without_agent;
 use super::dataplane::{Applied, DataplaneError, Kernel, Want};
 use super::kernel_thread::{self, KernelHandle};
 use super::reload::{Changes, merge};
-use super::status::{Known, ReloadStatus, Status};
+use super::status::{Known, ManifestStatus, ReloadStatus, Status};
 use super::{SETTLE, systemd};
 use crate::bgp::{Announcements, Announcer, BgpStatus, Prefix};
 use crate::config::{Config, ConfigErrors};
 use crate::desired::{self, Decision, Facts, Paths};
 use crate::health::{self, Checker, HealthView};
+use crate::manifest::{self, Manifests, Reading};
 use crate::model::HostId;
 use crate::switch::Switch;
 
@@ -55,6 +56,12 @@ pub(super) struct Runner {
     paths: watch::Receiver<Paths>,
     bgp: watch::Receiver<BgpStatus>,
     disabled: watch::Receiver<bool>,
+    manifests: watch::Sender<Option<Manifests>>,
+    reading: watch::Receiver<Reading>,
+    /// Why the last reading is not in force although it is good in itself.
+    manifest_problem: Option<String>,
+    /// Version of the manifest that the kernel treats packets by.
+    confirmed: watch::Sender<Option<u64>>,
 
     /// Hosts whose health was found in the kernel, so that it counts as known.
     adopted: Option<BTreeSet<HostId>>,
@@ -91,6 +98,13 @@ impl Runner {
         config: Config,
         kernel: Arc<dyn Kernel>,
     ) -> Result<Self, DataplaneError> {
+        let manifests = config.manifest.as_ref().map(Manifests::start);
+        let mut reading = reading_of(manifests.as_ref());
+        let first = reading.borrow_and_update().clone();
+        let (config, manifest_problem) = match with_manifest(&config, &first, &file) {
+            Ok(config) => (config, None),
+            Err(errors) => (config, Some(errors.to_string())),
+        };
         let config = Arc::new(config);
         let needs_kernel = config.director.is_some() || config.host.is_some();
         let started = match needs_kernel {
@@ -126,6 +140,10 @@ impl Runner {
             health,
             paths,
             bgp,
+            manifests: watch::Sender::new(manifests),
+            reading,
+            manifest_problem,
+            confirmed: watch::Sender::default(),
             adopted,
             decision: Decision::default(),
             routes,
@@ -153,6 +171,16 @@ impl Runner {
         self.kernel.clone()
     }
 
+    /// The manifest, while the node goes by one.
+    pub fn manifests(&self) -> watch::Receiver<Option<Manifests>> {
+        self.manifests.subscribe()
+    }
+
+    /// Version of the manifest that the kernel treats packets by.
+    pub fn confirmed(&self) -> watch::Receiver<Option<u64>> {
+        self.confirmed.subscribe()
+    }
+
     /// What is to be announced.
     #[cfg(test)]
     pub fn routes(&self) -> watch::Receiver<Option<Announcements>> {
@@ -169,6 +197,7 @@ impl Runner {
                 () = changed(&mut self.disabled) => {}
                 () = changed(&mut self.bgp) => {}
                 () = changed(&mut self.paths) => self.again = true,
+                () = changed(&mut self.reading) => self.take_manifest(),
                 applied = answered(&mut self.applying) => self.take(applied?),
                 () = until(wake.into_iter().flatten().min()) => self.forget_what_is_past(),
                 command = commands.recv() => match command {
@@ -201,6 +230,7 @@ impl Runner {
         let health = self.known_health();
         let paths = self.paths.borrow_and_update().clone();
         let disabled = *self.disabled.borrow_and_update();
+        let waiting = self.config.waits_for_manifest();
         self.decision = desired::decide(&Facts {
             model: &self.config.model,
             health: &health,
@@ -208,7 +238,12 @@ impl Runner {
             confirmed: &self.applied.services,
             disabled,
             inherited: self.inherited_until.is_some(),
+            waiting,
         });
+        if waiting && (self.adopted.is_some() || self.asked.is_some()) && !disabled {
+            // What is announced and served already goes on.
+            self.decision.vips = None;
+        }
         self.announce();
         self.ask_kernel(&health, &paths);
         self.publish(&health, &paths, disabled);
@@ -248,8 +283,11 @@ impl Runner {
         if desired::paths_are_known(&self.in_force.model, paths) {
             self.adopted_paths_until = None;
         }
-        let Some(kernel) = &self.kernel else { return };
-        if self.applying.is_some() || self.adopted_paths_until.is_some() {
+        let Some(kernel) = &self.kernel else {
+            self.confirmed.send_replace(self.in_force.manifest_version);
+            return;
+        };
+        if self.applying.is_some() || self.adopted_paths_until.is_some() || self.in_force.waits_for_manifest() {
             return;
         }
         let healthy = health.iter().filter(|(_, health)| health.healthy).map(|(host, _)| host.clone());
@@ -272,6 +310,10 @@ impl Runner {
         }
         if !applied.problems.is_empty() || applied.services.values().any(Result::is_err) {
             self.retry_at = Some(Instant::now() + RETRY);
+        }
+        if applied.services.values().all(Result::is_ok) {
+            let asked = self.asked.as_ref().and_then(|asked| asked.config.manifest_version);
+            self.confirmed.send_if_modified(|confirmed| std::mem::replace(confirmed, asked) != asked);
         }
         let marks_are_new = applied.marks != self.applied.marks;
         self.applied = applied;
@@ -316,6 +358,7 @@ impl Runner {
             disabled,
             adopted: self.adopted.is_some(),
             reload: &self.reload,
+            manifest: self.manifest_status(),
         });
         self.status.send_if_modified(|last| {
             if **last == status {
@@ -329,6 +372,19 @@ impl Runner {
             *last = Arc::new(status);
             true
         });
+    }
+
+    fn manifest_status(&self) -> Option<ManifestStatus> {
+        let manifests = self.manifests.borrow();
+        let manifests = manifests.as_ref()?;
+        let reading = self.reading.borrow();
+        Some(ManifestStatus {
+            place: manifests.place().to_string(),
+            version: self.config.manifest_version,
+            confirmed: *self.confirmed.borrow(),
+            cached: reading.cached && reading.manifest.is_some(),
+            problem: reading.problem.clone().or_else(|| self.manifest_problem.clone()),
+        })
     }
 
     fn answer_reload(&mut self, reply: Option<oneshot::Sender<Result<Changes, ConfigErrors>>>) {
@@ -351,7 +407,50 @@ impl Runner {
             self.reload.failed += 1;
             self.reload.errors = errors.lines();
         })?;
-        let (config, changes) = merge(&self.config, new);
+        // Another place of the manifest is read at once.
+        let manifests = (new.manifest != self.config.manifest).then(|| new.manifest.as_ref().map(Manifests::start));
+        let reading = manifests.as_ref().map(|manifests| reading_of(manifests.as_ref()));
+        let reading = reading.unwrap_or_else(|| self.reading.clone());
+        let now = reading.borrow().clone();
+        let merged = with_manifest(&new, &now, &self.file).inspect_err(|errors| {
+            self.reload.failed += 1;
+            self.reload.errors = errors.lines();
+        })?;
+        if let Some(manifests) = manifests {
+            self.manifests.send_replace(manifests);
+            self.reading = reading;
+        }
+        let (config, changes) = merge(&self.config, merged);
+        self.manifest_problem = None;
+        self.go_by(config);
+        self.reload.done += 1;
+        self.reload.errors.clear();
+        self.reload.at_restart.clone_from(&changes.at_restart);
+        Ok(changes)
+    }
+
+    /// Goes by the manifest that has come, as a whole or not at all.
+    fn take_manifest(&mut self) {
+        let reading = self.reading.borrow_and_update().clone();
+        match with_manifest(&self.config, &reading, &self.file) {
+            Ok(config) => {
+                self.manifest_problem = None;
+                self.go_by(config);
+            }
+            Err(errors) => {
+                let problem = format!("the last one stays in force: {errors}");
+                error!("manifest refused, {problem}");
+                self.manifest_problem = Some(problem);
+            }
+        }
+    }
+
+    fn go_by(&mut self, config: Config) {
+        if self.config.waits_for_manifest() && !config.waits_for_manifest() {
+            let inherits = |role: bool, time| (self.adopted.is_some() && role).then(|| Instant::now() + time);
+            self.adopted_paths_until = inherits(config.director.is_some(), PATHS);
+            self.inherited_until = inherits(self.announcer.is_some(), INHERITANCE);
+        }
         if self.announcer.is_some() && self.withdraws(&config) {
             self.in_force_until = Some(Instant::now() + SETTLE);
         } else if self.announcer.is_some() && config.model != self.config.model {
@@ -363,10 +462,6 @@ impl Runner {
             self.disabled = self.switch.present();
         }
         self.config = Arc::new(config);
-        self.reload.done += 1;
-        self.reload.errors.clear();
-        self.reload.at_restart.clone_from(&changes.at_restart);
-        Ok(changes)
     }
 
     /// Does this configuration lack a VIP that is announced?
@@ -376,6 +471,16 @@ impl Runner {
         let announced = bgp.announced.iter().chain(routes.iter().flat_map(|routes| &routes.routes));
         announced.into_iter().any(|prefix| !vips.contains(&prefix.address))
     }
+}
+
+fn reading_of(manifests: Option<&Manifests>) -> watch::Receiver<Reading> {
+    manifests.map_or_else(|| silent(Reading::default()), Manifests::reading)
+}
+
+/// The configuration with the pools of the manifest, if one has been read.
+fn with_manifest(config: &Config, reading: &Reading, file: &Path) -> Result<Config, ConfigErrors> {
+    let place = config.manifest.as_ref().map(|manifest| manifest.place.to_string()).unwrap_or_default();
+    manifest::merge(config, reading.manifest.as_deref(), &file.display().to_string(), &place)
 }
 
 /// A state that never changes.

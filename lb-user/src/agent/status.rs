@@ -41,6 +41,9 @@ pub struct Status {
     pub adopted: bool,
     /// What reloads did.
     pub reload: ReloadStatus,
+    /// The manifest, on a node that goes by one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<ManifestStatus>,
     /// Counters by role and name.
     pub counters: BTreeMap<String, BTreeMap<String, u64>>,
 }
@@ -128,6 +131,21 @@ pub struct ReloadStatus {
     pub at_restart: Vec<String>,
 }
 
+/// What the agent knows of the manifest.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestStatus {
+    /// Where it is.
+    pub place: String,
+    /// The version that this agent goes by; `None`: none has been read yet.
+    pub version: Option<u64>,
+    /// The version that the kernel treats packets by.
+    pub confirmed: Option<u64>,
+    /// It came from the cache, and its place has not been heard since.
+    pub cached: bool,
+    /// Why what is there is not in force.
+    pub problem: Option<String>,
+}
+
 /// All that the agent knows.
 pub(super) struct Known<'a> {
     pub config: &'a Config,
@@ -139,6 +157,7 @@ pub(super) struct Known<'a> {
     pub disabled: bool,
     pub adopted: bool,
     pub reload: &'a ReloadStatus,
+    pub manifest: Option<ManifestStatus>,
 }
 
 impl Status {
@@ -174,6 +193,7 @@ impl Status {
             agent_check: None,
             adopted: known.adopted,
             reload: known.reload.clone(),
+            manifest: known.manifest.clone(),
             counters: BTreeMap::new(),
         }
     }
@@ -235,6 +255,11 @@ fn hosts(known: &Known<'_>) -> Vec<HostStatus> {
 /// What this node is configured to do and does not.
 fn reasons(known: &Known<'_>) -> Vec<String> {
     let mut reasons = known.applied.problems.clone();
+    if known.config.waits_for_manifest() {
+        let problem = known.manifest.as_ref().and_then(|manifest| manifest.problem.as_deref());
+        let problem = problem.map(|problem| format!(": {problem}")).unwrap_or_default();
+        reasons.push(format!("waits for the manifest{problem}"));
+    }
     let roles =
         [(known.config.director.is_some(), Role::Director), (known.config.host.is_some(), Role::Host)];
     for (_, role) in roles.into_iter().filter(|(wanted, _)| *wanted) {
