@@ -12,5 +12,6 @@ pub mod desired;
 pub mod health;
 pub mod model;
 pub mod netlink;
+pub mod peers;
 pub mod switch;
 pub mod table;

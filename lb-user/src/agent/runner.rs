@@ -1,6 +1,7 @@
 //! The task that owns configuration and decisions.
 
 mod detach;
+mod peers;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -13,6 +14,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 
 pub(crate) use self::detach::detach_without_agent;
+use self::peers::Exchange;
+pub(super) use self::peers::ExchangeEnds;
 use super::dataplane::{Applied, DataplaneError, Kernel, Want};
 use super::kernel_thread::{self, KernelHandle};
 use super::reload::{Changes, merge};
@@ -23,6 +26,7 @@ use crate::config::{Config, ConfigErrors};
 use crate::desired::{self, Decision, Facts, Paths};
 use crate::health::{self, Checker, HealthView};
 use crate::model::HostId;
+use crate::peers::Report;
 use crate::switch::Switch;
 
 /// How long the announcements of an earlier agent may stand while health is unknown.
@@ -55,6 +59,7 @@ pub(super) struct Runner {
     paths: watch::Receiver<Paths>,
     bgp: watch::Receiver<BgpStatus>,
     disabled: watch::Receiver<bool>,
+    exchange: Exchange,
 
     /// Hosts whose health was found in the kernel, so that it counts as known.
     adopted: Option<BTreeSet<HostId>>,
@@ -70,6 +75,8 @@ pub(super) struct Runner {
     asked: Option<Want>,
     applying: Option<oneshot::Receiver<Applied>>,
     applied: Applied,
+    /// Version of the manifest that `applied` is by.
+    applied_manifest: Option<u64>,
     /// The kernel is to be asked again although nothing else is wanted.
     again: bool,
     /// When the kernel is asked again because of a problem.
@@ -111,6 +118,7 @@ impl Runner {
         let announcer = config.bgp.as_ref().map(|bgp| Announcer::start(bgp, wanted_routes));
         let bgp = announcer.as_ref().map_or_else(|| silent(no_bgp()), Announcer::status);
         let switch = Switch::start(&config.disable_file);
+        let exchange = Exchange::start(&config);
         let inherits = |role: bool, time| (adopted.is_some() && role).then(|| Instant::now() + time);
         let runner = Runner {
             adopted_paths_until: inherits(config.director.is_some(), PATHS),
@@ -126,12 +134,14 @@ impl Runner {
             health,
             paths,
             bgp,
+            exchange,
             adopted,
             decision: Decision::default(),
             routes,
             asked: None,
             applying: None,
             applied: Applied::default(),
+            applied_manifest: None,
             again: false,
             retry_at: None,
             in_force_until: None,
@@ -153,6 +163,11 @@ impl Runner {
         self.kernel.clone()
     }
 
+    /// The ends by which others hear of this node and it of them.
+    pub fn exchange(&self) -> ExchangeEnds {
+        self.exchange.ends()
+    }
+
     /// What is to be announced.
     #[cfg(test)]
     pub fn routes(&self) -> watch::Receiver<Option<Announcements>> {
@@ -168,6 +183,7 @@ impl Runner {
                 () = changed(&mut self.health) => {}
                 () = changed(&mut self.disabled) => {}
                 () = changed(&mut self.bgp) => {}
+                () = changed(&mut self.exchange.view) => {}
                 () = changed(&mut self.paths) => self.again = true,
                 applied = answered(&mut self.applying) => self.take(applied?),
                 () = until(wake.into_iter().flatten().min()) => self.forget_what_is_past(),
@@ -210,6 +226,7 @@ impl Runner {
             inherited: self.inherited_until.is_some(),
         });
         self.announce();
+        self.exchange.judge(self.report(&health));
         self.ask_kernel(&health, &paths);
         self.publish(&health, &paths, disabled);
     }
@@ -223,6 +240,10 @@ impl Runner {
             }
         }
         health
+    }
+
+    fn report(&self, health: &HealthView) -> Report {
+        Report::of(&self.in_force, self.exchange.instance, self.applied_manifest, &self.applied, health)
     }
 
     fn announce(&mut self) {
@@ -253,11 +274,9 @@ impl Runner {
             return;
         }
         let healthy = health.iter().filter(|(_, health)| health.healthy).map(|(host, _)| host.clone());
-        let want = Want {
-            config: Arc::clone(&self.in_force),
-            healthy: healthy.collect(),
-            doubts: Default::default(),
-        };
+        let doubts =
+            if self.in_force.host.is_some() { self.exchange.doubts.clone() } else { Default::default() };
+        let want = Want { config: Arc::clone(&self.in_force), healthy: healthy.collect(), doubts };
         if self.again || self.asked.as_ref() != Some(&want) {
             self.again = false;
             self.applying = Some(kernel.apply(want.clone()));
@@ -316,6 +335,8 @@ impl Runner {
             disabled,
             adopted: self.adopted.is_some(),
             reload: &self.reload,
+            doubts: &self.exchange.doubts,
+            disagreements: &self.exchange.disagreements,
         });
         self.status.send_if_modified(|last| {
             if **last == status {
@@ -362,6 +383,7 @@ impl Runner {
             self.switch = Switch::start(&config.disable_file);
             self.disabled = self.switch.present();
         }
+        self.exchange.update(&config);
         self.config = Arc::new(config);
         self.reload.done += 1;
         self.reload.errors.clear();

@@ -10,7 +10,8 @@ use crate::bgp::{BgpStatus, Prefix};
 use crate::config::Config;
 use crate::desired::{Decision, Path, Paths, ServiceDecision};
 use crate::health::HealthView;
-use crate::model::{HostId, HostState, Protocol, ServiceKey};
+use crate::model::{Doubt, HostId, HostState, Protocol, ServiceKey};
+use crate::peers::Disagreement;
 
 /// The document behind `lb status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +26,12 @@ pub struct Status {
     pub ready: bool,
     /// What is missing.
     pub reasons: Vec<String>,
+    /// What is wrong beyond this node, or about to be.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+    /// What directors say against hosts, by pool and host.
+    #[serde(default)]
+    pub doubts: BTreeMap<String, Doubt>,
     /// Interfaces with a program.
     pub interfaces: Vec<Interface>,
     /// Services in order.
@@ -139,6 +146,8 @@ pub(super) struct Known<'a> {
     pub disabled: bool,
     pub adopted: bool,
     pub reload: &'a ReloadStatus,
+    pub doubts: &'a BTreeMap<HostId, Doubt>,
+    pub disagreements: &'a [Disagreement],
 }
 
 impl Status {
@@ -161,6 +170,8 @@ impl Status {
             roles: config.roles().into_iter().map(Into::into).collect(),
             ready: reasons.is_empty(),
             reasons,
+            warnings: known.disagreements.iter().map(Disagreement::text).collect(),
+            doubts: known.doubts.iter().map(|(host, doubt)| (host.to_string(), *doubt)).collect(),
             interfaces: known.applied.interfaces.clone(),
             services,
             hosts,

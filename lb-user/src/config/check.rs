@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use crate::agent_check;
 use crate::bgp::{self, BgpConfig};
 use crate::model::{Model, Protocol, Service, ServiceKey};
+use crate::peers;
 
 use super::check_pools::pools;
 use super::leaf::{Community, Driver};
@@ -44,6 +45,7 @@ pub(super) fn check(w: Written, host_name: &str, r: &mut Reader) -> Config {
         model: Model { services, pools },
         checks,
         bgp: w.bgp.map(bgp_config),
+        peers: w.peers.map(|peers| peers_config(peers, r)),
         agent_check: w.agent_check.map(agent_check_config),
     }
 }
@@ -283,6 +285,30 @@ fn bgp_config(bgp: written::Bgp) -> BgpConfig {
             },
         },
     }
+}
+
+fn peers_config(written: written::Peers, r: &mut Reader) -> peers::Config {
+    let edits = copied(&written.edits);
+    if written.listen.is_none() && written.nodes.is_none() && r.problems.is_empty() {
+        let message = "neither listen nor nodes; write one of them, or both";
+        r.wrong(written.at, "peers", message);
+    }
+    nothing_listed(&written.listen, "list addresses of this node, as in [\"192.0.2.132:7400\"]", r);
+    nothing_listed(&written.allow, "list who may ask, as in [192.0.2.128/25]", r);
+    if let Some(edits) = written.edits.as_ref().filter(|edits| edits.value && written.allow.is_none()) {
+        let message = "without peers.allow everybody could edit; list who may, as in allow: [192.0.2.128/25]";
+        r.wrong(edits.at, &edits.key, message);
+    }
+    peers::Config {
+        listen: values(written.listen),
+        nodes: values(written.nodes).into_iter().collect(),
+        allow: values(written.allow),
+        edits,
+    }
+}
+
+fn values<T>(list: List<T>) -> Vec<T> {
+    list.into_iter().flat_map(|list| list.value).map(|item| item.value).collect()
 }
 
 fn agent_check_config(written: written::AgentCheck) -> agent_check::Config {

@@ -11,6 +11,7 @@ use crate::agent_check;
 use crate::bgp::{self, BgpConfig};
 use crate::health::{self, CheckKind, Through};
 use crate::model::{self, HostState, Protocol, ServiceKey};
+use crate::peers;
 
 use super::Config;
 use super::types::{Capacity, Decapsulation, DirectorConfig, HostConfig, XdpMode};
@@ -30,6 +31,8 @@ pub struct Effective {
     services: Vec<Service>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bgp: Option<Bgp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peers: Option<Peers>,
     #[serde(skip_serializing_if = "Option::is_none")]
     agent_check: Option<AgentCheck>,
 }
@@ -120,6 +123,16 @@ struct Gobgp {
 }
 
 #[derive(Clone, Debug, Serialize)]
+struct Peers {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    listen: Vec<SocketAddr>,
+    nodes: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    allow: Vec<String>,
+    edits: bool,
+}
+
+#[derive(Clone, Debug, Serialize)]
 struct AgentCheck {
     listen: Vec<SocketAddr>,
     file: PathBuf,
@@ -140,6 +153,7 @@ impl From<&Config> for Effective {
             pools: pools.map(|(name, pool)| (name.clone(), Pool::new(pool, checks(name)))).collect(),
             services: config.model.services.iter().map(Service::from).collect(),
             bgp: config.bgp.as_ref().map(Bgp::from),
+            peers: config.peers.as_ref().map(Peers::from),
             agent_check: config.agent_check.as_ref().map(AgentCheck::from),
         }
     }
@@ -217,6 +231,17 @@ impl From<&BgpConfig> for Bgp {
         };
         let communities = config.communities.iter().map(|(high, low)| format!("{high}:{low}")).collect();
         Bgp { driver: config.driver.name(), bird, gobgp, med: config.med, communities }
+    }
+}
+
+impl From<&peers::Config> for Peers {
+    fn from(config: &peers::Config) -> Self {
+        Peers {
+            listen: config.listen.clone(),
+            nodes: config.nodes.iter().map(ToString::to_string).collect(),
+            allow: config.allow.iter().map(ToString::to_string).collect(),
+            edits: config.edits,
+        }
     }
 }
 
