@@ -7,6 +7,7 @@ pub mod agent_check;
 pub mod bgp;
 pub mod cli;
 pub mod config;
+pub mod connections;
 pub mod dataplane;
 pub mod desired;
 pub mod health;

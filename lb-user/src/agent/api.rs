@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `GET /v1/status` | the status as JSON |
 //! | `GET /v1/report?after=TAG&wait=SECONDS` | what other nodes must know of this one; 304 if it is still `TAG` after that time |
+//! | `GET /v1/connections` | what each host holds, as asked for now; with `?own=1` of this node alone |
 //! | `GET /v1/peers` | the reports of all nodes as this one knows them |
 //! | `POST /v1/reload` | what changed; 422 and the errors when the file is wrong |
 //! | `POST /v1/detach` | when all is withdrawn and removed; 500 and the error when that failed |
@@ -24,12 +25,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 use tracing::{error, warn};
 
+use super::ask_hosts;
 use super::dataplane::Counter;
 use super::kernel_thread::KernelHandle;
 use super::metrics;
 use super::runner::{Command, ExchangeEnds};
 use super::status::{AgentCheckStatus, Status};
 use crate::agent_check::AgentCheck;
+use crate::connections::HostConnections;
 use crate::peers::PeerStatus;
 use crate::peers::view::statuses;
 
@@ -75,7 +78,7 @@ fn router(api: Api) -> Router {
 pub(super) fn for_peers(api: Api) -> Router {
     reading()
         .fallback(|uri: Uri| {
-            no_such_path(uri, "GET /v1/status, GET /v1/report, GET /v1/peers and GET /metrics; all else is on the Unix socket")
+            no_such_path(uri, "GET /v1/status, GET /v1/report, GET /v1/connections, GET /v1/peers and GET /metrics; all else is on the Unix socket")
         })
         .with_state(api)
 }
@@ -86,6 +89,7 @@ fn reading() -> Router<Api> {
         .route("/v1/status", get(status))
         .route("/v1/report", get(report))
         .route("/v1/peers", get(peers))
+        .route("/v1/connections", get(connections))
         .route("/metrics", get(prometheus))
 }
 
@@ -116,6 +120,13 @@ async fn peers(State(api): State<Api>) -> Json<Vec<PeerStatus>> {
     Json(statuses(&own.report, &api.exchange.peers.borrow(), Instant::now()))
 }
 
+async fn connections(State(api): State<Api>, uri: Uri) -> Json<Vec<HostConnections>> {
+    Json(match parameter(&uri, "own") {
+        Some(_) => api.exchange.sampler.counts().await,
+        None => ask_hosts::connections(&api.exchange).await,
+    })
+}
+
 /// A parameter of the query; none of ours needs escapes.
 fn parameter<'u>(uri: &'u Uri, name: &str) -> Option<&'u str> {
     let mut pairs = uri.query()?.split('&').filter_map(|pair| pair.split_once('='));
@@ -124,6 +135,9 @@ fn parameter<'u>(uri: &'u Uri, name: &str) -> Option<&'u str> {
 
 async fn status(State(api): State<Api>) -> Json<Status> {
     let (mut status, counters) = api.read().await;
+    if api.exchange.sampler.config().is_some_and(|config| ask_hosts::matter(&config.model)) {
+        status.connections = Some(ask_hosts::connections(&api.exchange).await);
+    }
     for counter in counters {
         let of_role = status.counters.entry(counter.role.name().into()).or_default();
         of_role.insert(counter.name.into(), counter.value);
@@ -164,6 +178,12 @@ impl Api {
             None => Vec::new(),
         };
         let mut status = Status::clone(&self.status.borrow());
+        if let Some(kernel) = &self.kernel {
+            status.accounts = kernel.accounts().await.unwrap_or_else(|error| {
+                warn!("accounts: {error}");
+                Vec::new()
+            });
+        }
         status.agent_check =
             self.agent_check.as_ref().map(|server| AgentCheckStatus { answer: server.answer() });
         (status, counters)

@@ -15,11 +15,13 @@
 //! - *checker*, *announcer*, *switch*, *agent check*: owned by the runner, see their modules. Ending the announcer
 //!   withdraws nothing.
 //! - *followers* ([`crate::peers`]): owned by the runner; one per node that is asked for its report.
+//! - *sampler* ([`crate::connections`]): owned by the runner; counts this machine's connections while it matters.
 //! - *API* ([`api`]): serves the Unix socket; reads the latest status and sends commands to the runner.
 //!
 //! Nothing is queued but commands: states are `watch` channels, so that a slow reader sees the latest.
 
 pub mod api;
+mod ask_hosts;
 pub mod dataplane;
 mod kernel_thread;
 mod metrics;

@@ -227,6 +227,7 @@ impl Runner {
         });
         self.announce();
         self.exchange.judge(self.report(&health));
+        self.exchange.sampler.update(&self.in_force, self.applied_manifest);
         self.ask_kernel(&health, &paths);
         self.publish(&health, &paths, disabled);
     }

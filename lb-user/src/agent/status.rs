@@ -5,9 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-use super::dataplane::{Applied, Interface, Role};
+use super::dataplane::{Account, Applied, Interface, Role};
 use crate::bgp::{BgpStatus, Prefix};
 use crate::config::Config;
+use crate::connections::HostConnections;
 use crate::desired::{Decision, Path, Paths, ServiceDecision};
 use crate::health::HealthView;
 use crate::model::{Doubt, HostId, HostState, Protocol, ServiceKey};
@@ -32,6 +33,9 @@ pub struct Status {
     /// What directors say against hosts, by pool and host.
     #[serde(default)]
     pub doubts: BTreeMap<String, Doubt>,
+    /// Whether nodes with the same manifest hold different tables, by pool.
+    #[serde(default)]
+    pub disagreement: BTreeMap<String, bool>,
     /// Interfaces with a program.
     pub interfaces: Vec<Interface>,
     /// Services in order.
@@ -48,6 +52,12 @@ pub struct Status {
     pub adopted: bool,
     /// What reloads did.
     pub reload: ReloadStatus,
+    /// What the host's program did with packets, by service and generation.
+    #[serde(default)]
+    pub accounts: Vec<Account>,
+    /// What each host holds, while a host drains or old generations are in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<Vec<HostConnections>>,
     /// Counters by role and name.
     pub counters: BTreeMap<String, BTreeMap<String, u64>>,
 }
@@ -151,7 +161,7 @@ pub(super) struct Known<'a> {
 }
 
 impl Status {
-    /// Writes the document. Counters and the agent check's answer are added when somebody asks.
+    /// Writes the document. Counters, connections and the agent check's answer are added when somebody asks.
     pub(super) fn of(known: &Known<'_>) -> Self {
         let config = known.config;
         // The model of a node without a director is what its hosts decapsulate, not what it serves.
@@ -172,6 +182,7 @@ impl Status {
             reasons,
             warnings: known.disagreements.iter().map(Disagreement::text).collect(),
             doubts: known.doubts.iter().map(|(host, doubt)| (host.to_string(), *doubt)).collect(),
+            disagreement: disagreement(known),
             interfaces: known.applied.interfaces.clone(),
             services,
             hosts,
@@ -185,9 +196,17 @@ impl Status {
             agent_check: None,
             adopted: known.adopted,
             reload: known.reload.clone(),
+            accounts: Vec::new(),
+            connections: None,
             counters: BTreeMap::new(),
         }
     }
+}
+
+/// Every pool with a table here or a disagreement elsewhere.
+fn disagreement(known: &Known<'_>) -> BTreeMap<String, bool> {
+    let held = known.applied.tables.keys().map(|(_, pool)| (pool.clone(), false));
+    held.chain(known.disagreements.iter().map(|found| (found.pool.clone(), true))).collect()
 }
 
 fn service(known: &Known<'_>, key: &ServiceKey, decision: &ServiceDecision) -> ServiceStatus {

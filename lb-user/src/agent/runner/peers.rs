@@ -9,6 +9,8 @@ use tracing::{info, warn};
 
 use crate::bgp::Prefix;
 use crate::config::Config;
+use crate::connections::Sampler;
+use crate::connections::sampler::SamplerHandle;
 use crate::model::{Doubt, HostId};
 use crate::peers::view::fresh;
 use crate::peers::{Disagreement, Followers, PeersView, Published, Report, disagreements, doubts};
@@ -24,6 +26,8 @@ pub(super) struct Exchange {
     allow: watch::Sender<Vec<Prefix>>,
     /// What directors say against hosts; as far as fellow hosts must know it.
     pub doubts: BTreeMap<HostId, Doubt>,
+    /// Counts connections.
+    pub sampler: Sampler,
     /// Pools of which nodes hold different tables.
     pub disagreements: Vec<Disagreement>,
 }
@@ -34,6 +38,7 @@ pub(in crate::agent) struct ExchangeEnds {
     pub reports: watch::Receiver<Arc<Published>>,
     pub peers: watch::Receiver<PeersView>,
     pub allow: watch::Receiver<Vec<Prefix>>,
+    pub sampler: SamplerHandle,
 }
 
 impl Exchange {
@@ -47,6 +52,7 @@ impl Exchange {
             published: watch::Sender::new(Arc::new(Published::new(Report::default()))),
             allow: watch::Sender::default(),
             doubts: BTreeMap::new(),
+            sampler: Sampler::start(),
             disagreements: Vec::new(),
         };
         exchange.update(config);
@@ -69,6 +75,7 @@ impl Exchange {
             reports: self.published.subscribe(),
             peers: self.view.clone(),
             allow: self.allow.subscribe(),
+            sampler: self.sampler.handle(),
         }
     }
 
