@@ -1,6 +1,7 @@
 //! The task that owns configuration and decisions.
 
 mod detach;
+mod peers;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -13,6 +14,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 
 pub(crate) use self::detach::detach_without_agent;
+use self::peers::Exchange;
+pub(super) use self::peers::ExchangeEnds;
 use super::dataplane::{Applied, DataplaneError, Kernel, Want};
 use super::kernel_thread::{self, KernelHandle};
 use super::reload::{Changes, merge};
@@ -24,6 +27,7 @@ use crate::desired::{self, Decision, Facts, Paths};
 use crate::health::{self, Checker, HealthView};
 use crate::manifest::{self, Manifests, Reading};
 use crate::model::HostId;
+use crate::peers::Report;
 use crate::switch::Switch;
 
 /// How long the announcements of an earlier agent may stand while health is unknown.
@@ -62,6 +66,7 @@ pub(super) struct Runner {
     manifest_problem: Option<String>,
     /// Version of the manifest that the kernel treats packets by.
     confirmed: watch::Sender<Option<u64>>,
+    exchange: Exchange,
 
     /// Hosts whose health was found in the kernel, so that it counts as known.
     adopted: Option<BTreeSet<HostId>>,
@@ -125,6 +130,7 @@ impl Runner {
         let announcer = config.bgp.as_ref().map(|bgp| Announcer::start(bgp, wanted_routes));
         let bgp = announcer.as_ref().map_or_else(|| silent(no_bgp()), Announcer::status);
         let switch = Switch::start(&config.disable_file);
+        let exchange = Exchange::start(&config);
         let inherits = |role: bool, time| (adopted.is_some() && role).then(|| Instant::now() + time);
         let runner = Runner {
             adopted_paths_until: inherits(config.director.is_some(), PATHS),
@@ -144,6 +150,7 @@ impl Runner {
             reading,
             manifest_problem,
             confirmed: watch::Sender::default(),
+            exchange,
             adopted,
             decision: Decision::default(),
             routes,
@@ -176,9 +183,9 @@ impl Runner {
         self.manifests.subscribe()
     }
 
-    /// Version of the manifest that the kernel treats packets by.
-    pub fn confirmed(&self) -> watch::Receiver<Option<u64>> {
-        self.confirmed.subscribe()
+    /// The ends by which others hear of this node and it of them.
+    pub fn exchange(&self) -> ExchangeEnds {
+        self.exchange.ends()
     }
 
     /// What is to be announced.
@@ -196,6 +203,7 @@ impl Runner {
                 () = changed(&mut self.health) => {}
                 () = changed(&mut self.disabled) => {}
                 () = changed(&mut self.bgp) => {}
+                () = changed(&mut self.exchange.view) => {}
                 () = changed(&mut self.paths) => self.again = true,
                 () = changed(&mut self.reading) => self.take_manifest(),
                 applied = answered(&mut self.applying) => self.take(applied?),
@@ -245,6 +253,8 @@ impl Runner {
             self.decision.vips = None;
         }
         self.announce();
+        self.exchange.judge(self.report(&health));
+        self.exchange.sampler.update(&self.in_force, *self.confirmed.borrow());
         self.ask_kernel(&health, &paths);
         self.publish(&health, &paths, disabled);
     }
@@ -258,6 +268,10 @@ impl Runner {
             }
         }
         health
+    }
+
+    fn report(&self, health: &HealthView) -> Report {
+        Report::of(&self.in_force, self.exchange.instance, *self.confirmed.borrow(), &self.applied, health)
     }
 
     fn announce(&mut self) {
@@ -287,15 +301,14 @@ impl Runner {
             self.confirmed.send_replace(self.in_force.manifest_version);
             return;
         };
-        if self.applying.is_some() || self.adopted_paths_until.is_some() || self.in_force.waits_for_manifest() {
+        if self.applying.is_some() || self.adopted_paths_until.is_some() || self.in_force.waits_for_manifest()
+        {
             return;
         }
         let healthy = health.iter().filter(|(_, health)| health.healthy).map(|(host, _)| host.clone());
-        let want = Want {
-            config: Arc::clone(&self.in_force),
-            healthy: healthy.collect(),
-            doubts: Default::default(),
-        };
+        let doubts =
+            if self.in_force.host.is_some() { self.exchange.doubts.clone() } else { Default::default() };
+        let want = Want { config: Arc::clone(&self.in_force), healthy: healthy.collect(), doubts };
         if self.again || self.asked.as_ref() != Some(&want) {
             self.again = false;
             self.applying = Some(kernel.apply(want.clone()));
@@ -359,6 +372,8 @@ impl Runner {
             adopted: self.adopted.is_some(),
             reload: &self.reload,
             manifest: self.manifest_status(),
+            doubts: &self.exchange.doubts,
+            disagreements: &self.exchange.disagreements,
         });
         self.status.send_if_modified(|last| {
             if **last == status {
@@ -408,7 +423,8 @@ impl Runner {
             self.reload.errors = errors.lines();
         })?;
         // Another place of the manifest is read at once.
-        let manifests = (new.manifest != self.config.manifest).then(|| new.manifest.as_ref().map(Manifests::start));
+        let manifests =
+            (new.manifest != self.config.manifest).then(|| new.manifest.as_ref().map(Manifests::start));
         let reading = manifests.as_ref().map(|manifests| reading_of(manifests.as_ref()));
         let reading = reading.unwrap_or_else(|| self.reading.clone());
         let now = reading.borrow().clone();
@@ -461,6 +477,7 @@ impl Runner {
             self.switch = Switch::start(&config.disable_file);
             self.disabled = self.switch.present();
         }
+        self.exchange.update(&config);
         self.config = Arc::new(config);
     }
 

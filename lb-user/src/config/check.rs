@@ -8,6 +8,7 @@ use crate::agent_check;
 use crate::bgp::{self, BgpConfig};
 use crate::manifest;
 use crate::model::{Model, Protocol, Service, ServiceKey};
+use crate::peers;
 
 use super::check_pools::pools;
 use super::leaf::{Community, Driver};
@@ -50,6 +51,7 @@ pub(super) fn check(w: Written, host_name: &str, r: &mut Reader) -> Config {
         own_pools,
         checks,
         bgp: w.bgp.map(bgp_config),
+        peers: w.peers.map(|peers| peers_config(peers, r)),
         agent_check: w.agent_check.map(agent_check_config),
     }
 }
@@ -273,7 +275,9 @@ fn manifest_config(written: written::Manifest, r: &mut Reader) -> Option<manifes
         r.wrong(written.at, "manifest", format!("{what}; {WHERE}"));
         return None;
     }
-    for (list, example) in [(&written.etcd, "http://192.0.2.1:2379"), (&written.peer, "http://192.0.2.1:7900")] {
+    for (list, example) in
+        [(&written.etcd, "http://192.0.2.1:2379"), (&written.peer, "http://192.0.2.1:7900")]
+    {
         nothing_listed(list, &format!("list at least one, as in [\"{example}\"]"), r);
         for url in list.iter().flat_map(|list| &list.value) {
             if !url.value.starts_with("http://") || url.value.parse::<hyper::Uri>().is_err() {
@@ -317,6 +321,30 @@ fn bgp_config(bgp: written::Bgp) -> BgpConfig {
             },
         },
     }
+}
+
+fn peers_config(written: written::Peers, r: &mut Reader) -> peers::Config {
+    let edits = copied(&written.edits);
+    if written.listen.is_none() && written.nodes.is_none() && r.problems.is_empty() {
+        let message = "neither listen nor nodes; write one of them, or both";
+        r.wrong(written.at, "peers", message);
+    }
+    nothing_listed(&written.listen, "list addresses of this node, as in [\"192.0.2.132:7400\"]", r);
+    nothing_listed(&written.allow, "list who may ask, as in [192.0.2.128/25]", r);
+    if let Some(edits) = written.edits.as_ref().filter(|edits| edits.value && written.allow.is_none()) {
+        let message = "without peers.allow everybody could edit; list who may, as in allow: [192.0.2.128/25]";
+        r.wrong(edits.at, &edits.key, message);
+    }
+    peers::Config {
+        listen: values(written.listen),
+        nodes: values(written.nodes).into_iter().collect(),
+        allow: values(written.allow),
+        edits,
+    }
+}
+
+fn values<T>(list: List<T>) -> Vec<T> {
+    list.into_iter().flat_map(|list| list.value).map(|item| item.value).collect()
 }
 
 fn agent_check_config(written: written::AgentCheck) -> agent_check::Config {

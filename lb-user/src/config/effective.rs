@@ -12,6 +12,7 @@ use crate::bgp::{self, BgpConfig};
 use crate::health::{self, CheckKind, Through};
 use crate::manifest;
 use crate::model::{self, HostState, Protocol, ServiceKey};
+use crate::peers;
 
 use super::Config;
 use super::types::{Capacity, Decapsulation, DirectorConfig, HostConfig, XdpMode};
@@ -33,6 +34,8 @@ pub struct Effective {
     services: Vec<Service>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bgp: Option<Bgp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peers: Option<Peers>,
     #[serde(skip_serializing_if = "Option::is_none")]
     agent_check: Option<AgentCheck>,
 }
@@ -130,6 +133,16 @@ struct Gobgp {
 }
 
 #[derive(Clone, Debug, Serialize)]
+struct Peers {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    listen: Vec<SocketAddr>,
+    nodes: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    allow: Vec<String>,
+    edits: bool,
+}
+
+#[derive(Clone, Debug, Serialize)]
 struct AgentCheck {
     listen: Vec<SocketAddr>,
     file: PathBuf,
@@ -139,7 +152,8 @@ impl From<&Config> for Effective {
     fn from(config: &Config) -> Self {
         let no_checks = Vec::new();
         let checks = |name| config.checks.get(name).unwrap_or(&no_checks);
-        let own = |name: &String| config.model.pools.get(name).filter(|_| config.own_pools.0.contains_key(name));
+        let own =
+            |name: &String| config.model.pools.get(name).filter(|_| config.own_pools.0.contains_key(name));
         let pools = config.checks.keys().map(|name| (name, own(name)));
         Effective {
             node: config.node.clone(),
@@ -152,6 +166,7 @@ impl From<&Config> for Effective {
             pools: pools.map(|(name, pool)| (name.clone(), Pool::new(pool, checks(name)))).collect(),
             services: config.model.services.iter().map(Service::from).collect(),
             bgp: config.bgp.as_ref().map(Bgp::from),
+            peers: config.peers.as_ref().map(Peers::from),
             agent_check: config.agent_check.as_ref().map(AgentCheck::from),
         }
     }
@@ -229,6 +244,17 @@ impl From<&BgpConfig> for Bgp {
         };
         let communities = config.communities.iter().map(|(high, low)| format!("{high}:{low}")).collect();
         Bgp { driver: config.driver.name(), bird, gobgp, med: config.med, communities }
+    }
+}
+
+impl From<&peers::Config> for Peers {
+    fn from(config: &peers::Config) -> Self {
+        Peers {
+            listen: config.listen.clone(),
+            nodes: config.nodes.iter().map(ToString::to_string).collect(),
+            allow: config.allow.iter().map(ToString::to_string).collect(),
+            edits: config.edits,
+        }
     }
 }
 

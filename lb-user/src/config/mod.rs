@@ -30,6 +30,7 @@ use crate::bgp::BgpConfig;
 use crate::health::Check;
 use crate::manifest;
 use crate::model::Model;
+use crate::peers;
 
 /// Where the configuration is unless another file is named.
 pub const DEFAULT_FILE: &str = "/etc/lb/lb.yaml";
@@ -63,6 +64,8 @@ pub struct Config {
     pub checks: BTreeMap<String, Vec<Check>>,
     /// Who announces the VIPs.
     pub bgp: Option<BgpConfig>,
+    /// The exchange with the agents of other nodes.
+    pub peers: Option<peers::Config>,
     /// The server that HAProxy asks.
     pub agent_check: Option<agent_check::Config>,
 }

@@ -22,6 +22,7 @@ pub(super) const TOP: Keys = Keys {
         "pools",
         "services",
         "bgp",
+        "peers",
         "agent_check",
     ],
 };
@@ -44,8 +45,23 @@ pub(super) const SERVICE: Keys =
 pub(super) const BGP: Keys = Keys { path: "bgp", keys: &["driver", "bird", "gobgp", "med", "communities"] };
 pub(super) const BIRD: Keys = Keys { path: "bgp.bird", keys: &["include", "control"] };
 pub(super) const GOBGP: Keys = Keys { path: "bgp.gobgp", keys: &["api"] };
+pub(super) const PEERS: Keys = Keys { path: "peers", keys: &["listen", "nodes", "allow", "edits"] };
 pub(super) const AGENT_CHECK: Keys = Keys { path: "agent_check", keys: &["listen", "file"] };
 
 /// Every map of the file with its keys.
-pub const ALL: &[Keys] =
-    &[TOP, MANIFEST, DIRECTOR, CAPACITY, HOST, POOL, MEMBER, CHECK, SERVICE, BGP, BIRD, GOBGP, AGENT_CHECK];
+pub const ALL: &[Keys] = &[
+    TOP,
+    MANIFEST,
+    DIRECTOR,
+    CAPACITY,
+    HOST,
+    POOL,
+    MEMBER,
+    CHECK,
+    SERVICE,
+    BGP,
+    BIRD,
+    GOBGP,
+    PEERS,
+    AGENT_CHECK,
+];

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::bgp::Prefix;
 use crate::model::{HostState, Protocol};
+use crate::peers::PeerUrl;
 
 use super::leaf::{CheckType, Community, Driver, Port, Way};
 use super::problem::Position;
@@ -30,6 +31,7 @@ pub(super) struct Written {
     pub pools: Vec<(At<String>, Pool)>,
     pub services: Vec<Service>,
     pub bgp: Option<Bgp>,
+    pub peers: Option<Peers>,
     pub agent_check: Option<AgentCheck>,
 }
 
@@ -128,6 +130,14 @@ pub(super) struct Bgp {
     pub communities: List<Community>,
 }
 
+pub(super) struct Peers {
+    pub at: Position,
+    pub listen: List<SocketAddr>,
+    pub nodes: List<PeerUrl>,
+    pub allow: List<Prefix>,
+    pub edits: Maybe<bool>,
+}
+
 pub(super) struct AgentCheck {
     pub listen: List<SocketAddr>,
     pub file: Maybe<PathBuf>,
@@ -153,6 +163,7 @@ pub(super) fn read(tree: &Node, r: &mut Reader) -> Option<Written> {
         },
         services: listed(r, &top, "services", &schema::SERVICE, service),
         bgp: r.subsection(&top, "bgp", &schema::BGP).map(|s| bgp(&s, r)),
+        peers: r.subsection(&top, "peers", &schema::PEERS).map(|s| peers(&s, r)),
         agent_check: r
             .subsection(&top, "agent_check", &schema::AGENT_CHECK)
             .map(|s| AgentCheck { listen: r.one_or_more(&s, "listen"), file: r.leaf(&s, "file") }),
@@ -277,6 +288,16 @@ fn bgp(s: &Section<'_>, r: &mut Reader) -> Bgp {
         gobgp_api: gobgp.as_ref().and_then(|s| r.leaf(s, "api")),
         med: r.leaf(s, "med"),
         communities: r.list(s, "communities", "[\"65000:100\"]"),
+    }
+}
+
+fn peers(s: &Section<'_>, r: &mut Reader) -> Peers {
+    Peers {
+        at: s.at,
+        listen: r.one_or_more(s, "listen"),
+        nodes: r.list(s, "nodes", "[\"http://192.0.2.139:7400\"]"),
+        allow: r.list(s, "allow", "[192.0.2.128/25]"),
+        edits: r.leaf(s, "edits"),
     }
 }
 

@@ -66,14 +66,14 @@ impl Shared {
     }
 }
 
-/// The routes, with their state.
-pub fn routes<S: Clone + Send + Sync + 'static>(shared: Shared) -> Router<S> {
-    Router::new()
+/// The routes, with their state; those that change something only with `edits`.
+pub fn routes<S: Clone + Send + Sync + 'static>(shared: Shared, edits: bool) -> Router<S> {
+    let reading = Router::new()
         .route("/v1/manifest", get(manifest))
         .route("/v1/manifest/confirmed", get(confirmed))
-        .route("/v1/plan", post(plan_edit))
-        .route("/v1/edit", post(make_edit))
-        .with_state(shared)
+        .route("/v1/plan", post(plan_edit));
+    let all = if edits { reading.route("/v1/edit", post(make_edit)) } else { reading };
+    all.with_state(shared)
 }
 
 #[derive(Deserialize)]
@@ -100,7 +100,10 @@ struct Version {
     version: u64,
 }
 
-async fn confirmed(State(shared): State<Shared>, Query(Version { version }): Query<Version>) -> Json<Missing> {
+async fn confirmed(
+    State(shared): State<Shared>,
+    Query(Version { version }): Query<Version>,
+) -> Json<Missing> {
     Json(Missing { missing: shared.confirmations.missing(version) })
 }
 
