@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::topology::{Kind, Node, Topology};
 
-/// Nodes as a scenario names them: `lb4-1`, `lb4-*`, `spare-1`, several of them with commas between.
+/// Nodes as a scenario names them: `lb4-1`, `lb4-*`, `spare-1`, several of them with commas between, all but some:
+/// `lb4-*,!lb4-1`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nodes(pub String);
 
@@ -14,6 +15,10 @@ impl Nodes {
         let mut found: Vec<&Node> = Vec::new();
         for name in self.0.split(',') {
             let before = found.len();
+            if let Some(name) = name.strip_prefix('!') {
+                found.retain(|node| node.name != real_name(name, topology));
+                continue;
+            }
             if let Some(prefix) = name.strip_suffix('*') {
                 found.extend(topology.nodes.iter().filter(|node| node.name.starts_with(prefix)));
             } else {
@@ -263,6 +268,7 @@ mod tests {
     #[test]
     fn nodes_are_named_by_star_by_comma_and_as_spares() {
         assert_eq!(names("lb4-*"), ["lb4-1", "lb4-2", "lb4-3"]);
+        assert_eq!(names("lb4-*,!lb4-2"), ["lb4-1", "lb4-3"]);
         assert_eq!(names("lb4-2,spare-1"), ["lb4-2", "lb7-5"]);
         assert_eq!(real_name("spare-2", &topology()), "lb7-6");
     }

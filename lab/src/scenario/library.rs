@@ -15,7 +15,7 @@ macro_rules! scenarios {
     };
 }
 
-scenarios!("01-director-killed", "00-host-removed-by-reload");
+scenarios!("01-director-killed");
 
 /// The lab that scenarios run on when none is up.
 pub const LAB: &str = include_str!("../../../configs/labs/proof.yaml");

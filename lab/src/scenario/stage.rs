@@ -154,7 +154,7 @@ impl Stage {
     fn power_off(&self, node: &Node) -> Result<String> {
         self.sh(node, "for link in /sys/class/net/eth*; do ip link set ${link##*/} down; done")?;
         self.kill_all(node)?;
-        self.sh(node, "rm -rf /sys/fs/bpf/* /run/lb/agent.sock")
+        self.sh(node, "rm -rf /sys/fs/bpf/lb /run/lb/agent.sock")
     }
 
     fn power_on(&self, node: &Node) -> Result<String> {
