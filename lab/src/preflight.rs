@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::paths;
+use crate::spec::DirectorKind;
 use crate::topology::{Kind, Topology};
 
 /// Programs, the Debian packages that bring them, and the kinds of nodes that run them.
@@ -27,7 +28,7 @@ pub fn problem(topology: &Topology, lb: &Path) -> Option<String> {
     if let Some(problem) = not_root() {
         return Some(problem);
     }
-    let missing: Vec<String> = [programs(topology), agent(lb), kernel()].concat();
+    let missing: Vec<String> = [programs(topology), agent(lb), kernel(), ipvs(topology)].concat();
     (!missing.is_empty()).then(|| format!("lab up needs: {}", missing.join("; ")))
 }
 
@@ -50,6 +51,24 @@ fn programs(topology: &Topology) -> Vec<String> {
         if is_used && on_path(program).is_none() {
             missing.push(format!("{program} (apt install {package})"));
         }
+    }
+    missing
+}
+
+/// What directors of that kind need. Loading the modules here also makes the settings that their plan has.
+fn ipvs(topology: &Topology) -> Vec<String> {
+    if topology.spec.director != DirectorKind::Ipvs {
+        return vec![];
+    }
+    let packages = [("keepalived", "keepalived"), ("exabgp", "exabgp")];
+    let programs = packages.into_iter().filter(|(program, _)| on_path(program).is_none());
+    let mut missing: Vec<String> =
+        programs.map(|(program, package)| format!("{program} (apt install {package})")).collect();
+    if !Path::new("/proc/net/ip_vs").exists() && !(load_module("ip_vs") && load_module("ip_vs_mh")) {
+        missing.push(
+            "IPVS (modprobe ip_vs ip_vs_mh, or another kernel: scripts/vm -- target/release/lab up …)"
+                .to_owned(),
+        );
     }
     missing
 }

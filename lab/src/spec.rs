@@ -29,6 +29,8 @@ pub struct LabSpec {
     pub user_addresses: u32,
     /// Which BGP daemon stands beside each director's agent.
     pub bgp: BgpSidecar,
+    /// What balances on the directors.
+    pub director: DirectorKind,
     /// How the programs attach to interfaces.
     pub xdp: XdpMode,
     /// How L7 hosts decapsulate.
@@ -49,6 +51,16 @@ pub enum BgpSidecar {
     Bird,
     /// All directors run GoBGP.
     Gobgp,
+}
+
+/// What balances on the directors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DirectorKind {
+    /// The agent and its XDP program.
+    Xdp,
+    /// keepalived, IPVS and ExaBGP, to compare with; the kernel must have IPVS.
+    Ipvs,
 }
 
 /// How XDP programs attach.
@@ -180,6 +192,7 @@ struct Written {
     servers: Option<Spanned<u32>>,
     user_addresses: Option<Spanned<u32>>,
     bgp: Option<Spanned<BgpSidecar>>,
+    director: Option<Spanned<DirectorKind>>,
     xdp: Option<Spanned<XdpMode>>,
     decapsulation: Option<Spanned<Decapsulation>>,
     affinity: Option<Spanned<Affinity>>,
@@ -259,6 +272,7 @@ fn check(layers: &[Layer]) -> Result<LabSpec, SpecErrors> {
         servers: pick!(servers, 10, within(1, 250)),
         user_addresses: pick!(user_addresses, 200, within(1, 254)),
         bgp: pick!(bgp, BgpSidecar::Alternate, no_limit),
+        director: pick!(director, DirectorKind::Xdp, no_limit),
         xdp: pick!(xdp, XdpMode::Auto, no_limit),
         decapsulation: pick!(decapsulation, Decapsulation::Auto, no_limit),
         affinity: pick!(affinity, Affinity::SecondChance, no_limit),

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use serde::Serialize;
 
 use crate::address::{Prefix, decimal_digits_as_hex, twin};
-use crate::spec::LabSpec;
+use crate::spec::{DirectorKind, LabSpec};
 
 /// Where users and the dns node live.
 pub const USERS_NET: Prefix4 = ([192, 0, 2, 0], 29);
@@ -297,7 +297,8 @@ fn director(spec: &LabSpec, index: u32) -> Node {
         kind: Kind::Director,
         index,
         interfaces: vec![interface("eth0", Segment::Infra, 129 + spec.routers + index, INFRA_NET)],
-        loopback: vec![],
+        // IPVS takes what the kernel takes for its own.
+        loopback: if spec.director == DirectorKind::Ipvs { vip_prefixes() } else { vec![] },
     }
 }
 
@@ -311,11 +312,12 @@ fn l7_host(spec: &LabSpec, index: u32) -> Node {
             interface("eth0", Segment::Infra, last_octet, INFRA_NET),
             server_interface("eth1", 1, index),
         ],
-        loopback: vips()
-            .into_iter()
-            .map(|vip| Prefix::new(vip, if vip.is_ipv4() { 32 } else { 128 }))
-            .collect(),
+        loopback: vip_prefixes(),
     }
+}
+
+fn vip_prefixes() -> Vec<Prefix> {
+    vips().into_iter().map(|vip| Prefix::new(vip, if vip.is_ipv4() { 32 } else { 128 })).collect()
 }
 
 fn server(index: u32) -> Node {

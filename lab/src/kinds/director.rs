@@ -5,10 +5,15 @@ use std::path::Path;
 use crate::agent;
 use crate::bird::{self, Family};
 use crate::gobgp;
+use crate::kinds::director_ipvs;
 use crate::plan::NodePlan;
+use crate::spec::DirectorKind;
 use crate::topology::{Kind, Node, Topology};
 
 pub fn plan(topology: &Topology, node: &Node) -> NodePlan {
+    if topology.spec.director == DirectorKind::Ipvs {
+        return director_ipvs::plan(topology, node);
+    }
     let is_bird = topology.spec.bgp.is_bird(node.index);
     let mut files = if is_bird {
         bird::files(bird_config(topology, node))
@@ -50,6 +55,9 @@ fn gobgp_config(topology: &Topology, node: &Node) -> String {
 }
 
 pub fn health(topology: &Topology, node: &Node, lb: &Path) -> Vec<String> {
+    if topology.spec.director == DirectorKind::Ipvs {
+        return director_ipvs::health(topology);
+    }
     let mut reasons = agent::health(lb);
     if topology.spec.bgp.is_bird(node.index) {
         reasons.extend(bird::health());

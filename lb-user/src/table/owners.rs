@@ -24,7 +24,8 @@ pub struct Table {
 /// The rows over `generations`, in order of precedence, all of the same seed and size.
 ///
 /// A row's owners are the distinct hosts that own it in these generations, in that order, then their backups in the same
-/// order, as far as there is room. Places hold the slots that `slots` gives for names; a host without one is gone, and its
+/// order, as far as there is room; of those, the backup of the first generation takes the second place, so that what it
+/// stands in for goes to nobody who is only prepared. Places hold the slots that `slots` gives for names; a host without one is gone, and its
 /// places go to nobody. A generation without hosts owns nothing. Backup and primary differ; a generation of one host has
 /// no backup.
 pub fn rows(
@@ -51,12 +52,17 @@ pub fn rows(
     let mut table = Table { rows: vec![EMPTY_ROW; size as usize], crowded: 0, tight: 0 };
     for (number, row) in table.rows.iter_mut().enumerate() {
         let lost = |row: &mut Row, layers: &[Layer]| {
-            layers.iter().filter_map(|layer| layer.slot(number)).filter(|slot| !push(row, *slot)).count()
+            layers.iter().filter_map(|layer| layer.slot(number)).filter(|slot| !push(row, *slot)).count() > 0
         };
-        let crowded = lost(row, &primaries) > 0;
-        let tight = lost(row, &backups) > 0;
+        let crowded = lost(row, &primaries);
+        let tight = lost(row, &backups);
         table.crowded += usize::from(crowded);
         table.tight += usize::from(tight && !crowded);
+        if let Some(backup) = backups[0].slot(number)
+            && let Some(place) = row.iter().position(|slot| *slot == backup).filter(|place| *place > 0)
+        {
+            row[1..=place].rotate_right(1);
+        }
     }
     Ok(table)
 }

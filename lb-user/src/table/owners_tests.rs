@@ -137,6 +137,13 @@ fn owners_are_those_of_each_generation_in_order_then_their_backups() {
         }
         longest = longest.max(want.len());
         want.truncate(OWNERS);
+        // The stand-in of the first goes before those who only hold connections of other generations.
+        if let Some(place) =
+            want.iter().position(|slot| *slot == newest[number][1]).filter(|place| *place > 0)
+        {
+            let backup = want.remove(place);
+            want.insert(1, backup);
+        }
         want.resize(OWNERS, NO_OWNER);
         assert_eq!(row[..], want, "row {number}");
     }
@@ -151,7 +158,9 @@ fn more_owners_than_fit_are_counted() {
     let three = rows(&generations[..3], 0, 251, &slots(&generations)).unwrap();
     assert_eq!(three.crowded, 0);
     for (row, three) in table.rows.iter().zip(three.rows) {
-        assert_eq!(row[..3], three[..3], "the newest stay");
+        assert_eq!(row[0], three[0], "the newest stays first");
+        let primaries: Vec<u16> = three.iter().copied().filter(|slot| row.contains(slot)).collect();
+        assert!(primaries.len() >= 3, "the newest stay: {row:?} {three:?}");
     }
 }
 

@@ -1,0 +1,183 @@
+//! The second chance: which host gets a packet next that this one knows nothing of.
+//!
+//! A packet walks the owners of its row in the circular order of their ids, from wherever it began. The order does not
+//! depend on generations, so hosts whose manifests are a version apart still walk the same way round, and every owner that
+//! both know gets its turn. The hop field of the outer header counts places in its low three bits, and ends the walk; its
+//! fourth bit says that a doubtful owner was left out on the way.
+
+use crate::maps::OWNERS;
+
+/// Hop of a packet that has had all its chances: whoever gets it keeps it.
+pub const FINAL: u8 = 15;
+
+/// Bit of the hop: an owner whose turn comes last was passed over.
+const PASSED_OVER: u8 = 8;
+
+/// When an owner's turn comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// In its order.
+    InOrder,
+    /// After all others: some director doubts that it lives.
+    Last,
+    /// Never: it is dead, or there is no way to it.
+    Never,
+}
+
+/// An owner of the row, as this host sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Its stable id; 0 marks an unused place.
+    pub id: u64,
+    /// When its turn comes.
+    pub turn: Turn,
+}
+
+/// An unused place.
+pub const NOBODY: Owner = Owner { id: 0, turn: Turn::Never };
+
+/// What becomes of the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// It is passed on to the owner at this place of the row, with this hop.
+    PassOn {
+        /// Index into the row.
+        place: usize,
+        /// For the outer header.
+        hop: u8,
+    },
+    /// Nobody is left: it is kept.
+    Keep,
+    /// Nobody is left, but a host on the way passed over an owner that this one does not doubt: until they agree it is
+    /// dropped, to be sent again. An answer from here could break a connection that the other one holds.
+    Wait,
+}
+
+/// Decides for the host `own`, which need not be an owner.
+///
+/// With `home`, the walk ends where it began (for protocols whose first packet no socket knows); without, it goes one
+/// place further, for the sake of owners that only some hosts know yet.
+#[inline(always)]
+pub fn next(owners: &[Owner; OWNERS], own: u64, hop: u8, home: bool) -> Next {
+    if hop >= FINAL {
+        return Next::Keep;
+    }
+    let (passed_over, hop) = (hop & PASSED_OVER, hop & (PASSED_OVER - 1));
+    let (mut count, mut best, mut last) = (0u8, OWNERS, OWNERS);
+    let (mut best_way, mut last_way) = (u64::MAX, u64::MAX);
+    let mut place = 0;
+    while place < OWNERS {
+        let owner = owners[place];
+        if owner.id != 0 {
+            count += 1;
+            // Zero for the next id, the largest for the own one.
+            let way = owner.id.wrapping_sub(own).wrapping_sub(1);
+            match owner.turn {
+                Turn::InOrder if way < best_way => (best, best_way) = (place, way),
+                Turn::Last if way < last_way => (last, last_way) = (place, way),
+                _ => {}
+            }
+        }
+        place += 1;
+    }
+    if best < OWNERS {
+        // Places on the way count, whether or not their owners get a turn.
+        let mut steps = hop;
+        let mut place = 0;
+        while place < OWNERS {
+            let owner = owners[place];
+            if owner.id != 0 && owner.id.wrapping_sub(own).wrapping_sub(1) <= best_way {
+                steps += 1;
+            }
+            place += 1;
+        }
+        if steps <= count + !home as u8 {
+            let doubt = if last_way < best_way { PASSED_OVER } else { 0 };
+            return Next::PassOn { place: best, hop: steps | passed_over | doubt };
+        }
+    }
+    if last < OWNERS {
+        return Next::PassOn { place: last, hop: FINAL };
+    }
+    if passed_over != 0 && !home { Next::Wait } else { Next::Keep }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn in_order(ids: [u64; OWNERS]) -> [Owner; OWNERS] {
+        ids.map(|id| if id == 0 { NOBODY } else { Owner { id, turn: Turn::InOrder } })
+    }
+
+    /// The ids that a packet visits, from `start`.
+    fn walk(owners: &[Owner; OWNERS], start: u64, home: bool) -> Vec<u64> {
+        let (mut at, mut hop, mut visited) = (start, 0, vec![start]);
+        while let Next::PassOn { place, hop: next } = next(owners, at, hop, home) {
+            assert!(next > hop, "the hop rises");
+            (at, hop) = (owners[place].id, next);
+            visited.push(at);
+        }
+        visited
+    }
+
+    #[test]
+    fn a_packet_goes_round_by_id() {
+        let owners = in_order([30, 10, 20, 0]);
+        assert_eq!(walk(&owners, 20, true), [20, 30, 10, 20]);
+        assert_eq!(walk(&owners, 20, false), [20, 30, 10, 20, 30]);
+        // A host that is no owner begins at the next id.
+        assert_eq!(walk(&owners, 25, true), [25, 30, 10, 20]);
+    }
+
+    #[test]
+    fn the_only_owner_keeps_its_packets() {
+        assert_eq!(walk(&in_order([7, 0, 0, 0]), 7, true), [7]);
+        assert_eq!(walk(&in_order([7, 0, 0, 0]), 9, true), [9, 7]);
+        assert_eq!(walk(&in_order([0; OWNERS]), 9, false), [9]);
+    }
+
+    #[test]
+    fn doubtful_owners_come_last_and_dead_ones_never() {
+        let mut owners = in_order([10, 20, 30, 40]);
+        owners[1].turn = Turn::Last;
+        owners[2].turn = Turn::Never;
+        assert_eq!(walk(&owners, 10, true), [10, 40, 10, 20]);
+        owners[1].turn = Turn::Never;
+        assert_eq!(walk(&owners, 10, true), [10, 40, 10]);
+    }
+
+    #[test]
+    fn hosts_that_disagree_on_doubts_answer_nothing() {
+        let owners = in_order([10, 20, 30, 0]);
+        let mut doubting = owners;
+        doubting[2].turn = Turn::Last;
+        let Next::PassOn { place: 0, hop } = next(&doubting, 20, 0, false) else { panic!("not to 10") };
+        assert_eq!(hop, 2 | PASSED_OVER);
+        // The next one has no doubt, and goes on until the round is over.
+        let Next::PassOn { place: 1, hop } = next(&owners, 10, hop, false) else { panic!("not to 20") };
+        let Next::PassOn { place: 0, hop: late } = next(&doubting, 20, 0, false) else { panic!() };
+        assert_eq!(next(&owners, 10, late + 2, false), Next::Wait);
+        assert_eq!(next(&doubting, 10, late + 2, false), Next::PassOn { place: 2, hop: FINAL });
+        assert_eq!(hop, 3 | PASSED_OVER);
+    }
+
+    #[test]
+    fn what_is_final_is_kept() {
+        assert_eq!(next(&in_order([10, 20, 0, 0]), 10, FINAL, false), Next::Keep);
+    }
+
+    proptest! {
+        /// Whatever the ids, every owner in order gets its turn, and the walk ends.
+        #[test]
+        fn every_owner_gets_its_turn(ids in prop::array::uniform4(any::<u64>()), start: u64, home: bool) {
+            let owners = in_order(ids);
+            let visited = walk(&owners, start, home);
+            for owner in owners.iter().filter(|owner| owner.id != 0) {
+                prop_assert!(visited.contains(&owner.id), "{visited:?}");
+            }
+            prop_assert!(visited.len() <= OWNERS + 2);
+        }
+    }
+}
