@@ -27,8 +27,11 @@ pub(super) const TOP: Keys = Keys {
 pub(super) const DIRECTOR: Keys =
     Keys { path: "director", keys: &["interfaces", "xdp", "source4", "source6", "capacity"] };
 pub(super) const CAPACITY: Keys = Keys { path: "director.capacity", keys: &["services", "hosts", "tables"] };
-pub(super) const HOST: Keys =
-    Keys { path: "host", keys: &["interfaces", "decapsulation", "xdp", "accept_from", "vips"] };
+pub(super) const HOST: Keys = Keys {
+    path: "host",
+    keys: &["interfaces", "decapsulation", "xdp", "accept_from", "vips", "second_chances", "capacity"],
+};
+pub(super) const HOST_CAPACITY: Keys = Keys { path: "host.capacity", keys: &["services", "hosts", "tables"] };
 pub(super) const POOL: Keys =
     Keys { path: "pools.*", keys: &["seed", "size", "generation", "hosts", "checks"] };
 pub(super) const MEMBER: Keys =
@@ -45,5 +48,18 @@ pub(super) const GOBGP: Keys = Keys { path: "bgp.gobgp", keys: &["api"] };
 pub(super) const AGENT_CHECK: Keys = Keys { path: "agent_check", keys: &["listen", "file"] };
 
 /// Every map of the file with its keys.
-pub const ALL: &[Keys] =
-    &[TOP, DIRECTOR, CAPACITY, HOST, POOL, MEMBER, CHECK, SERVICE, BGP, BIRD, GOBGP, AGENT_CHECK];
+pub const ALL: &[Keys] = &[
+    TOP,
+    DIRECTOR,
+    CAPACITY,
+    HOST,
+    HOST_CAPACITY,
+    POOL,
+    MEMBER,
+    CHECK,
+    SERVICE,
+    BGP,
+    BIRD,
+    GOBGP,
+    AGENT_CHECK,
+];
