@@ -29,6 +29,9 @@ pub(super) async fn connections(ends: &ExchangeEnds) -> Vec<HostConnections> {
     let others = join_all(hosts.map(|(url, _)| of(url.clone())));
     let (mine, others) = tokio::join!(ends.sampler.counts(), others);
     let mut all: Vec<HostConnections> = mine.into_iter().chain(others.into_iter().flatten()).collect();
+    if let Some(config) = ends.sampler.config() {
+        all.extend(unheard(&config.model, &all));
+    }
     all.sort_by(|a, b| (&a.pool, &a.host, &a.node).cmp(&(&b.pool, &b.host, &b.node)));
     // A node that is asked at two addresses.
     all.dedup_by(|a, b| (&a.pool, &a.host, &a.node) == (&b.pool, &b.host, &b.node));
@@ -36,12 +39,28 @@ pub(super) async fn connections(ends: &ExchangeEnds) -> Vec<HostConnections> {
     safe_now(all, newest)
 }
 
-/// A host that does not answer is missing in the result, and nobody takes it for safe.
 async fn of(url: PeerUrl) -> Vec<HostConnections> {
     match Client::new(url).get(OWN, PATIENCE).await {
         Ok(answer) => answer.json().unwrap_or_default(),
         Err(_) => Vec::new(),
     }
+}
+
+/// What is said of hosts that have not told their connections: nobody takes them for safe.
+fn unheard(model: &Model, heard: &[HostConnections]) -> Vec<HostConnections> {
+    let silent = model.hosts().filter(|(id, host)| {
+        host.state != HostState::Down
+            && !heard.iter().any(|count| count.pool == id.pool && count.host == id.host)
+    });
+    silent
+        .map(|(id, host)| HostConnections {
+            pool: id.pool,
+            host: id.host,
+            draining: host.state == HostState::Drain,
+            problem: Some("its agent does not answer, or is not among peers.nodes".into()),
+            ..HostConnections::default()
+        })
+        .collect()
 }
 
 /// Whether operators want to see connections: a host drains, or old generations are in force.

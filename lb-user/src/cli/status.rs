@@ -1,5 +1,8 @@
 //! `lb status`.
 
+mod oracle;
+mod peers;
+
 use std::fmt::Write;
 use std::process::ExitCode;
 
@@ -8,17 +11,24 @@ use hyper::Method;
 use super::{Api, Format, client, runtime};
 use crate::agent::status::{HostStatus, ManifestStatus, ServiceStatus, Status};
 use crate::model::ServiceKey;
+use crate::peers::PeerStatus;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     api: Api,
+    /// Show all nodes instead, and whether they hold the same tables; exit code 0 only if all answer and agree.
+    #[arg(long)]
+    peers: bool,
     /// How to report.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if args.peers {
+        return run_peers(args);
+    }
     let body = runtime()?.block_on(client::request(&args.api.socket(), Method::GET, "/v1/status"))?;
     let status: Status = serde_json::from_slice(&body)?;
     match args.format {
@@ -27,6 +37,16 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Format::Json => println!("{}", String::from_utf8_lossy(&body)),
     }
     Ok(if status.ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run_peers(args: &Args) -> anyhow::Result<ExitCode> {
+    let body = runtime()?.block_on(client::request(&args.api.socket(), Method::GET, "/v1/peers"))?;
+    let nodes: Vec<PeerStatus> = serde_json::from_slice(&body)?;
+    match args.format {
+        Format::Text => print!("{}", peers::text(&nodes)),
+        Format::Json => println!("{}", String::from_utf8_lossy(&body)),
+    }
+    Ok(if peers::well(&nodes) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The report for people.
@@ -41,6 +61,9 @@ fn text(status: &Status) -> String {
     let _ = writeln!(page, "{} ({}): {ready}", status.node, status.roles.join(" + "));
     for reason in &status.reasons {
         let _ = writeln!(page, "  {reason}");
+    }
+    for warning in &status.warnings {
+        let _ = writeln!(page, "  warning: {warning}");
     }
     for error in &status.reload.errors {
         let _ = writeln!(page, "  last reload refused: {error}");
@@ -69,6 +92,7 @@ fn text(status: &Status) -> String {
         ["HOST", "STATE", "HEALTHY", "IPV4", "IPV6", "REASON"],
         status.hosts.iter().map(host).collect(),
     );
+    page += &oracle::text(status);
     let counters = status.counters.iter().flat_map(|(role, counters)| {
         let counted = counters.iter().filter(|(_, value)| **value > 0);
         counted.map(move |(name, value)| vec![format!("{role} {name}"), value.to_string()])

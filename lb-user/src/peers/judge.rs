@@ -106,6 +106,31 @@ pub fn disagreements<'a>(reports: impl IntoIterator<Item = &'a Report>) -> Vec<D
     differ.map(|((pool, _), digests)| Disagreement { pool: pool.to_owned(), digests }).collect()
 }
 
+/// Pools of which a node's tables are not those of most nodes with the same manifest, by node. Where no table has most
+/// nodes, all differ.
+pub fn outliers<'a>(reports: impl IntoIterator<Item = &'a Report>) -> BTreeMap<String, Vec<String>> {
+    let reports: Vec<&Report> = reports.into_iter().collect();
+    let mut held: BTreeMap<(&str, Option<u64>), BTreeMap<&str, usize>> = BTreeMap::new();
+    for (report, table) in
+        reports.iter().flat_map(|report| report.tables.iter().map(move |table| (report, table)))
+    {
+        let digests = held.entry((&table.pool, report.manifest_version)).or_default();
+        *digests.entry(&table.digest).or_default() += 1;
+    }
+    let mut outliers: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (report, table) in
+        reports.iter().flat_map(|report| report.tables.iter().map(move |table| (report, table)))
+    {
+        let digests = &held[&(table.pool.as_str(), report.manifest_version)];
+        let most = digests[table.digest.as_str()] * 2 > digests.values().sum();
+        let pools = outliers.entry(report.node.clone()).or_default();
+        if !most && !pools.contains(&table.pool) {
+            pools.push(table.pool.clone());
+        }
+    }
+    outliers
+}
+
 #[cfg(test)]
 #[path = "judge_tests.rs"]
 mod tests;

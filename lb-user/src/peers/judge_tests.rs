@@ -140,6 +140,13 @@ fn different_tables_by_the_same_manifest_are_a_disagreement() {
         "pool web: nodes hold different tables: 01 on a (director), c (host); 02 on b (host); compare its seed, size \
          and hosts on these nodes"
     );
+    let reports = [a.clone(), holding("b", None, Role::Host, "02"), holding("c", None, Role::Host, "01")];
+    let odd = |reports: &[Report]| -> Vec<String> {
+        outliers(reports).into_iter().filter(|(_, pools)| !pools.is_empty()).map(|(node, _)| node).collect()
+    };
+    assert_eq!(odd(&reports), ["b"]);
+    assert_eq!(odd(&reports[..2]), ["a", "b"], "nobody knows who is right");
+    assert!(odd(&reports[..1]).is_empty());
     // While a new version travels, tables differ.
     let old = holding("a", Some(1), Role::Director, "01");
     assert_eq!(disagreements([&old, &holding("b", Some(2), Role::Host, "02")]), []);

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::PeerUrl;
+use super::judge::outliers;
 use super::report::Report;
 
 /// All nodes that are followed, by address.
@@ -61,6 +62,8 @@ pub struct PeerStatus {
     pub reachable: bool,
     /// Seconds since it last did.
     pub unreachable_for_s: Option<u64>,
+    /// Pools of which its tables are not those of most nodes with the same manifest.
+    pub differs: Vec<String>,
     /// Why it does not.
     pub reason: Option<String>,
     /// Its latest report.
@@ -69,6 +72,10 @@ pub struct PeerStatus {
 
 /// All nodes: the own first, then the others by name.
 pub fn statuses(own: &Report, peers: &PeersView, now: Instant) -> Vec<PeerStatus> {
+    let outliers = outliers(fresh(own, peers));
+    let differs = |report: Option<&Report>| {
+        report.and_then(|report| outliers.get(&report.node)).cloned().unwrap_or_default()
+    };
     let mut others: Vec<PeerStatus> = peers
         .iter()
         .filter(|(_, peer)| peer.contact != Contact::Myself)
@@ -84,6 +91,7 @@ pub fn statuses(own: &Report, peers: &PeersView, now: Instant) -> Vec<PeerStatus
                 reachable: peer.contact == Contact::Fresh,
                 unreachable_for_s: since.map(|since| now.saturating_duration_since(since).as_secs()),
                 reason,
+                differs: differs(peer.report.as_deref()),
                 report: peer.report.as_deref().cloned(),
             }
         })
@@ -95,6 +103,7 @@ pub fn statuses(own: &Report, peers: &PeersView, now: Instant) -> Vec<PeerStatus
         reachable: true,
         unreachable_for_s: None,
         reason: None,
+        differs: differs(Some(own)),
         report: Some(own.clone()),
     };
     std::iter::once(own).chain(others).collect()
