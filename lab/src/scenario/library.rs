@@ -22,9 +22,10 @@ pub const LAB: &str = include_str!("../../../configs/labs/proof.yaml");
 
 /// The scenario in the file `name`, or the one of that name, or of that number, that comes with the program.
 pub fn find(name: &str) -> Result<Scenario> {
-    if let Some((name, yaml)) = SCENARIOS.iter().find(|(known, _)| {
-        *known == name || known.split('-').next() == Some(&format!("{name:0>2}"))
-    }) {
+    if let Some((name, yaml)) = SCENARIOS
+        .iter()
+        .find(|(known, _)| *known == name || known.split('-').next() == Some(&format!("{name:0>2}")))
+    {
         return Ok(file::load(name, yaml)?);
     }
     if !Path::new(name).exists() {

@@ -88,8 +88,7 @@ pub fn wait_until_ready(stage: &Stage) -> Result<()> {
 pub fn rescued(stage: &Stage) -> u64 {
     let hosts: Vec<&Node> = stage.topology.of(Kind::L7Host).collect();
     thread::scope(|scope| {
-        let asked: Vec<_> =
-            hosts.iter().map(|node| scope.spawn(|| rescued_by(stage, node))).collect();
+        let asked: Vec<_> = hosts.iter().map(|node| scope.spawn(|| rescued_by(stage, node))).collect();
         asked.into_iter().filter_map(|thread| thread.join().ok().flatten()).sum()
     })
 }

@@ -20,7 +20,12 @@ const CONNECTIONS: u32 = 200;
 const BACKGROUND: Duration = Duration::from_secs(60);
 
 /// Plays `scenario` on the lab of `stage`. `connections` overrides its own number.
-pub fn play(scenario: &Scenario, stage: &Stage, connections: Option<u32>, progress: &Progress) -> Result<Report> {
+pub fn play(
+    scenario: &Scenario,
+    stage: &Stage,
+    connections: Option<u32>,
+    progress: &Progress,
+) -> Result<Report> {
     check(scenario, stage)?;
     let args = LoadArgs {
         connections: connections.or(scenario.connections).unwrap_or(CONNECTIONS),
@@ -63,7 +68,8 @@ fn check(scenario: &Scenario, stage: &Stage) -> Result<()> {
 
 fn await_opened(load: &Load, args: &LoadArgs) -> Result<u32> {
     // Each may take its patience several times; all of them at once.
-    let patience = Duration::from_millis(args.patience * 3) + Duration::from_secs(u64::from(args.connections) / 100);
+    let patience =
+        Duration::from_millis(args.patience * 3) + Duration::from_secs(u64::from(args.connections) / 100);
     let deadline = Instant::now() + patience;
     loop {
         match load.hear(deadline.saturating_duration_since(Instant::now()))?.1 {
@@ -96,7 +102,8 @@ fn events(
             sleep_until(start + event.at);
             rescued.push(restore::rescued(stage));
             let at = start.elapsed();
-            for node in event.action.kills().iter().filter_map(|nodes| nodes.find(&stage.topology).ok()).flatten()
+            for node in
+                event.action.kills().iter().filter_map(|nodes| nodes.find(&stage.topology).ok()).flatten()
             {
                 seen.killed.push((at, node.name.clone()));
             }
@@ -112,7 +119,8 @@ fn events(
         sleep_until(start + scenario.duration);
         let deadline = Instant::now() + BACKGROUND;
         for _ in &scenario.timeline {
-            let Ok((index, result)) = finished.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            let Ok((index, result)) =
+                finished.recv_timeout(deadline.saturating_duration_since(Instant::now()))
             else {
                 seen.problems.push(format!("actions still run {} s after the end", BACKGROUND.as_secs()));
                 break;

@@ -60,11 +60,15 @@ impl Stage {
             Action::Kill(nodes) => self.each(nodes, |node| self.kill_all(node)),
             Action::PowerOff(nodes) => self.each(nodes, |node| self.power_off(node)),
             Action::PowerOn(nodes) => self.each(nodes, |node| self.power_on(node)),
-            Action::Stop(nodes, process) => self.each(nodes, |node| self.signal(node, process, Signal::SIGSTOP)),
+            Action::Stop(nodes, process) => {
+                self.each(nodes, |node| self.signal(node, process, Signal::SIGSTOP))
+            }
             Action::Continue(nodes, process) => {
                 self.each(nodes, |node| self.signal(node, process, Signal::SIGCONT))
             }
-            Action::Restart(nodes, process) => self.each(nodes, |node| self.restart(node, process, &self.lb())),
+            Action::Restart(nodes, process) => {
+                self.each(nodes, |node| self.restart(node, process, &self.lb()))
+            }
             Action::Upgrade(nodes) => self.each(nodes, |node| self.upgrade(node)),
             Action::LinkDown(nodes) => self.each(nodes, |node| self.sh(node, "ip link set eth0 down")),
             Action::LinkUp(nodes) => self.each(nodes, |node| self.sh(node, "ip link set eth0 up")),
@@ -112,7 +116,8 @@ impl Stage {
 
     fn output(&self, mut command: Command, what: &str) -> Result<String> {
         let output = command.stdin(Stdio::null()).output().with_context(|| format!("running {what}"))?;
-        let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).trim().to_owned());
+        let said =
+            [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).trim().to_owned());
         let said = said.join("\n").trim().to_owned();
         ensure!(output.status.success(), "{what}: {}: {said}", output.status);
         Ok(said)
