@@ -37,6 +37,8 @@ pub struct LabSpec {
     pub decapsulation: Decapsulation,
     /// How flows keep to their L7 hosts when directors, routes or the pool change.
     pub affinity: Affinity,
+    /// Pools in a manifest that all nodes share, instead of in each node's configuration.
+    pub manifest: bool,
     /// BFD between internet and routers (the reflectors' GoBGP has none).
     pub bfd: bool,
 }
@@ -196,6 +198,7 @@ struct Written {
     xdp: Option<Spanned<XdpMode>>,
     decapsulation: Option<Spanned<Decapsulation>>,
     affinity: Option<Spanned<Affinity>>,
+    manifest: Option<Spanned<bool>>,
     bfd: Option<Spanned<bool>>,
 }
 
@@ -276,6 +279,7 @@ fn check(layers: &[Layer]) -> Result<LabSpec, SpecErrors> {
         xdp: pick!(xdp, XdpMode::Auto, no_limit),
         decapsulation: pick!(decapsulation, Decapsulation::Auto, no_limit),
         affinity: pick!(affinity, Affinity::SecondChance, no_limit),
+        manifest: pick!(manifest, false, no_limit),
         bfd: pick!(bfd, false, no_limit),
     };
     let infrastructure = spec.routers + spec.lb4 + spec.lb7 + spec.spare_lb7 + spec.reflectors;

@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use super::stage::Stage;
 use crate::agent;
 use crate::plan;
+use crate::pool;
 use crate::status;
 use crate::topology::{Kind, Node};
 
@@ -27,6 +28,7 @@ pub fn restore(stage: &Stage) -> Result<()> {
     for node in &stage.topology.nodes {
         restore_node(stage, node)?;
     }
+    pool::restore(&stage.paths, &stage.topology)?;
     wait_until_ready(stage)
 }
 

@@ -17,7 +17,7 @@ use crate::progress::Progress;
 /// Connections of a scenario that says nothing about it.
 const CONNECTIONS: u32 = 200;
 /// Longest wait, after the end, for what runs in the background.
-const BACKGROUND: Duration = Duration::from_secs(60);
+const BACKGROUND: Duration = Duration::from_secs(120);
 
 /// Plays `scenario` on the lab of `stage`. `connections` overrides its own number.
 pub fn play(scenario: &Scenario, stage: &Stage, connections: Option<u32>, progress: &Progress) -> Result<Report> {
