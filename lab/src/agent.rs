@@ -90,8 +90,12 @@ fn services(topology: &Topology) -> String {
     };
     let mut text = "services:\n".to_owned();
     for vip in vips() {
-        writeln!(text, "  - {{vip: {}, port: 80, protocol: tcp, pool: web, quorum: 1{affinity}}}", quoted(vip))
-            .expect("writing to a string");
+        writeln!(
+            text,
+            "  - {{vip: {}, port: 80, protocol: tcp, pool: web, quorum: 1{affinity}}}",
+            quoted(vip)
+        )
+        .expect("writing to a string");
     }
     text
 }
@@ -166,7 +170,7 @@ fn status(lb: &Path) -> Result<Status> {
 pub fn document(paths: &Paths, node: &str) -> Option<serde_json::Value> {
     let ask = || -> std::io::Result<String> {
         let mut socket = UnixStream::connect(format!("{FOLDER}/agent.sock"))?;
-        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+        socket.set_read_timeout(Some(Duration::from_millis(300)))?;
         socket.write_all(b"GET /v1/status HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n")?;
         let mut said = String::new();
         socket.read_to_string(&mut said)?;
@@ -194,7 +198,8 @@ mod tests {
 
     #[test]
     fn with_a_manifest_no_node_has_hosts_of_its_own_and_all_have_the_same_services() {
-        let topology = Topology::new(&spec::load("x", "manifest: true\naffinity: flow-table\n", &[]).unwrap());
+        let topology =
+            Topology::new(&spec::load("x", "manifest: true\naffinity: flow-table\n", &[]).unwrap());
         let director = director(&topology, topology.node("lb4-1").unwrap());
         let host = l7_host(&topology, topology.node("lb7-1").unwrap());
         for text in [&director, &host] {

@@ -47,8 +47,12 @@ impl Bench for At<fn(&mut HostPlane) -> &mut SchedClassifier> {
 
 /// Accepts two prefixes of senders; the VIPs of the web service.
 fn plane() -> HostPlane {
-    let options =
-        HostOptions { interfaces: Vec::new(), decapsulation: Decapsulation::Auto, xdp: XdpMode::Auto, capacity: Capacity::default() };
+    let options = HostOptions {
+        interfaces: Vec::new(),
+        decapsulation: Decapsulation::Auto,
+        xdp: XdpMode::Auto,
+        capacity: Capacity::default(),
+    };
     let mut plane = HostPlane::load(options, None).unwrap();
     let accept = Accept {
         senders: vec![([192, 0, 2, 128].into(), 26), ("2001:db8::c000:280".parse().unwrap(), 122)],

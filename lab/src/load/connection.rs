@@ -228,7 +228,8 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_answer_to_the_own_request_counts() {
-        let good = asked(b"HTTP/1.1 200 OK\r\nX-Echo: /3/4\r\nX-L7: lb7-1\r\nContent-Length: 0\r\n\r\n").await;
+        let good =
+            asked(b"HTTP/1.1 200 OK\r\nX-Echo: /3/4\r\nX-L7: lb7-1\r\nContent-Length: 0\r\n\r\n").await;
         assert_eq!(good.map(|answer| answer.l7), Ok("lb7-1".to_owned()));
         let other = asked(b"HTTP/1.1 200 OK\r\nX-Echo: /3/3\r\nContent-Length: 0\r\n\r\n").await;
         assert_eq!(other, Err(Cause::WrongEcho));

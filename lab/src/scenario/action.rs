@@ -233,7 +233,12 @@ impl Action {
             _ => return None,
         };
         let other = found.iter().find(|node| node.kind != wanted)?;
-        Some(format!("{} is {}, and this is for nodes of kind {}", other.name, other.kind.word(), wanted.word()))
+        Some(format!(
+            "{} is {}, and this is for nodes of kind {}",
+            other.name,
+            other.kind.word(),
+            wanted.word()
+        ))
     }
 }
 
@@ -305,7 +310,11 @@ mod tests {
             Action::parse("mtu lb7-1 big").unwrap_err(),
             "`mtu lb7-1 big` is no action; write: mtu NODES BYTES"
         );
-        assert!(Action::parse("explode lb7-1").unwrap_err().starts_with("`explode` is no action; there are: kill NODES"));
+        assert!(
+            Action::parse("explode lb7-1")
+                .unwrap_err()
+                .starts_with("`explode` is no action; there are: kill NODES")
+        );
         let problem = Action::parse("heal lb4-1").unwrap().problem(&topology());
         assert_eq!(problem.unwrap(), "lb4-1 is director, and this is for nodes of kind l7-host");
     }

@@ -59,8 +59,7 @@ pub struct Expect {
 }
 
 /// The keys, for messages.
-const KEYS: &str =
-    "keys: name description set connections requests warmup duration patience timeline (at do on) expect \
+const KEYS: &str = "keys: name description set connections requests warmup duration patience timeline (at do on) expect \
      (broken excused_at_least failed)";
 
 #[derive(Deserialize)]

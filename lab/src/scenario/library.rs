@@ -37,9 +37,10 @@ pub const LAB: &str = include_str!("../../../configs/labs/proof.yaml");
 
 /// The scenario in the file `name`, or the one of that name, or of that number, that comes with the program.
 pub fn find(name: &str) -> Result<Scenario> {
-    if let Some((name, yaml)) = SCENARIOS.iter().find(|(known, _)| {
-        *known == name || known.split('-').next() == Some(&format!("{name:0>2}"))
-    }) {
+    if let Some((name, yaml)) = SCENARIOS
+        .iter()
+        .find(|(known, _)| *known == name || known.split('-').next() == Some(&format!("{name:0>2}")))
+    {
         return Ok(file::load(name, yaml)?);
     }
     if !Path::new(name).exists() {
@@ -83,7 +84,10 @@ mod tests {
         assert_eq!(find("1").unwrap().name, "01-director-killed");
         assert_eq!(find("03-host-added").unwrap().name, "03-host-added");
         let error = find("no-such").unwrap_err().to_string();
-        assert!(error.starts_with("no-such: no such file, and no scenario of that name; there are: 01-"), "{error}");
+        assert!(
+            error.starts_with("no-such: no such file, and no scenario of that name; there are: 01-"),
+            "{error}"
+        );
     }
 
     /// What does not break anything elsewhere must not be what makes a scenario pass.

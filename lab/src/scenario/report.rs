@@ -23,8 +23,13 @@ pub fn table(report: &Report) -> String {
         c.opened, c.survived, c.broken, c.excused, c.answers, c.slowest_ms
     );
     let r = &report.requests;
-    let _ = writeln!(text, "  new requests: {} ok, {} failed, 99 of 100 within {} ms", r.ok, r.failed, r.p99_ms);
-    let _ = writeln!(text, "  {:>7}  {:>7} {:>8} {:>8} {:>7}  event", "at", "broken", "excused", "rescued", "failed");
+    let _ =
+        writeln!(text, "  new requests: {} ok, {} failed, 99 of 100 within {} ms", r.ok, r.failed, r.p99_ms);
+    let _ = writeln!(
+        text,
+        "  {:>7}  {:>7} {:>8} {:>8} {:>7}  event",
+        "at", "broken", "excused", "rescued", "failed"
+    );
     for event in &report.events {
         let _ = writeln!(
             text,
@@ -52,7 +57,16 @@ pub fn overview(runs: &[Run]) -> String {
     let width = runs.iter().map(|run| run.report.scenario.len()).max().unwrap_or(0).max(8);
     let mut text = format!(
         "{:<width$}  {:<13}  {:>6} {:>8} {:>6} {:>7} {:>8} {:>8} {:>6} {:>6}  verdict\n",
-        "scenario", "affinity", "opened", "survived", "broken", "excused", "rescued", "requests", "failed", "s"
+        "scenario",
+        "affinity",
+        "opened",
+        "survived",
+        "broken",
+        "excused",
+        "rescued",
+        "requests",
+        "failed",
+        "s"
     );
     for Run { report, seconds } in runs {
         let c = &report.connections;
@@ -93,7 +107,8 @@ pub fn junit(runs: &[Run]) -> String {
         );
         if report.verdict == Verdict::Fail {
             let message = escaped(&report.problems.join("; "));
-            let _ = writeln!(text, "    <failure message=\"{message}\">{}</failure>", escaped(&table(report)));
+            let _ =
+                writeln!(text, "    <failure message=\"{message}\">{}</failure>", escaped(&table(report)));
         }
         let _ = writeln!(text, "    <system-out>{}</system-out>\n  </testcase>", escaped(&table(report)));
     }

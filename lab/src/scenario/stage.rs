@@ -44,7 +44,12 @@ impl Stage {
     /// The lab that is up.
     pub fn new(paths: Paths) -> Result<Self> {
         let state = State::of_running(&paths)?;
-        Ok(Self { paths, topology: Topology::new(&state.spec), state: Mutex::new(state), replacing: Mutex::new(()) })
+        Ok(Self {
+            paths,
+            topology: Topology::new(&state.spec),
+            state: Mutex::new(state),
+            replacing: Mutex::new(()),
+        })
     }
 
     /// The agent's program.
@@ -63,7 +68,9 @@ impl Stage {
             Action::Kill(nodes) => self.each(nodes, |node| self.kill_all(node)),
             Action::PowerOff(nodes) => self.each(nodes, |node| self.power_off(node)),
             Action::PowerOn(nodes) => self.each(nodes, |node| self.power_on(node)),
-            Action::Stop(nodes, process) => self.each(nodes, |node| self.signal(node, process, Signal::SIGSTOP)),
+            Action::Stop(nodes, process) => {
+                self.each(nodes, |node| self.signal(node, process, Signal::SIGSTOP))
+            }
             Action::Continue(nodes, process) => {
                 self.each(nodes, |node| self.signal(node, process, Signal::SIGCONT))
             }
@@ -121,7 +128,8 @@ impl Stage {
 
     fn output(&self, mut command: Command, what: &str) -> Result<String> {
         let output = command.stdin(Stdio::null()).output().with_context(|| format!("running {what}"))?;
-        let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).trim().to_owned());
+        let said =
+            [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).trim().to_owned());
         let said = said.join("\n").trim().to_owned();
         ensure!(output.status.success(), "{what}: {}: {said}", output.status);
         Ok(said)

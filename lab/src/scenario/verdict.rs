@@ -160,12 +160,13 @@ pub fn judge(scenario: &str, affinity: &str, wanted: u32, expect: &Expect, seen:
         let event = event_at(&seen.events, *known, failure.asked_ago_ms);
         event.into_iter().for_each(|index| events[index].failed += 1);
     }
-    let requests =
-        Requests { ok: seen.summary.ok, failed: seen.summary.failed, p99_ms: seen.summary.p99_ms };
+    let requests = Requests { ok: seen.summary.ok, failed: seen.summary.failed, p99_ms: seen.summary.p99_ms };
     let mut problems = seen.problems.clone();
-    problems.extend(seen.events.iter().filter_map(|event| {
-        event.problem.as_ref().map(|problem| format!("{}: {problem}", event.action))
-    }));
+    problems.extend(
+        seen.events
+            .iter()
+            .filter_map(|event| event.problem.as_ref().map(|problem| format!("{}: {problem}", event.action))),
+    );
     problems.extend(shortcomings(wanted, expect, connections, requests));
     let verdict = if problems.is_empty() { Verdict::Pass } else { Verdict::Fail };
     Report {
@@ -218,12 +219,7 @@ fn example(known: Duration, broken: &Broken) -> String {
     )
 }
 
-fn shortcomings(
-    wanted: u32,
-    expect: &Expect,
-    connections: Connections,
-    requests: Requests,
-) -> Vec<String> {
+fn shortcomings(wanted: u32, expect: &Expect, connections: Connections, requests: Requests) -> Vec<String> {
     let mut problems = Vec::new();
     if connections.broken > expect.broken {
         let broken = connections.broken;
