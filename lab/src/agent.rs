@@ -14,14 +14,15 @@ use crate::bird::Family;
 use crate::namespace::{self, SHARED};
 use crate::paths::Paths;
 use crate::plan::ProcessPlan;
+use crate::pool;
 use crate::process;
-use crate::spec::{Affinity, DirectorKind, ManifestPlace};
+use crate::spec::{Affinity, DirectorKind};
 use crate::topology::{INFRA_NET, Kind, Node, Topology, vips};
 
 /// Where the agent reads its configuration.
 pub const CONFIG: &str = "/etc/lb/lb.yaml";
-/// Where the agents of other nodes ask.
-const PEERS_PORT: u16 = 7400;
+/// Where agents listen for each other.
+const PEERS: u16 = 7400;
 /// The folder of its API's socket.
 pub const FOLDER: &str = "/run/lb";
 
@@ -40,14 +41,16 @@ director:
   xdp: {}
   source4: {source4}
   source6: \"{source6}\"
+{}pools:
+  web:
 ",
         node.name,
-        topology.spec.xdp.word()
+        topology.spec.xdp.word(),
+        shared(topology, node)
     );
-    text.push_str(&shared(topology, node));
-    text.push_str("pools:\n  web:\n");
-    if topology.spec.manifest == ManifestPlace::None {
-        text.push_str(&hosts(topology, "    "));
+    if !topology.spec.manifest {
+        text.push_str("    hosts:\n");
+        text.push_str(&pool::hosts(topology, "      "));
     }
     text.push_str(
         "    checks:
@@ -60,54 +63,32 @@ director:
     text
 }
 
-/// Configuration of an L7 host. With a manifest it knows pools and services as the directors do, for second chances.
-pub fn l7_host(topology: &Topology, node: &Node) -> String {
-    let senders = Family::ALL.map(|family| format!("\"{}\"", family.prefix(INFRA_NET))).join(", ");
-    let vips = vips().into_iter().map(quoted).collect::<Vec<_>>().join(", ");
-    let mut text = format!(
-        "node: {}
-host:
-  interfaces: [eth0]
-  decapsulation: {}
-  xdp: {}
-  accept_from: [{senders}]
-  vips: [{vips}]
-agent_check: {{}}
-",
-        node.name,
-        topology.spec.decapsulation.word(),
-        topology.spec.xdp.word()
-    );
-    if topology.spec.director == DirectorKind::Xdp && topology.spec.manifest == ManifestPlace::File {
-        text.push_str(&shared(topology, node));
-        text.push_str(&services(topology));
+/// Where pools are, and whom the agent asks what they know: the same on directors and hosts.
+fn shared(topology: &Topology, node: &Node) -> String {
+    if !topology.spec.manifest {
+        return String::new();
     }
-    text
-}
-
-/// The manifest that all nodes share, as it is when the lab comes up.
-pub fn manifest(topology: &Topology) -> String {
-    format!("version: 1\npools:\n  web:\n    size: 65537\n    generation: 1\n{}", hosts(topology, "    "))
-}
-
-/// The pool's hosts, below `indent`.
-fn hosts(topology: &Topology, indent: &str) -> String {
-    let mut text = format!("{indent}hosts:\n");
-    for host in topology.pool() {
-        let [address4, address6] = Family::ALL.map(|family| family.address(host, 0));
-        writeln!(text, "{indent}  {}: {{address4: {address4}, address6: \"{address6}\"}}", host.name)
-            .expect("writing to a string");
-    }
-    text
+    let nodes: Vec<String> = topology
+        .nodes
+        .iter()
+        .filter(|node| matches!(node.kind, Kind::Director | Kind::L7Host))
+        .map(|node| format!("\"http://{}:{PEERS}\"", Family::V4.address(node, 0)))
+        .collect();
+    format!(
+        "manifest: {{file: {SHARED}/{}}}\npeers:\n  listen: [\"{}:{PEERS}\"]\n  nodes: [{}]\n",
+        pool::MANIFEST,
+        Family::V4.address(node, 0),
+        nodes.join(", ")
+    )
 }
 
 fn services(topology: &Topology) -> String {
-    let mut text = "services:\n".to_owned();
-    // The default is not written, so that older agents can be tried in the lab as well.
     let affinity = match topology.spec.affinity {
+        // What the agent does unless it is told otherwise.
         Affinity::SecondChance => String::new(),
         other => format!(", affinity: {}", other.word()),
     };
+    let mut text = "services:\n".to_owned();
     for vip in vips() {
         writeln!(
             text,
@@ -119,25 +100,28 @@ fn services(topology: &Topology) -> String {
     text
 }
 
-/// What directors and hosts share, and how they hear of each other.
-fn shared(topology: &Topology, node: &Node) -> String {
-    if topology.spec.manifest == ManifestPlace::None {
-        return String::new();
-    }
-    let url = |node: &Node| format!("{}:{PEERS_PORT}", Family::V4.address(node, 0));
-    let nodes: Vec<String> = topology
-        .of(Kind::Director)
-        .chain(topology.of(Kind::L7Host))
-        .map(|node| format!("\"http://{}\"", url(node)))
-        .collect();
+/// Configuration of an L7 host. With pools from a manifest it knows what directors know, and gives second chances.
+pub fn l7_host(topology: &Topology, node: &Node) -> String {
+    // IPVS knows nothing of generations: its hosts keep what they get.
+    let services = match topology.spec.manifest && topology.spec.director == DirectorKind::Xdp {
+        true => shared(topology, node) + &services(topology),
+        false => String::new(),
+    };
+    let senders = Family::ALL.map(|family| format!("\"{}\"", family.prefix(INFRA_NET))).join(", ");
+    let vips = vips().into_iter().map(quoted).collect::<Vec<_>>().join(", ");
     format!(
-        "manifest: {{file: {SHARED}/manifest.yaml}}
-peers:
-  listen: [\"{}\"]
-  nodes: [{}]
-",
-        url(node),
-        nodes.join(", ")
+        "node: {}
+host:
+  interfaces: [eth0]
+  decapsulation: {}
+  xdp: {}
+  accept_from: [{senders}]
+  vips: [{vips}]
+agent_check: {{}}
+{services}",
+        node.name,
+        topology.spec.decapsulation.word(),
+        topology.spec.xdp.word()
     )
 }
 
@@ -187,7 +171,7 @@ fn status(lb: &Path) -> Result<Status> {
 pub fn document(paths: &Paths, node: &str) -> Option<serde_json::Value> {
     let ask = || -> std::io::Result<String> {
         let mut socket = UnixStream::connect(format!("{FOLDER}/agent.sock"))?;
-        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+        socket.set_read_timeout(Some(Duration::from_millis(300)))?;
         socket.write_all(b"GET /v1/status HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n")?;
         let mut said = String::new();
         socket.read_to_string(&mut said)?;
@@ -211,6 +195,20 @@ mod tests {
         assert!(text.contains("lb7-13: {address4: 192.0.2.151, address6: \"2001:db8::c000:297\"}"), "{text}");
         assert_eq!(text.matches("- {vip: ").count(), 8);
         assert!(text.contains("driver: bird"));
+    }
+
+    #[test]
+    fn with_a_manifest_no_node_has_hosts_of_its_own_and_all_have_the_same_services() {
+        let topology =
+            Topology::new(&spec::load("x", "manifest: true\naffinity: flow-table\n", &[]).unwrap());
+        let director = director(&topology, topology.node("lb4-1").unwrap());
+        let host = l7_host(&topology, topology.node("lb7-1").unwrap());
+        for text in [&director, &host] {
+            assert!(text.contains("manifest: {file: /etc/lb/shared/manifest.yaml}"), "{text}");
+            assert!(!text.contains("address4:"), "{text}");
+            assert_eq!(text.matches("affinity: flow-table}").count(), 8, "{text}");
+            assert!(text.contains("\"http://192.0.2.132:7400\", "), "{text}");
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub mod namespace;
 pub mod netlink;
 pub mod paths;
 pub mod plan;
+pub mod pool;
 pub mod preflight;
 pub mod process;
 pub mod progress;

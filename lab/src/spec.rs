@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use serde_saphyr::{Location, Spanned};
 
@@ -37,8 +38,8 @@ pub struct LabSpec {
     pub decapsulation: Decapsulation,
     /// How flows keep to their L7 hosts when directors, routes or the pool change.
     pub affinity: Affinity,
-    /// Where the agents have their pools from.
-    pub manifest: ManifestPlace,
+    /// Pools in a manifest that all nodes share, instead of in each node's configuration.
+    pub manifest: bool,
     /// BFD between internet and routers (the reflectors' GoBGP has none).
     pub bfd: bool,
 }
@@ -63,16 +64,6 @@ pub enum DirectorKind {
     Xdp,
     /// keepalived, IPVS and ExaBGP, to compare with; the kernel must have IPVS.
     Ipvs,
-}
-
-/// Where the agents have their pools from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ManifestPlace {
-    /// A manifest in a file that all nodes share.
-    File,
-    /// Each director's own configuration: no generations, no second chance.
-    None,
 }
 
 /// How XDP programs attach.
@@ -102,7 +93,7 @@ pub enum Decapsulation {
 }
 
 /// How flows keep to their L7 hosts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Affinity {
     /// L7 hosts pass on what is not theirs.
@@ -208,7 +199,7 @@ struct Written {
     xdp: Option<Spanned<XdpMode>>,
     decapsulation: Option<Spanned<Decapsulation>>,
     affinity: Option<Spanned<Affinity>>,
-    manifest: Option<Spanned<ManifestPlace>>,
+    manifest: Option<Spanned<bool>>,
     bfd: Option<Spanned<bool>>,
 }
 
@@ -289,7 +280,7 @@ fn check(layers: &[Layer]) -> Result<LabSpec, SpecErrors> {
         xdp: pick!(xdp, XdpMode::Auto, no_limit),
         decapsulation: pick!(decapsulation, Decapsulation::Auto, no_limit),
         affinity: pick!(affinity, Affinity::SecondChance, no_limit),
-        manifest: pick!(manifest, ManifestPlace::File, no_limit),
+        manifest: pick!(manifest, true, no_limit),
         bfd: pick!(bfd, false, no_limit),
     };
     let infrastructure = spec.routers + spec.lb4 + spec.lb7 + spec.spare_lb7 + spec.reflectors;

@@ -17,11 +17,11 @@ use crate::paths::Paths;
 use crate::plan::{self, NodePlan};
 use crate::process::{self, Process};
 use crate::progress::Progress;
-use crate::spec::{self, LabSpec, ManifestPlace};
+use crate::spec::{self, LabSpec};
 use crate::state::State;
 use crate::topology::{Kind, Node, Topology};
 use crate::wait::{self, Waiting};
-use crate::{agent, down, machine, preflight, wire};
+use crate::{down, machine, pool, preflight, wire};
 
 /// Processes started at a time.
 const STARTERS: usize = 2;
@@ -94,11 +94,6 @@ fn claim(paths: &Paths, spec: &LabSpec, options: &Options, progress: &Progress) 
     };
     machine::raise_neighbour_limits()?;
     make_home(paths)?;
-    if spec.manifest == ManifestPlace::File {
-        let file = paths.shared().join("manifest.yaml");
-        let manifest = agent::manifest(&Topology::new(spec));
-        fs::write(&file, manifest).with_context(|| format!("writing {}", file.display()))?;
-    }
     state.save(paths)?;
     Ok(Some(state))
 }
@@ -134,6 +129,8 @@ fn build(
     options: &Options,
     progress: &Progress,
 ) -> Result<State> {
+    let topology = Topology::new(&state.spec);
+    pool::write(paths, &topology)?;
     progress.step(&format!("made {} nodes", plans.len()), || {
         wire::make_switch(paths)?;
         wire::make_nodes(paths, plans)

@@ -15,7 +15,7 @@ use super::{library, restore, run};
 use crate::cli::Wait;
 use crate::paths::Paths;
 use crate::progress::Progress;
-use crate::spec;
+use crate::spec::{self, Affinity};
 use crate::state::State;
 use crate::{down, preflight, up};
 
@@ -40,6 +40,10 @@ pub struct RunArgs {
     /// The agent's program [default: lb beside this program]
     #[arg(long, env = "LB_BIN", value_name = "PATH")]
     lb: Option<PathBuf>,
+    /// Play it all again with flows kept in this way, on a lab that is brought up for it, and show both; only the first
+    /// decides over the exit status
+    #[arg(long, value_name = "AFFINITY", value_enum)]
+    compare: Option<Affinity>,
     /// How to print
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -67,13 +71,32 @@ pub fn run(args: &RunArgs, name: Option<&str>) -> Result<u8> {
         false => args.scenarios.iter().map(|name| library::find(name)).collect::<Result<_>>()?,
     };
     let progress = Progress::start();
-    let lab = Lab::open(args, name, &scenarios)?;
+    let mut runs = play_all(args, name, &scenarios, None, &progress)?;
+    let has_failed = runs.iter().any(|run| run.report.verdict == Verdict::Fail);
+    if let Some(other) = args.compare {
+        runs.extend(play_all(args, name, &scenarios, Some(other), &progress)?);
+        // The same scenario side by side.
+        runs.sort_by(|one, other| one.report.scenario.cmp(&other.report.scenario));
+    }
+    print(args, &runs)?;
+    Ok(u8::from(has_failed))
+}
+
+/// Plays all scenarios on one lab.
+fn play_all(
+    args: &RunArgs,
+    name: Option<&str>,
+    scenarios: &[Scenario],
+    affinity: Option<Affinity>,
+    progress: &Progress,
+) -> Result<Vec<Run>> {
+    let lab = Lab::open(args, name, scenarios, affinity)?;
     let stage = Stage::new(lab.paths.clone())?;
     restore::wait_until_ready(&stage)?;
     let mut runs = Vec::new();
-    for scenario in &scenarios {
+    for scenario in scenarios {
         let start = Instant::now();
-        let report = run::play(scenario, &stage, args.connections, &progress);
+        let report = run::play(scenario, &stage, args.connections, progress);
         // Whatever came out, the lab is left as it was found.
         let restored = if lab.is_own && scenarios.len() == 1 { Ok(()) } else { restore::restore(&stage) };
         let report = report.with_context(|| scenario.name.clone())?;
@@ -83,8 +106,7 @@ pub fn run(args: &RunArgs, name: Option<&str>) -> Result<u8> {
         runs.push(Run { report, seconds: start.elapsed().as_secs_f64() });
         restored.with_context(|| format!("restoring the lab after {}", scenario.name))?;
     }
-    print(args, &runs)?;
-    Ok(u8::from(runs.iter().any(|run| run.report.verdict == Verdict::Fail)))
+    Ok(runs)
 }
 
 fn print(args: &RunArgs, runs: &[Run]) -> Result<()> {
@@ -113,12 +135,17 @@ struct Lab {
 }
 
 impl Lab {
-    fn open(args: &RunArgs, name: Option<&str>, scenarios: &[Scenario]) -> Result<Self> {
+    fn open(
+        args: &RunArgs,
+        name: Option<&str>,
+        scenarios: &[Scenario],
+        affinity: Option<Affinity>,
+    ) -> Result<Self> {
         let paths = Paths::new(name.unwrap_or("lab"))?;
         if State::load(&paths)?.is_some_and(|state| state.complete) {
             ensure!(
-                args.lab.is_none() && args.sets.is_empty(),
-                "lab {} is up already; --lab and --set are for one that lab run brings up: lab down --name {0}",
+                args.lab.is_none() && args.sets.is_empty() && args.compare.is_none(),
+                "lab {} is up already; --lab, --set and --compare are for one that lab run brings up: lab down --name {0}",
                 paths.name
             );
             return Ok(Self { paths, is_own: false });
@@ -135,6 +162,7 @@ impl Lab {
             scenarios.iter().flat_map(|scenario| &scenario.set).chain(&args.sets).cloned().collect();
         let mut spec = spec::load(&source, &yaml, &sets)?;
         spec.name.clone_from(&paths.name);
+        spec.affinity = affinity.unwrap_or(spec.affinity);
         let lab = Self { paths, is_own: true };
         let options = up::Options {
             dry_run: false,

@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use super::stage::Stage;
 use crate::agent;
 use crate::plan;
+use crate::pool;
 use crate::status;
 use crate::topology::{Kind, Node};
 
@@ -27,6 +28,7 @@ pub fn restore(stage: &Stage) -> Result<()> {
     for node in &stage.topology.nodes {
         restore_node(stage, node)?;
     }
+    pool::restore(&stage.paths, &stage.topology)?;
     wait_until_ready(stage)
 }
 
@@ -82,20 +84,4 @@ pub fn wait_until_ready(stage: &Stage) -> Result<()> {
         waiting.retain(|node| unready.iter().any(|status| status.name == node.name));
         thread::sleep(Duration::from_millis(200));
     }
-}
-
-/// Packets that were rescued by hosts so far: accepted by another host than the first that got them.
-pub fn rescued(stage: &Stage) -> u64 {
-    let hosts: Vec<&Node> = stage.topology.of(Kind::L7Host).collect();
-    thread::scope(|scope| {
-        let asked: Vec<_> = hosts.iter().map(|node| scope.spawn(|| rescued_by(stage, node))).collect();
-        asked.into_iter().filter_map(|thread| thread.join().ok().flatten()).sum()
-    })
-}
-
-fn rescued_by(stage: &Stage, node: &Node) -> Option<u64> {
-    let status = agent::document(&stage.paths, &node.name)?;
-    let accounts = status.get("accounts")?.as_array()?;
-    let counts = accounts.iter().filter_map(|account| account.get("rescued")?.as_array());
-    Some(counts.flatten().filter_map(serde_json::Value::as_u64).sum())
 }

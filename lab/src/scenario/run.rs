@@ -6,18 +6,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::file::{Event, Scenario};
-use super::restore;
+use super::file::Scenario;
+use super::rescues::Rescues;
 use super::stage::Stage;
 use super::verdict::{EventSeen, Report, Seen, judge};
 use crate::load::handle::{Heard, Load};
 use crate::load::{LoadArgs, Order, Said};
 use crate::progress::Progress;
+use crate::topology::Kind;
 
 /// Connections of a scenario that says nothing about it.
 const CONNECTIONS: u32 = 200;
 /// Longest wait, after the end, for what runs in the background.
-const BACKGROUND: Duration = Duration::from_secs(60);
+const BACKGROUND: Duration = Duration::from_secs(120);
 
 /// Plays `scenario` on the lab of `stage`. `connections` overrides its own number.
 pub fn play(
@@ -38,13 +39,15 @@ pub fn play(
     let opened = await_opened(&load, &args)?;
     progress.line(&format!("{}: {opened} connections are open", scenario.name));
     thread::sleep(scenario.warmup);
-    let mut seen = Seen::default();
     let mut heard = load.heard();
     let start = Instant::now();
-    let rescued = events(scenario, stage, &load, start, progress, &mut seen)?;
+    let play = Play { scenario, stage, load: &load, rescues: Rescues::default(), start, progress };
+    let mut seen = play.timeline();
     load.tell(&Order::Finish)?;
     heard.extend(await_end(&load, scenario.patience)?);
-    count_rescued(&mut seen, &rescued, restore::rescued(stage));
+    if let Some(last) = seen.events.last_mut() {
+        last.rescued = play.rescued() - last.rescued;
+    }
     for line in heard {
         note(&mut seen, start, line);
     }
@@ -84,59 +87,76 @@ fn await_opened(load: &Load, args: &LoadArgs) -> Result<u32> {
     }
 }
 
-/// Makes all events happen, each in a thread of its own so that none delays the next. Returns the hosts' counts of rescued
-/// packets at each.
-fn events(
-    scenario: &Scenario,
-    stage: &Stage,
-    load: &Load,
+/// A scenario on its lab, at work.
+struct Play<'a> {
+    scenario: &'a Scenario,
+    stage: &'a Stage,
+    load: &'a Load,
+    rescues: Rescues,
     start: Instant,
-    progress: &Progress,
-    seen: &mut Seen,
-) -> Result<Vec<u64>> {
-    let mut rescued = vec![restore::rescued(stage)];
-    seen.events.push(EventSeen { action: "(load alone)".to_owned(), ..EventSeen::default() });
-    thread::scope(|scope| {
-        let (done, finished) = channel();
-        for (index, event) in scenario.timeline.iter().enumerate() {
-            sleep_until(start + event.at);
-            rescued.push(restore::rescued(stage));
-            let at = start.elapsed();
-            for node in
-                event.action.kills().iter().filter_map(|nodes| nodes.find(&stage.topology).ok()).flatten()
-            {
-                seen.killed.push((at, node.name.clone()));
-            }
-            progress.line(&format!("{}: {:.1} s: {}", scenario.name, at.as_secs_f64(), event.text));
-            seen.events.push(EventSeen { at, action: event.text.clone(), ..EventSeen::default() });
-            let done = done.clone();
-            scope.spawn(move || {
-                let result = stage.perform(event, load);
-                // Nobody listens any more when the run has given up.
-                let _ = done.send((index + 1, result));
-            });
-        }
-        sleep_until(start + scenario.duration);
-        let deadline = Instant::now() + BACKGROUND;
-        for _ in &scenario.timeline {
-            let Ok((index, result)) =
-                finished.recv_timeout(deadline.saturating_duration_since(Instant::now()))
-            else {
-                seen.problems.push(format!("actions still run {} s after the end", BACKGROUND.as_secs()));
-                break;
-            };
-            record(&mut seen.events[index], &scenario.timeline[index - 1], result);
-        }
-    });
-    Ok(rescued)
+    progress: &'a Progress,
 }
 
-fn record(event: &mut EventSeen, wanted: &Event, result: Result<String>) {
+impl Play<'_> {
+    /// Makes all events happen, each in a thread of its own so that none delays the next.
+    fn timeline(&self) -> Seen {
+        let mut seen = Seen::default();
+        self.begin(&mut seen, "(load alone)");
+        thread::scope(|scope| {
+            let (done, finished) = channel();
+            for (index, event) in self.scenario.timeline.iter().enumerate() {
+                sleep_until(self.start + event.at);
+                let at = self.begin(&mut seen, &event.text);
+                let killed = event.action.kills().map(|nodes| nodes.find(&self.stage.topology));
+                for node in killed.and_then(Result::ok).into_iter().flatten() {
+                    seen.killed.push((at, node.name.clone()));
+                }
+                let done = done.clone();
+                scope.spawn(move || {
+                    let result = self.stage.perform(event, self.load);
+                    // Nobody listens any more when the run has given up.
+                    let _ = done.send((index + 1, result));
+                });
+            }
+            sleep_until(self.start + self.scenario.duration);
+            let deadline = Instant::now() + BACKGROUND;
+            for _ in &self.scenario.timeline {
+                let patience = deadline.saturating_duration_since(Instant::now());
+                let Ok((index, result)) = finished.recv_timeout(patience) else {
+                    let waited = BACKGROUND.as_secs();
+                    seen.problems.push(format!("actions still run {waited} s after the end"));
+                    break;
+                };
+                record(&mut seen.events[index], result);
+            }
+        });
+        seen
+    }
+
+    /// Notes that something begins now, and when that is. Until the next begins, its count of rescued packets is where
+    /// it started from.
+    fn begin(&self, seen: &mut Seen, action: &str) -> Duration {
+        let rescued = self.rescued();
+        if let Some(last) = seen.events.last_mut() {
+            last.rescued = rescued - last.rescued;
+        }
+        let at = self.start.elapsed();
+        self.progress.line(&format!("{}: {:.1} s: {action}", self.scenario.name, at.as_secs_f64()));
+        seen.events.push(EventSeen { at, action: action.to_owned(), rescued, ..EventSeen::default() });
+        at
+    }
+
+    fn rescued(&self) -> u64 {
+        let hosts = self.stage.topology.of(Kind::L7Host).map(|node| node.name.as_str());
+        self.rescues.sum(&self.stage.paths, &hosts.collect::<Vec<_>>())
+    }
+}
+
+fn record(event: &mut EventSeen, result: Result<String>) {
     match result {
         Ok(output) => event.output = output,
         Err(error) => event.problem = Some(format!("{error:#}")),
     }
-    debug_assert_eq!(event.action, wanted.text);
 }
 
 fn sleep_until(when: Instant) {
@@ -154,14 +174,6 @@ fn await_end(load: &Load, patience: Duration) -> Result<Vec<Heard>> {
         if is_last {
             return Ok(heard);
         }
-    }
-}
-
-/// Each event has what was counted from it to the next. A host that was away counts from nothing again.
-fn count_rescued(seen: &mut Seen, before: &[u64], end: u64) {
-    let after = before.iter().skip(1).copied().chain([end]);
-    for ((event, before), after) in seen.events.iter_mut().zip(before).zip(after) {
-        event.rescued = after.saturating_sub(*before);
     }
 }
 

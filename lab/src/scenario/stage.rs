@@ -16,6 +16,7 @@ use nix::unistd::Pid;
 use super::action::{AGENT, Action, Flag, Nodes, real_name};
 use super::file::Event;
 use crate::agent;
+use crate::bird::Family;
 use crate::cgroup;
 use crate::load::Order;
 use crate::load::handle::Load;
@@ -35,13 +36,20 @@ pub struct Stage {
     /// Its nodes.
     pub topology: Topology,
     state: Mutex<State>,
+    /// Held by what replaces processes: two such actions go one after the other, however long the first takes.
+    replacing: Mutex<()>,
 }
 
 impl Stage {
     /// The lab that is up.
     pub fn new(paths: Paths) -> Result<Self> {
         let state = State::of_running(&paths)?;
-        Ok(Self { paths, topology: Topology::new(&state.spec), state: Mutex::new(state) })
+        Ok(Self {
+            paths,
+            topology: Topology::new(&state.spec),
+            state: Mutex::new(state),
+            replacing: Mutex::new(()),
+        })
     }
 
     /// The agent's program.
@@ -67,9 +75,13 @@ impl Stage {
                 self.each(nodes, |node| self.signal(node, process, Signal::SIGCONT))
             }
             Action::Restart(nodes, process) => {
+                let _alone = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
                 self.each(nodes, |node| self.restart(node, process, &self.lb()))
             }
-            Action::Upgrade(nodes) => self.each(nodes, |node| self.upgrade(node)),
+            Action::Upgrade(nodes) => {
+                let _alone = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+                self.each(nodes, |node| self.upgrade(node))
+            }
             Action::LinkDown(nodes) => self.each(nodes, |node| self.sh(node, "ip link set eth0 down")),
             Action::LinkUp(nodes) => self.each(nodes, |node| self.sh(node, "ip link set eth0 up")),
             Action::Disable(nodes) => self.each(nodes, |node| self.sh(node, "touch /etc/lb/disable")),
@@ -125,10 +137,20 @@ impl Stage {
 
     fn lb_command(&self, arguments: &[String], on: &str) -> Result<String> {
         let Some(node) = self.topology.node(on) else { bail!("the lab has no node {on} to run lb on") };
-        let words = arguments.iter().map(|word| real_name(word, &self.topology));
+        let words = arguments.iter().map(|word| self.word(word));
         let argv: Vec<String> = [self.lb().display().to_string()].into_iter().chain(words).collect();
         let what = format!("lb {}", argv[1..].join(" "));
         self.output(process::node_command(&self.paths, &node.name, &argv, &self.lb())?, &what)
+    }
+
+    /// A word of a command: nodes by their names, and `spare-1=ADDRESSES` with the addresses of the node.
+    fn word(&self, word: &str) -> String {
+        let Some(name) = word.strip_suffix("=ADDRESSES") else { return real_name(word, &self.topology) };
+        let name = real_name(name, &self.topology);
+        match self.topology.node(&name) {
+            Some(node) => format!("{name}={}", Family::ALL.map(|f| f.address(node, 0).to_string()).join(",")),
+            None => word.to_owned(),
+        }
     }
 
     fn flood(&self, flag: Flag, rate: u32, duration: Duration) -> Result<String> {
