@@ -11,6 +11,7 @@ pub mod connections;
 pub mod dataplane;
 pub mod desired;
 pub mod health;
+pub mod manifest;
 pub mod model;
 pub mod netlink;
 pub mod peers;

@@ -8,6 +8,7 @@
 //! | `GET /v1/peers` | the reports of all nodes as this one knows them |
 //! | `POST /v1/reload` | what changed; 422 and the errors when the file is wrong |
 //! | `POST /v1/detach` | when all is withdrawn and removed; 500 and the error when that failed |
+//! | `GET /v1/manifest`, `POST /v1/plan`, `POST /v1/edit` | see [`crate::manifest::routes`] |
 //! | `GET /metrics` | the same as the status, for Prometheus |
 
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use super::runner::{Command, ExchangeEnds};
 use super::status::{AgentCheckStatus, Status};
 use crate::agent_check::AgentCheck;
 use crate::connections::HostConnections;
+use crate::manifest::routes;
 use crate::peers::PeerStatus;
 use crate::peers::view::statuses;
 
@@ -47,6 +49,7 @@ pub(super) struct Api {
     pub kernel: Option<KernelHandle>,
     pub agent_check: Option<Arc<AgentCheck>>,
     pub exchange: ExchangeEnds,
+    pub manifest: routes::Shared,
 }
 
 /// The body of an answer that is not good.
@@ -65,22 +68,25 @@ pub(super) async fn serve(listener: UnixListener, api: Api) {
 
 /// All of it.
 fn router(api: Api) -> Router {
+    const KNOWN: &str = "GET /v1/status, GET /v1/connections, GET /v1/peers, GET /v1/manifest, POST /v1/plan, POST /v1/edit, \
+                         POST /v1/reload, POST /v1/detach and GET /metrics";
     reading()
         .route("/v1/reload", post(reload))
         .route("/v1/detach", post(detach))
-        .fallback(|uri: Uri| {
-            no_such_path(uri, "GET /v1/status, POST /v1/reload, POST /v1/detach and GET /metrics")
-        })
+        .merge(routes::routes(api.manifest.clone()))
+        .fallback(|uri: Uri| no_such_path(uri, KNOWN))
         .with_state(api)
 }
 
-/// What other nodes may ask for. With `edits` also what changes pools.
-pub(super) fn for_peers(api: Api) -> Router {
-    reading()
-        .fallback(|uri: Uri| {
-            no_such_path(uri, "GET /v1/status, GET /v1/report, GET /v1/connections, GET /v1/peers and GET /metrics; all else is on the Unix socket")
-        })
-        .with_state(api)
+/// What other nodes may ask for; `edits`: also to change pools.
+pub(super) fn for_peers(api: Api, edits: bool) -> Router {
+    const KNOWN: &str = "GET /v1/status, GET /v1/report, GET /v1/connections, GET /v1/peers, GET /v1/manifest and GET \
+                         /metrics; the rest is on the Unix socket, and POST /v1/edit also here with `peers.edits: true`";
+    let manifest = match edits {
+        true => routes::routes(api.manifest.clone()),
+        false => routes::reading(api.manifest.clone()),
+    };
+    reading().merge(manifest).fallback(|uri: Uri| no_such_path(uri, KNOWN)).with_state(api)
 }
 
 /// What changes nothing.

@@ -16,6 +16,7 @@
 //!   withdraws nothing.
 //! - *followers* ([`crate::peers`]): owned by the runner; one per node that is asked for its report.
 //! - *sampler* ([`crate::connections`]): owned by the runner; counts this machine's connections while it matters.
+//! - *retirement* ([`retire`]): ends old generations of the manifest that no host needs; ends with [`run`].
 //! - *API* ([`api`]): serves the Unix socket; reads the latest status and sends commands to the runner.
 //!
 //! Nothing is queued but commands: states are `watch` channels, so that a slow reader sees the latest.
@@ -26,6 +27,7 @@ pub mod dataplane;
 mod kernel_thread;
 mod metrics;
 mod reload;
+mod retire;
 mod runner;
 pub mod socket;
 pub mod status;
@@ -43,10 +45,11 @@ use tokio::sync::mpsc;
 
 use crate::agent_check::{AgentCheck, ListenError};
 use crate::config::{Config, ConfigErrors};
+use crate::manifest::routes::{self, Confirmations};
 use crate::peers;
 use crate::peers::server::Listeners;
 use dataplane::{DataplaneError, Kernel};
-use runner::{Command, Runner};
+use runner::{Command, ExchangeEnds, Runner};
 
 pub use reload::Changes;
 pub(crate) use runner::detach_without_agent;
@@ -84,18 +87,39 @@ pub async fn run(file: PathBuf, config: Config, kernel: Arc<dyn Kernel>) -> Resu
     let socket = socket::bind(&config.api)?;
     let (commands, for_runner) = mpsc::channel(8);
     let signals = forward_signals(commands.clone()).map_err(AgentError::Signal)?;
+    let edits = config.peers.as_ref().is_some_and(|peers| peers.edits);
     let runner = Runner::start(file, config, kernel).await?;
     let exchange = runner.exchange();
     let allow = exchange.allow.clone();
-    let state =
-        api::Api { status: runner.status(), commands, kernel: runner.kernel(), agent_check, exchange };
-    let _for_peers = listeners.serve(api::for_peers(state.clone()), allow);
+    let confirmations = Arc::new(AllNodes(exchange.clone()));
+    let manifest = routes::Shared { manifests: runner.manifests(), confirmations };
+    let _retiring = retire::start(runner.manifests(), exchange.clone());
+    let state = api::Api {
+        status: runner.status(),
+        commands,
+        kernel: runner.kernel(),
+        agent_check,
+        manifest,
+        exchange,
+    };
+    let _for_peers = listeners.serve(api::for_peers(state.clone(), edits), allow);
     let api = tokio::spawn(api::serve(socket.listen()?, state));
     let result = runner.run(for_runner).await;
     systemd::notify("STOPPING=1");
     signals.abort();
     api.abort();
     Ok(result?)
+}
+
+/// This node and those that it follows.
+struct AllNodes(ExchangeEnds);
+
+impl Confirmations for AllNodes {
+    fn missing(&self, version: u64) -> Vec<String> {
+        let own = Arc::clone(&self.0.reports.borrow());
+        let missing = peers::missing(&own.report, &self.0.peers.borrow(), version);
+        missing.into_iter().map(|missing| missing.node).collect()
+    }
 }
 
 /// SIGHUP reloads; SIGTERM and SIGINT end the agent.

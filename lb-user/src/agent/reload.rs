@@ -97,6 +97,7 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
     let parts = [
         ("node", old.node != new.node),
         ("disable_file", old.disable_file != new.disable_file),
+        ("manifest", old.manifest != new.manifest),
         ("director", old.director != new.director),
         ("host", old.host != new.host),
         ("pools", old.model.pools != new.model.pools || old.checks != new.checks),

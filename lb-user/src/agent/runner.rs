@@ -5,7 +5,7 @@ mod peers;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,12 +19,13 @@ pub(super) use self::peers::ExchangeEnds;
 use super::dataplane::{Applied, DataplaneError, Kernel, Want};
 use super::kernel_thread::{self, KernelHandle};
 use super::reload::{Changes, merge};
-use super::status::{Known, ReloadStatus, Status};
+use super::status::{Known, ManifestStatus, ReloadStatus, Status};
 use super::{SETTLE, systemd};
 use crate::bgp::{Announcements, Announcer, BgpStatus, Prefix};
 use crate::config::{Config, ConfigErrors};
 use crate::desired::{self, Decision, Facts, Paths};
 use crate::health::{self, Checker, HealthView};
+use crate::manifest::{self, Manifests, Reading};
 use crate::model::HostId;
 use crate::peers::Report;
 use crate::switch::Switch;
@@ -60,6 +61,12 @@ pub(super) struct Runner {
     bgp: watch::Receiver<BgpStatus>,
     disabled: watch::Receiver<bool>,
     exchange: Exchange,
+    manifests: watch::Sender<Option<Manifests>>,
+    reading: watch::Receiver<Reading>,
+    /// Why the last reading is not in force although it is good in itself.
+    manifest_problem: Option<String>,
+    /// Version of the manifest that the kernel treats packets by.
+    confirmed: watch::Sender<Option<u64>>,
 
     /// Hosts whose health was found in the kernel, so that it counts as known.
     adopted: Option<BTreeSet<HostId>>,
@@ -75,8 +82,6 @@ pub(super) struct Runner {
     asked: Option<Want>,
     applying: Option<oneshot::Receiver<Applied>>,
     applied: Applied,
-    /// Version of the manifest that `applied` is by.
-    applied_manifest: Option<u64>,
     /// The kernel is to be asked again although nothing else is wanted.
     again: bool,
     /// When the kernel is asked again because of a problem.
@@ -98,6 +103,13 @@ impl Runner {
         config: Config,
         kernel: Arc<dyn Kernel>,
     ) -> Result<Self, DataplaneError> {
+        let manifests = config.manifest.as_ref().map(Manifests::start);
+        let mut reading = reading_of(manifests.as_ref());
+        let first = reading.borrow_and_update().clone();
+        let (config, manifest_problem) = match with_manifest(&config, &first, &file) {
+            Ok(config) => (config, None),
+            Err(errors) => (config, Some(errors.to_string())),
+        };
         let config = Arc::new(config);
         let needs_kernel = config.director.is_some() || config.host.is_some();
         let started = match needs_kernel {
@@ -135,13 +147,16 @@ impl Runner {
             paths,
             bgp,
             exchange,
+            manifests: watch::Sender::new(manifests),
+            reading,
+            manifest_problem,
+            confirmed: watch::Sender::default(),
             adopted,
             decision: Decision::default(),
             routes,
             asked: None,
             applying: None,
             applied: Applied::default(),
-            applied_manifest: None,
             again: false,
             retry_at: None,
             in_force_until: None,
@@ -168,6 +183,11 @@ impl Runner {
         self.exchange.ends()
     }
 
+    /// The manifest, while the node goes by one.
+    pub fn manifests(&self) -> watch::Receiver<Option<Manifests>> {
+        self.manifests.subscribe()
+    }
+
     /// What is to be announced.
     #[cfg(test)]
     pub fn routes(&self) -> watch::Receiver<Option<Announcements>> {
@@ -185,6 +205,7 @@ impl Runner {
                 () = changed(&mut self.bgp) => {}
                 () = changed(&mut self.exchange.view) => {}
                 () = changed(&mut self.paths) => self.again = true,
+                () = changed(&mut self.reading) => self.take_manifest(),
                 applied = answered(&mut self.applying) => self.take(applied?),
                 () = until(wake.into_iter().flatten().min()) => self.forget_what_is_past(),
                 command = commands.recv() => match command {
@@ -217,6 +238,7 @@ impl Runner {
         let health = self.known_health();
         let paths = self.paths.borrow_and_update().clone();
         let disabled = *self.disabled.borrow_and_update();
+        let waiting = self.config.waits_for_manifest();
         self.decision = desired::decide(&Facts {
             model: &self.config.model,
             health: &health,
@@ -224,10 +246,15 @@ impl Runner {
             confirmed: &self.applied.services,
             disabled,
             inherited: self.inherited_until.is_some(),
+            waiting,
         });
+        if waiting && (self.adopted.is_some() || self.asked.is_some()) && !disabled {
+            // What is announced and served already goes on.
+            self.decision.vips = None;
+        }
         self.announce();
         self.exchange.judge(self.report(&health));
-        self.exchange.sampler.update(&self.in_force, self.applied_manifest);
+        self.exchange.sampler.update(&self.in_force, *self.confirmed.borrow());
         self.ask_kernel(&health, &paths);
         self.publish(&health, &paths, disabled);
     }
@@ -244,7 +271,13 @@ impl Runner {
     }
 
     fn report(&self, health: &HealthView) -> Report {
-        Report::of(&self.in_force, self.exchange.instance, self.applied_manifest, &self.applied, health)
+        let version = match &self.kernel {
+            Some(_) => *self.confirmed.borrow(),
+            None => self.in_force.manifest_version,
+        };
+        let may_edit = self.manifests.borrow().is_some();
+        let report = Report::of(&self.in_force, self.exchange.instance, version, &self.applied, health);
+        Report { may_edit, ..report }
     }
 
     fn announce(&mut self) {
@@ -270,8 +303,12 @@ impl Runner {
         if desired::paths_are_known(&self.in_force.model, paths) {
             self.adopted_paths_until = None;
         }
-        let Some(kernel) = &self.kernel else { return };
-        if self.applying.is_some() || self.adopted_paths_until.is_some() {
+        let Some(kernel) = &self.kernel else {
+            self.confirmed.send_replace(self.in_force.manifest_version);
+            return;
+        };
+        if self.applying.is_some() || self.adopted_paths_until.is_some() || self.in_force.waits_for_manifest()
+        {
             return;
         }
         let healthy = health.iter().filter(|(_, health)| health.healthy).map(|(host, _)| host.clone());
@@ -292,6 +329,10 @@ impl Runner {
         }
         if !applied.problems.is_empty() || applied.services.values().any(Result::is_err) {
             self.retry_at = Some(Instant::now() + RETRY);
+        }
+        if applied.services.values().all(Result::is_ok) {
+            let asked = self.asked.as_ref().and_then(|asked| asked.config.manifest_version);
+            self.confirmed.send_if_modified(|confirmed| std::mem::replace(confirmed, asked) != asked);
         }
         let marks_are_new = applied.marks != self.applied.marks;
         self.applied = applied;
@@ -338,6 +379,7 @@ impl Runner {
             reload: &self.reload,
             doubts: &self.exchange.doubts,
             disagreements: &self.exchange.disagreements,
+            manifest: self.manifest_status(),
         });
         self.status.send_if_modified(|last| {
             if **last == status {
@@ -351,6 +393,19 @@ impl Runner {
             *last = Arc::new(status);
             true
         });
+    }
+
+    fn manifest_status(&self) -> Option<ManifestStatus> {
+        let manifests = self.manifests.borrow();
+        let manifests = manifests.as_ref()?;
+        let reading = self.reading.borrow();
+        Some(ManifestStatus {
+            place: manifests.place().to_string(),
+            version: self.config.manifest_version,
+            confirmed: *self.confirmed.borrow(),
+            cached: reading.cached && reading.manifest.is_some(),
+            problem: reading.problem.clone().or_else(|| self.manifest_problem.clone()),
+        })
     }
 
     fn answer_reload(&mut self, reply: Option<oneshot::Sender<Result<Changes, ConfigErrors>>>) {
@@ -373,7 +428,51 @@ impl Runner {
             self.reload.failed += 1;
             self.reload.errors = errors.lines();
         })?;
-        let (config, changes) = merge(&self.config, new);
+        // Another place of the manifest is read at once.
+        let manifests =
+            (new.manifest != self.config.manifest).then(|| new.manifest.as_ref().map(Manifests::start));
+        let reading = manifests.as_ref().map(|manifests| reading_of(manifests.as_ref()));
+        let reading = reading.unwrap_or_else(|| self.reading.clone());
+        let now = reading.borrow().clone();
+        let merged = with_manifest(&new, &now, &self.file).inspect_err(|errors| {
+            self.reload.failed += 1;
+            self.reload.errors = errors.lines();
+        })?;
+        if let Some(manifests) = manifests {
+            self.manifests.send_replace(manifests);
+            self.reading = reading;
+        }
+        let (config, changes) = merge(&self.config, merged);
+        self.manifest_problem = None;
+        self.go_by(config);
+        self.reload.done += 1;
+        self.reload.errors.clear();
+        self.reload.at_restart.clone_from(&changes.at_restart);
+        Ok(changes)
+    }
+
+    /// Goes by the manifest that has come, as a whole or not at all.
+    fn take_manifest(&mut self) {
+        let reading = self.reading.borrow_and_update().clone();
+        match with_manifest(&self.config, &reading, &self.file) {
+            Ok(config) => {
+                self.manifest_problem = None;
+                self.go_by(config);
+            }
+            Err(errors) => {
+                let problem = format!("the last one stays in force: {errors}");
+                error!("manifest refused, {problem}");
+                self.manifest_problem = Some(problem);
+            }
+        }
+    }
+
+    fn go_by(&mut self, config: Config) {
+        if self.config.waits_for_manifest() && !config.waits_for_manifest() {
+            let inherits = |role: bool, time| (self.adopted.is_some() && role).then(|| Instant::now() + time);
+            self.adopted_paths_until = inherits(config.director.is_some(), PATHS);
+            self.inherited_until = inherits(self.announcer.is_some(), INHERITANCE);
+        }
         if self.announcer.is_some() && self.withdraws(&config) {
             self.in_force_until = Some(Instant::now() + SETTLE);
         } else if self.announcer.is_some() && config.model != self.config.model {
@@ -386,10 +485,6 @@ impl Runner {
         }
         self.exchange.update(&config);
         self.config = Arc::new(config);
-        self.reload.done += 1;
-        self.reload.errors.clear();
-        self.reload.at_restart.clone_from(&changes.at_restart);
-        Ok(changes)
     }
 
     /// Does this configuration lack a VIP that is announced?
@@ -399,6 +494,16 @@ impl Runner {
         let announced = bgp.announced.iter().chain(routes.iter().flat_map(|routes| &routes.routes));
         announced.into_iter().any(|prefix| !vips.contains(&prefix.address))
     }
+}
+
+fn reading_of(manifests: Option<&Manifests>) -> watch::Receiver<Reading> {
+    manifests.map_or_else(|| silent(Reading::default()), Manifests::reading)
+}
+
+/// The configuration with the pools of the manifest, if one has been read.
+fn with_manifest(config: &Config, reading: &Reading, file: &Path) -> Result<Config, ConfigErrors> {
+    let place = config.manifest.as_ref().map(|manifest| manifest.place.to_string()).unwrap_or_default();
+    manifest::merge(config, reading.manifest.as_deref(), &file.display().to_string(), &place)
 }
 
 /// A state that never changes.

@@ -58,6 +58,9 @@ pub struct Status {
     /// What each host holds, while a host drains or old generations are in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections: Option<Vec<HostConnections>>,
+    /// The manifest, on a node that goes by one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<ManifestStatus>,
     /// Counters by role and name.
     pub counters: BTreeMap<String, BTreeMap<String, u64>>,
 }
@@ -145,6 +148,21 @@ pub struct ReloadStatus {
     pub at_restart: Vec<String>,
 }
 
+/// What the agent knows of the manifest.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestStatus {
+    /// Where it is.
+    pub place: String,
+    /// The version that this agent goes by; `None`: none has been read yet.
+    pub version: Option<u64>,
+    /// The version that the kernel treats packets by.
+    pub confirmed: Option<u64>,
+    /// It came from the cache, and its place has not been heard since.
+    pub cached: bool,
+    /// Why what is there is not in force.
+    pub problem: Option<String>,
+}
+
 /// All that the agent knows.
 pub(super) struct Known<'a> {
     pub config: &'a Config,
@@ -158,6 +176,7 @@ pub(super) struct Known<'a> {
     pub reload: &'a ReloadStatus,
     pub doubts: &'a BTreeMap<HostId, Doubt>,
     pub disagreements: &'a [Disagreement],
+    pub manifest: Option<ManifestStatus>,
 }
 
 impl Status {
@@ -198,6 +217,7 @@ impl Status {
             reload: known.reload.clone(),
             accounts: Vec::new(),
             connections: None,
+            manifest: known.manifest.clone(),
             counters: BTreeMap::new(),
         }
     }
@@ -265,6 +285,11 @@ fn hosts(known: &Known<'_>) -> Vec<HostStatus> {
 /// What this node is configured to do and does not.
 fn reasons(known: &Known<'_>) -> Vec<String> {
     let mut reasons = known.applied.problems.clone();
+    if known.config.waits_for_manifest() {
+        let problem = known.manifest.as_ref().and_then(|manifest| manifest.problem.as_deref());
+        let problem = problem.map(|problem| format!(": {problem}")).unwrap_or_default();
+        reasons.push(format!("waits for the manifest{problem}"));
+    }
     let roles =
         [(known.config.director.is_some(), Role::Director), (known.config.host.is_some(), Role::Host)];
     for (_, role) in roles.into_iter().filter(|(wanted, _)| *wanted) {

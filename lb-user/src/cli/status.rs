@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use hyper::Method;
 
 use super::{Api, Format, client, runtime};
-use crate::agent::status::{HostStatus, ServiceStatus, Status};
+use crate::agent::status::{HostStatus, ManifestStatus, ServiceStatus, Status};
 use crate::model::ServiceKey;
 use crate::peers::PeerStatus;
 
@@ -71,6 +71,9 @@ fn text(status: &Status) -> String {
     if !status.reload.at_restart.is_empty() {
         let _ = writeln!(page, "  restart the agent for: {}", status.reload.at_restart.join(", "));
     }
+    if let Some(manifest) = &status.manifest {
+        let _ = writeln!(page, "{}", of_manifest(manifest));
+    }
     if let Some(agent_check) = &status.agent_check {
         let _ = writeln!(page, "agent check answers: {}", agent_check.answer);
     }
@@ -96,6 +99,19 @@ fn text(status: &Status) -> String {
     });
     page += &table(["COUNTER", "VALUE"], counters.collect());
     page
+}
+
+fn of_manifest(manifest: &ManifestStatus) -> String {
+    let ManifestStatus { place, version, confirmed, cached, problem } = manifest;
+    let version = version.map_or("none read yet".into(), |version| format!("version {version}"));
+    let kernel = match (confirmed, manifest.version) {
+        (confirmed, wanted) if *confirmed == wanted => String::new(),
+        (Some(confirmed), _) => format!(", kernel at {confirmed}"),
+        (None, _) => ", not yet in the kernel".into(),
+    };
+    let cached = if *cached { ", from the cache" } else { "" };
+    let problem = problem.as_ref().map(|problem| format!("; {problem}")).unwrap_or_default();
+    format!("manifest: {version}{kernel}{cached} ({place}){problem}")
 }
 
 fn service(service: &ServiceStatus) -> Vec<String> {
@@ -127,7 +143,7 @@ fn yes(is: bool) -> String {
 }
 
 /// Columns as wide as they must be, after an empty line; nothing without rows.
-fn table<const N: usize>(head: [&str; N], rows: Vec<Vec<String>>) -> String {
+pub(super) fn table<const N: usize>(head: [&str; N], rows: Vec<Vec<String>>) -> String {
     if rows.is_empty() {
         return String::new();
     }

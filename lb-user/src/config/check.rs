@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crate::agent_check;
 use crate::bgp::{self, BgpConfig};
+use crate::manifest;
 use crate::model::{Model, Protocol, Service, ServiceKey};
 use crate::peers;
 
@@ -15,7 +16,7 @@ use super::problem::nearest;
 use super::reader::{At, Reader};
 use super::types::{Capacity, DirectorConfig, HostConfig};
 use super::written::{self, List, Maybe, Written};
-use super::{Config, DEFAULT_API, Position};
+use super::{Config, DEFAULT_API, Places, Position};
 
 /// Fits the parts together. The result counts only if the reader has noted nothing.
 pub(super) fn check(w: Written, host_name: &str, r: &mut Reader) -> Config {
@@ -31,7 +32,9 @@ pub(super) fn check(w: Written, host_name: &str, r: &mut Reader) -> Config {
         );
     }
     let (pools, checks) = pools(&w.pools, &w.services, r);
-    let services = services(&w.services, &w.pools, r);
+    let services = services(&w, r);
+    let own_pools = w.pools.iter().filter_map(|(name, pool)| Some((name.value.clone(), pool.hosts_at?)));
+    let own_pools = Places(own_pools.collect());
     vips_are_not_hosts(&w, r);
     let director = w.director.as_ref().map(|director| director_config(director, &w, r));
     let host = w.host.as_ref().map(|host| host_config(host, &w.services, r));
@@ -43,6 +46,9 @@ pub(super) fn check(w: Written, host_name: &str, r: &mut Reader) -> Config {
         director,
         host,
         model: Model { services, pools },
+        manifest: w.manifest.and_then(|manifest| manifest_config(manifest, r)),
+        manifest_version: None,
+        own_pools,
         checks,
         bgp: w.bgp.map(bgp_config),
         peers: w.peers.map(|peers| peers_config(peers, r)),
@@ -50,15 +56,11 @@ pub(super) fn check(w: Written, host_name: &str, r: &mut Reader) -> Config {
     }
 }
 
-fn services(
-    written: &[written::Service],
-    pools: &[(At<String>, written::Pool)],
-    r: &mut Reader,
-) -> BTreeMap<ServiceKey, Service> {
+fn services(w: &Written, r: &mut Reader) -> BTreeMap<ServiceKey, Service> {
     let mut services = BTreeMap::new();
     let mut first_lines: BTreeMap<ServiceKey, u64> = BTreeMap::new();
-    for service in written {
-        let pool = service.pool.as_ref().and_then(|pool| known_pool(pool, pools, r));
+    for service in &w.services {
+        let pool = service.pool.as_ref().and_then(|pool| known_pool(pool, w, r));
         let quorum = quorum(&service.quorum, pool, r);
         let vip = service.vip.as_ref().and_then(|vip| usable_vip(vip, r));
         let (Some(vip), Some(port), false) = (vip, &service.port, service.protocol_is_wrong) else {
@@ -80,13 +82,13 @@ fn services(
     services
 }
 
-fn known_pool<'p>(
-    name: &At<String>,
-    pools: &'p [(At<String>, written::Pool)],
-    r: &mut Reader,
-) -> Option<&'p written::Pool> {
+fn known_pool<'p>(name: &At<String>, w: &'p Written, r: &mut Reader) -> Option<&'p written::Pool> {
+    let pools = &w.pools;
     if let Some((_, pool)) = pools.iter().find(|(pool, _)| pool.value == name.value) {
         return Some(pool);
+    }
+    if w.manifest.is_some() {
+        return None;
     }
     let advice = match nearest(&name.value, pools.iter().map(|(pool, _)| pool.value.as_str())) {
         Some(near) => format!("did you mean {near:?}?"),
@@ -264,6 +266,40 @@ fn interfaces(written: &List<String>, r: &mut Reader) -> Vec<String> {
         interfaces.push(name.value.clone());
     }
     interfaces
+}
+
+fn manifest_config(written: written::Manifest, r: &mut Reader) -> Option<manifest::Config> {
+    const WHERE: &str = "write one of file: /etc/lb/manifest.yaml, etcd: [URL] and peer: [URL]";
+    if written.places != 1 {
+        let what = if written.places == 0 { "says not where it is" } else { "is in one place only" };
+        r.wrong(written.at, "manifest", format!("{what}; {WHERE}"));
+        return None;
+    }
+    for (list, example) in
+        [(&written.etcd, "http://192.0.2.1:2379"), (&written.peer, "http://192.0.2.1:7900")]
+    {
+        nothing_listed(list, &format!("list at least one, as in [\"{example}\"]"), r);
+        for url in list.iter().flat_map(|list| &list.value) {
+            if !url.value.starts_with("http://") || url.value.parse::<hyper::Uri>().is_err() {
+                let message = format!("not an address: {:?}; write one as in \"{example}\"", url.value);
+                r.wrong(url.at, &url.key, message);
+            }
+        }
+    }
+    if let (Some(key), None) = (&written.key, &written.etcd) {
+        r.wrong(key.at, &key.key, "only for etcd; remove it");
+    }
+    if let (Some(cache), Some(_)) = (&written.cache, &written.file) {
+        r.wrong(cache.at, &cache.key, "only for etcd and peer: a file is there already; remove it");
+    }
+    let urls = |list: List<String>| list.map(|list| list.value.into_iter().map(|url| url.value).collect());
+    let place = match (written.file, urls(written.etcd), urls(written.peer)) {
+        (Some(file), ..) => manifest::Place::File(file.value),
+        (_, Some(urls), _) => manifest::Place::Etcd { urls, key: or(written.key, || "/lb/manifest".into()) },
+        (.., Some(urls)) => manifest::Place::Peer(urls),
+        _ => return None,
+    };
+    Some(manifest::Config { place, cache: or(written.cache, || manifest::DEFAULT_CACHE.into()) })
 }
 
 fn bgp_config(bgp: written::Bgp) -> BgpConfig {

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::agent_check;
 use crate::bgp::{self, BgpConfig};
 use crate::health::{self, CheckKind, Through};
+use crate::manifest;
 use crate::model::{self, HostState, Protocol, ServiceKey};
 use crate::peers;
 
@@ -23,6 +24,8 @@ pub struct Effective {
     api: PathBuf,
     pins: PathBuf,
     disable_file: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    manifest: Option<manifest::Config>,
     #[serde(skip_serializing_if = "Option::is_none")]
     director: Option<Director>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,11 +62,18 @@ struct Host {
 
 #[derive(Clone, Debug, Serialize)]
 struct Pool {
+    #[serde(flatten)]
+    own: Option<OwnPool>,
+    checks: Vec<Check>,
+}
+
+/// What a pool has that is not in the manifest.
+#[derive(Clone, Debug, Serialize)]
+struct OwnPool {
     seed: u64,
     size: u32,
     generation: u16,
     hosts: BTreeMap<String, Member>,
-    checks: Vec<Check>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -142,12 +152,15 @@ impl From<&Config> for Effective {
     fn from(config: &Config) -> Self {
         let no_checks = Vec::new();
         let checks = |name| config.checks.get(name).unwrap_or(&no_checks);
-        let pools = config.model.pools.iter();
+        let own =
+            |name: &String| config.model.pools.get(name).filter(|_| config.own_pools.0.contains_key(name));
+        let pools = config.checks.keys().map(|name| (name, own(name)));
         Effective {
             node: config.node.clone(),
             api: config.api.clone(),
             pins: config.pins.clone(),
             disable_file: config.disable_file.clone(),
+            manifest: config.manifest.clone(),
             director: config.director.as_ref().map(Director::from),
             host: config.host.as_ref().map(Host::from),
             pools: pools.map(|(name, pool)| (name.clone(), Pool::new(pool, checks(name)))).collect(),
@@ -175,14 +188,14 @@ impl From<&HostConfig> for Host {
 }
 
 impl Pool {
-    fn new(pool: &model::Pool, checks: &[health::Check]) -> Self {
-        Pool {
+    fn new(pool: Option<&model::Pool>, checks: &[health::Check]) -> Self {
+        let own = pool.map(|pool| OwnPool {
             seed: pool.seed,
             size: pool.size,
             generation: pool.generation,
             hosts: pool.hosts.iter().map(|(name, host)| (name.clone(), Member::from(host))).collect(),
-            checks: checks.iter().map(Check::from).collect(),
-        }
+        });
+        Pool { own, checks: checks.iter().map(Check::from).collect() }
     }
 }
 

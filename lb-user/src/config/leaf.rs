@@ -12,7 +12,7 @@ use super::tree::{Node, Value};
 use super::types::{Decapsulation, XdpMode};
 
 /// A value that is written in one piece.
-pub(super) trait Leaf: Sized {
+pub(crate) trait Leaf: Sized {
     /// The value, or what is wrong and what to do.
     fn read(node: &Node) -> Result<Self, String>;
 }

@@ -16,15 +16,16 @@ use super::tree::Node;
 use super::types::{Decapsulation, XdpMode};
 
 /// An optional value.
-pub(super) type Maybe<T> = Option<At<T>>;
+pub(crate) type Maybe<T> = Option<At<T>>;
 /// An optional list.
-pub(super) type List<T> = Maybe<Vec<At<T>>>;
+pub(crate) type List<T> = Maybe<Vec<At<T>>>;
 
 pub(super) struct Written {
     pub node: Maybe<String>,
     pub api: Maybe<PathBuf>,
     pub pins: Maybe<PathBuf>,
     pub disable_file: Maybe<PathBuf>,
+    pub manifest: Option<Manifest>,
     pub director: Option<Director>,
     pub host: Option<Host>,
     pub pools: Vec<(At<String>, Pool)>,
@@ -32,6 +33,17 @@ pub(super) struct Written {
     pub bgp: Option<Bgp>,
     pub peers: Option<Peers>,
     pub agent_check: Option<AgentCheck>,
+}
+
+pub(super) struct Manifest {
+    pub at: Position,
+    pub file: Maybe<PathBuf>,
+    pub etcd: List<String>,
+    pub key: Maybe<String>,
+    pub peer: List<String>,
+    pub cache: Maybe<PathBuf>,
+    /// Keys that say where it is and are there, rightly or wrongly.
+    pub places: usize,
 }
 
 pub(super) struct Director {
@@ -66,12 +78,14 @@ pub(super) struct Pool {
     pub size: Maybe<u32>,
     pub generation: Maybe<u32>,
     pub hosts: Vec<(At<String>, Member)>,
+    /// Where the hosts stand, rightly or wrongly; `None`: they are in the manifest.
+    pub hosts_at: Option<Position>,
     /// Where an empty map of hosts stands. The list may be empty for other reasons: a member that could not be read.
     pub no_hosts: Option<Position>,
     pub checks: Vec<Check>,
 }
 
-pub(super) struct Member {
+pub(crate) struct Member {
     pub address4: Maybe<Ipv4Addr>,
     pub address6: Maybe<Ipv6Addr>,
     /// One of the two is there, rightly or wrongly.
@@ -139,9 +153,14 @@ pub(super) fn read(tree: &Node, r: &mut Reader) -> Option<Written> {
         api: r.leaf(&top, "api"),
         pins: r.leaf(&top, "pins"),
         disable_file: r.leaf(&top, "disable_file"),
+        manifest: r.subsection(&top, "manifest", &schema::MANIFEST).map(|s| manifest(&s, r)),
         director: r.subsection(&top, "director", &schema::DIRECTOR).map(|s| director(&s, r)),
         host: r.subsection(&top, "host", &schema::HOST).map(|s| host(&s, r)),
-        pools: sections(r, &top, "pools", &schema::POOL, pool),
+        pools: {
+            // Without a manifest a pool has nobody else to tell it its hosts.
+            let alone = !top.has("manifest");
+            sections(r, &top, "pools", &schema::POOL, |s, _, r| pool(s, alone, r))
+        },
         services: listed(r, &top, "services", &schema::SERVICE, service),
         bgp: r.subsection(&top, "bgp", &schema::BGP).map(|s| bgp(&s, r)),
         peers: r.subsection(&top, "peers", &schema::PEERS).map(|s| peers(&s, r)),
@@ -149,6 +168,18 @@ pub(super) fn read(tree: &Node, r: &mut Reader) -> Option<Written> {
             .subsection(&top, "agent_check", &schema::AGENT_CHECK)
             .map(|s| AgentCheck { listen: r.one_or_more(&s, "listen"), file: r.leaf(&s, "file") }),
     })
+}
+
+fn manifest(s: &Section<'_>, r: &mut Reader) -> Manifest {
+    Manifest {
+        at: s.at,
+        file: r.leaf(s, "file"),
+        etcd: r.one_or_more(s, "etcd"),
+        key: r.leaf(s, "key"),
+        peer: r.one_or_more(s, "peer"),
+        cache: r.leaf(s, "cache"),
+        places: ["file", "etcd", "peer"].into_iter().filter(|key| s.has(key)).count(),
+    }
 }
 
 fn director(s: &Section<'_>, r: &mut Reader) -> Director {
@@ -193,21 +224,22 @@ fn interfaces(s: &Section<'_>, r: &mut Reader) -> List<String> {
     r.list(s, "interfaces", "[eth0]")
 }
 
-fn pool(s: &Section<'_>, _: At<()>, r: &mut Reader) -> Pool {
-    if !s.has("hosts") {
+fn pool(s: &Section<'_>, alone: bool, r: &mut Reader) -> Pool {
+    if alone && !s.has("hosts") {
         r.missing(s, "hosts", "list at least one host with its address");
     }
     Pool {
         seed: r.leaf(s, "seed"),
         size: r.leaf(s, "size"),
         generation: r.leaf(s, "generation"),
+        hosts_at: s.place("hosts"),
         no_hosts: s.place("hosts").filter(|_| r.named(s, "hosts").is_empty()),
         hosts: sections(r, s, "hosts", &schema::MEMBER, member),
         checks: listed(r, s, "checks", &schema::CHECK, check),
     }
 }
 
-fn member(s: &Section<'_>, _: At<()>, r: &mut Reader) -> Member {
+pub(crate) fn member(s: &Section<'_>, _: At<()>, r: &mut Reader) -> Member {
     Member {
         address4: r.leaf(s, "address4"),
         address6: r.leaf(s, "address6"),
@@ -270,7 +302,7 @@ fn peers(s: &Section<'_>, r: &mut Reader) -> Peers {
 }
 
 /// The sections of a map with names that the operator chooses.
-fn sections<T>(
+pub(crate) fn sections<T>(
     r: &mut Reader,
     parent: &Section<'_>,
     name: &str,
@@ -289,7 +321,7 @@ fn sections<T>(
 }
 
 /// The sections of a list.
-fn listed<T>(
+pub(crate) fn listed<T>(
     r: &mut Reader,
     parent: &Section<'_>,
     name: &str,

@@ -179,6 +179,7 @@ impl Case {
             confirmed: &self.confirmed,
             disabled: self.disabled,
             inherited: self.inherited,
+            waiting: false,
         })
     }
 
