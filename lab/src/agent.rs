@@ -1,16 +1,21 @@
 //! `lb agent` on lab nodes: its configuration per role, and its own word on whether it is ready.
 
 use std::fmt::Write;
+use std::io::{Read, Write as _};
 use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use crate::bird::Family;
+use crate::namespace;
+use crate::paths::Paths;
 use crate::plan::ProcessPlan;
 use crate::process;
-use crate::topology::{INFRA_NET, Kind, Node, Topology, vips};
+use crate::topology::{INFRA_NET, Node, Topology, vips};
 
 /// Where the agent reads its configuration.
 pub const CONFIG: &str = "/etc/lb/lb.yaml";
@@ -39,7 +44,7 @@ pools:
         node.name,
         topology.spec.xdp.word()
     );
-    for host in topology.of(Kind::L7Host) {
+    for host in topology.pool() {
         let [address4, address6] = Family::ALL.map(|family| family.address(host, 0));
         writeln!(text, "      {}: {{address4: {address4}, address6: \"{address6}\"}}", host.name)
             .expect("writing to a string");
@@ -118,6 +123,22 @@ fn status(lb: &Path) -> Result<Status> {
         ensure!(!said.trim().is_empty(), "lb status printed no status: {error}");
         anyhow::bail!("lb agent does not answer: {}", said.trim().lines().next_back().unwrap_or_default())
     })
+}
+
+/// What the agent in `node` says of itself, asked directly: cheaper than a program, for polling. `None` if it does not answer
+/// at once.
+pub fn document(paths: &Paths, node: &str) -> Option<serde_json::Value> {
+    let ask = || -> std::io::Result<String> {
+        let mut socket = UnixStream::connect(format!("{FOLDER}/agent.sock"))?;
+        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+        socket.write_all(b"GET /v1/status HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n")?;
+        let mut said = String::new();
+        socket.read_to_string(&mut said)?;
+        Ok(said)
+    };
+    let said = namespace::enter(paths, node, ask).ok()?.ok()?;
+    // The document is one line or many, of known length or in chunks: it is what braces hold.
+    serde_json::from_str(said.get(said.find('{')?..=said.rfind('}')?)?).ok()
 }
 
 #[cfg(test)]

@@ -38,6 +38,8 @@ pub struct Options {
     pub timeout: Duration,
     /// Whether to print JSON.
     pub json: bool,
+    /// Whether to print nothing on standard output: the lab is brought up for something else.
+    pub quiet: bool,
 }
 
 /// The command; the result is the exit status.

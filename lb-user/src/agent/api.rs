@@ -48,8 +48,8 @@ pub(super) struct Api {
     pub commands: mpsc::Sender<Command>,
     pub kernel: Option<KernelHandle>,
     pub agent_check: Option<Arc<AgentCheck>>,
-    pub exchange: ExchangeEnds,
     pub manifest: routes::Shared,
+    pub exchange: ExchangeEnds,
 }
 
 /// The body of an answer that is not good.
@@ -68,25 +68,32 @@ pub(super) async fn serve(listener: UnixListener, api: Api) {
 
 /// All of it.
 fn router(api: Api) -> Router {
-    const KNOWN: &str = "GET /v1/status, GET /v1/connections, GET /v1/peers, GET /v1/manifest, POST /v1/plan, POST /v1/edit, \
-                         POST /v1/reload, POST /v1/detach and GET /metrics";
     reading()
         .route("/v1/reload", post(reload))
         .route("/v1/detach", post(detach))
-        .merge(routes::routes(api.manifest.clone()))
-        .fallback(|uri: Uri| no_such_path(uri, KNOWN))
+        .merge(routes::routes(api.manifest.clone(), true))
+        .fallback(|uri: Uri| {
+            no_such_path(
+                uri,
+                "GET /v1/status, GET /v1/manifest, POST /v1/plan, POST /v1/edit, POST /v1/reload, \
+                 POST /v1/detach and GET /metrics",
+            )
+        })
         .with_state(api)
 }
 
-/// What other nodes may ask for; `edits`: also to change pools.
+/// What other nodes may ask for. With `edits` also what changes pools.
 pub(super) fn for_peers(api: Api, edits: bool) -> Router {
-    const KNOWN: &str = "GET /v1/status, GET /v1/report, GET /v1/connections, GET /v1/peers, GET /v1/manifest and GET \
-                         /metrics; the rest is on the Unix socket, and POST /v1/edit also here with `peers.edits: true`";
-    let manifest = match edits {
-        true => routes::routes(api.manifest.clone()),
-        false => routes::reading(api.manifest.clone()),
-    };
-    reading().merge(manifest).fallback(|uri: Uri| no_such_path(uri, KNOWN)).with_state(api)
+    reading()
+        .merge(routes::routes(api.manifest.clone(), edits))
+        .fallback(|uri: Uri| {
+            no_such_path(
+                uri,
+                "GET /v1/status, GET /v1/report, GET /v1/connections, GET /v1/peers, GET /v1/manifest and GET /metrics; \
+                 all else is on the Unix socket (POST /v1/edit here too with peers.edits)",
+            )
+        })
+        .with_state(api)
 }
 
 /// What changes nothing.

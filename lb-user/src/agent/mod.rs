@@ -45,11 +45,11 @@ use tokio::sync::mpsc;
 
 use crate::agent_check::{AgentCheck, ListenError};
 use crate::config::{Config, ConfigErrors};
-use crate::manifest::routes::{self, Confirmations};
+use crate::manifest::routes;
 use crate::peers;
 use crate::peers::server::Listeners;
 use dataplane::{DataplaneError, Kernel};
-use runner::{Command, ExchangeEnds, Runner};
+use runner::{Command, Runner};
 
 pub use reload::Changes;
 pub(crate) use runner::detach_without_agent;
@@ -83,24 +83,24 @@ pub enum AgentError {
 /// Runs until SIGTERM, SIGINT or a detach. Called by `lb agent` with the kernel's real data plane.
 pub async fn run(file: PathBuf, config: Config, kernel: Arc<dyn Kernel>) -> Result<(), AgentError> {
     let agent_check = config.agent_check.as_ref().map(AgentCheck::start).transpose()?.map(Arc::new);
+    let edits = config.peers.as_ref().is_some_and(|peers| peers.edits);
     let listeners = Listeners::bind(config.peers.as_ref().map_or(&[], |peers| &peers.listen))?;
     let socket = socket::bind(&config.api)?;
     let (commands, for_runner) = mpsc::channel(8);
     let signals = forward_signals(commands.clone()).map_err(AgentError::Signal)?;
-    let edits = config.peers.as_ref().is_some_and(|peers| peers.edits);
     let runner = Runner::start(file, config, kernel).await?;
     let exchange = runner.exchange();
     let allow = exchange.allow.clone();
-    let confirmations = Arc::new(AllNodes(exchange.clone()));
-    let manifest = routes::Shared { manifests: runner.manifests(), confirmations };
+    let manifest =
+        routes::Shared { manifests: runner.manifests(), confirmations: Arc::new(exchange.clone()) };
     let _retiring = retire::start(runner.manifests(), exchange.clone());
     let state = api::Api {
         status: runner.status(),
         commands,
         kernel: runner.kernel(),
         agent_check,
-        manifest,
         exchange,
+        manifest,
     };
     let _for_peers = listeners.serve(api::for_peers(state.clone(), edits), allow);
     let api = tokio::spawn(api::serve(socket.listen()?, state));
@@ -109,17 +109,6 @@ pub async fn run(file: PathBuf, config: Config, kernel: Arc<dyn Kernel>) -> Resu
     signals.abort();
     api.abort();
     Ok(result?)
-}
-
-/// This node and those that it follows.
-struct AllNodes(ExchangeEnds);
-
-impl Confirmations for AllNodes {
-    fn missing(&self, version: u64) -> Vec<String> {
-        let own = Arc::clone(&self.0.reports.borrow());
-        let missing = peers::missing(&own.report, &self.0.peers.borrow(), version);
-        missing.into_iter().map(|missing| missing.node).collect()
-    }
 }
 
 /// SIGHUP reloads; SIGTERM and SIGINT end the agent.

@@ -60,13 +60,13 @@ pub(super) struct Runner {
     paths: watch::Receiver<Paths>,
     bgp: watch::Receiver<BgpStatus>,
     disabled: watch::Receiver<bool>,
-    exchange: Exchange,
     manifests: watch::Sender<Option<Manifests>>,
     reading: watch::Receiver<Reading>,
     /// Why the last reading is not in force although it is good in itself.
     manifest_problem: Option<String>,
     /// Version of the manifest that the kernel treats packets by.
     confirmed: watch::Sender<Option<u64>>,
+    exchange: Exchange,
 
     /// Hosts whose health was found in the kernel, so that it counts as known.
     adopted: Option<BTreeSet<HostId>>,
@@ -146,11 +146,11 @@ impl Runner {
             health,
             paths,
             bgp,
-            exchange,
             manifests: watch::Sender::new(manifests),
             reading,
             manifest_problem,
             confirmed: watch::Sender::default(),
+            exchange,
             adopted,
             decision: Decision::default(),
             routes,
@@ -178,14 +178,14 @@ impl Runner {
         self.kernel.clone()
     }
 
-    /// The ends by which others hear of this node and it of them.
-    pub fn exchange(&self) -> ExchangeEnds {
-        self.exchange.ends()
-    }
-
     /// The manifest, while the node goes by one.
     pub fn manifests(&self) -> watch::Receiver<Option<Manifests>> {
         self.manifests.subscribe()
+    }
+
+    /// The ends by which others hear of this node and it of them.
+    pub fn exchange(&self) -> ExchangeEnds {
+        self.exchange.ends()
     }
 
     /// What is to be announced.
@@ -377,9 +377,9 @@ impl Runner {
             disabled,
             adopted: self.adopted.is_some(),
             reload: &self.reload,
+            manifest: self.manifest_status(),
             doubts: &self.exchange.doubts,
             disagreements: &self.exchange.disagreements,
-            manifest: self.manifest_status(),
         });
         self.status.send_if_modified(|last| {
             if **last == status {

@@ -52,15 +52,15 @@ pub struct Status {
     pub adopted: bool,
     /// What reloads did.
     pub reload: ReloadStatus,
+    /// The manifest, on a node that goes by one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<ManifestStatus>,
     /// What the host's program did with packets, by service and generation.
     #[serde(default)]
     pub accounts: Vec<Account>,
     /// What each host holds, while a host drains or old generations are in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections: Option<Vec<HostConnections>>,
-    /// The manifest, on a node that goes by one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub manifest: Option<ManifestStatus>,
     /// Counters by role and name.
     pub counters: BTreeMap<String, BTreeMap<String, u64>>,
 }
@@ -174,9 +174,9 @@ pub(super) struct Known<'a> {
     pub disabled: bool,
     pub adopted: bool,
     pub reload: &'a ReloadStatus,
+    pub manifest: Option<ManifestStatus>,
     pub doubts: &'a BTreeMap<HostId, Doubt>,
     pub disagreements: &'a [Disagreement],
-    pub manifest: Option<ManifestStatus>,
 }
 
 impl Status {
@@ -215,9 +215,9 @@ impl Status {
             agent_check: None,
             adopted: known.adopted,
             reload: known.reload.clone(),
+            manifest: known.manifest.clone(),
             accounts: Vec::new(),
             connections: None,
-            manifest: known.manifest.clone(),
             counters: BTreeMap::new(),
         }
     }

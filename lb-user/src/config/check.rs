@@ -14,7 +14,7 @@ use super::check_pools::pools;
 use super::leaf::{Community, Driver};
 use super::problem::nearest;
 use super::reader::{At, Reader};
-use super::types::{Capacity, DirectorConfig, HostConfig};
+use super::types::{Capacity, DirectorConfig, HostConfig, SECOND_CHANCES};
 use super::written::{self, List, Maybe, Written};
 use super::{Config, DEFAULT_API, Places, Position};
 
@@ -37,7 +37,7 @@ pub(super) fn check(w: Written, host_name: &str, r: &mut Reader) -> Config {
     let own_pools = Places(own_pools.collect());
     vips_are_not_hosts(&w, r);
     let director = w.director.as_ref().map(|director| director_config(director, &w, r));
-    let host = w.host.as_ref().map(|host| host_config(host, &w.services, r));
+    let host = w.host.as_ref().map(|host| host_config(host, &w, r));
     Config {
         node: or(w.node, || host_name.to_owned()),
         api: or(w.api, || DEFAULT_API.into()),
@@ -185,7 +185,17 @@ fn director_config(director: &written::Director, w: &Written, r: &mut Reader) ->
             r.wrong(source.at, &source.key, message);
         }
     }
-    let written = &director.capacity;
+    DirectorConfig {
+        interfaces: interfaces(&director.interfaces, r),
+        xdp: copied(&director.xdp),
+        source4: director.source4.as_ref().map(|s| s.value),
+        source6: director.source6.as_ref().map(|s| s.value),
+        capacity: capacity("director", director.at, &director.capacity, w, r),
+    }
+}
+
+/// Sizes of the maps of a role, which stands at `at`.
+fn capacity(role: &str, at: Position, written: &written::Capacity, w: &Written, r: &mut Reader) -> Capacity {
     let default = Capacity::default();
     // One table more than pools: a new one is filled before the old one goes.
     let needed = [
@@ -198,7 +208,7 @@ fn director_config(director: &written::Director, w: &Written, r: &mut Reader) ->
             if (default as usize) < needed {
                 let message =
                     format!("{needed} {what} are needed, the default is {default}; write {needed} or more");
-                r.wrong(director.at, &format!("director.capacity.{what}"), message);
+                r.wrong(at, &format!("{role}.capacity.{what}"), message);
             }
             continue;
         };
@@ -214,20 +224,15 @@ fn director_config(director: &written::Director, w: &Written, r: &mut Reader) ->
         }
     }
     let size = |written: &Maybe<u32>, default| written.as_ref().map_or(default, |size| size.value);
-    DirectorConfig {
-        interfaces: interfaces(&director.interfaces, r),
-        xdp: copied(&director.xdp),
-        source4: director.source4.as_ref().map(|s| s.value),
-        source6: director.source6.as_ref().map(|s| s.value),
-        capacity: Capacity {
-            services: size(&written.services, default.services),
-            hosts: size(&written.hosts, default.hosts),
-            tables: size(&written.tables, default.tables),
-        },
+    Capacity {
+        services: size(&written.services, default.services),
+        hosts: size(&written.hosts, default.hosts),
+        tables: size(&written.tables, default.tables),
     }
 }
 
-fn host_config(host: &written::Host, services: &[written::Service], r: &mut Reader) -> HostConfig {
+fn host_config(host: &written::Host, w: &Written, r: &mut Reader) -> HostConfig {
+    let services = &w.services;
     let served = services.iter().filter_map(|service| service.vip.as_ref()).map(|vip| vip.value);
     let vips: BTreeSet<IpAddr> = match &host.vips {
         Some(vips) => vips.value.iter().filter_map(|vip| usable_vip(vip, r)).collect(),
@@ -249,6 +254,8 @@ fn host_config(host: &written::Host, services: &[written::Service], r: &mut Read
         xdp: copied(&host.xdp),
         accept_from: accept_from.collect::<BTreeSet<_>>().into_iter().collect(),
         vips,
+        second_chances: host.second_chances.as_ref().map_or(SECOND_CHANCES, |chances| chances.value),
+        capacity: capacity("host", host.at, &host.capacity, w, r),
     }
 }
 

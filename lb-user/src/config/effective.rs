@@ -58,6 +58,8 @@ struct Host {
     xdp: XdpMode,
     accept_from: Vec<String>,
     vips: BTreeSet<IpAddr>,
+    second_chances: u32,
+    capacity: Capacity,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -181,9 +183,10 @@ impl From<&DirectorConfig> for Director {
 
 impl From<&HostConfig> for Host {
     fn from(host: &HostConfig) -> Self {
-        let HostConfig { interfaces, decapsulation, xdp, accept_from, vips } = host.clone();
+        let HostConfig { interfaces, decapsulation, xdp, accept_from, vips, second_chances, capacity } =
+            host.clone();
         let accept_from = accept_from.iter().map(ToString::to_string).collect();
-        Host { interfaces, decapsulation, xdp, accept_from, vips }
+        Host { interfaces, decapsulation, xdp, accept_from, vips, second_chances, capacity }
     }
 }
 

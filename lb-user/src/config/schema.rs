@@ -30,8 +30,11 @@ pub(super) const MANIFEST: Keys = Keys { path: "manifest", keys: &["file", "etcd
 pub(super) const DIRECTOR: Keys =
     Keys { path: "director", keys: &["interfaces", "xdp", "source4", "source6", "capacity"] };
 pub(super) const CAPACITY: Keys = Keys { path: "director.capacity", keys: &["services", "hosts", "tables"] };
-pub(super) const HOST: Keys =
-    Keys { path: "host", keys: &["interfaces", "decapsulation", "xdp", "accept_from", "vips"] };
+pub(super) const HOST: Keys = Keys {
+    path: "host",
+    keys: &["interfaces", "decapsulation", "xdp", "accept_from", "vips", "second_chances", "capacity"],
+};
+pub(super) const HOST_CAPACITY: Keys = Keys { path: "host.capacity", keys: &["services", "hosts", "tables"] };
 pub(super) const POOL: Keys =
     Keys { path: "pools.*", keys: &["seed", "size", "generation", "hosts", "checks"] };
 pub(crate) const MEMBER: Keys =
@@ -55,6 +58,7 @@ pub const ALL: &[Keys] = &[
     DIRECTOR,
     CAPACITY,
     HOST,
+    HOST_CAPACITY,
     POOL,
     MEMBER,
     CHECK,

@@ -71,6 +71,8 @@ pub(super) struct Host {
     pub vips: List<IpAddr>,
     /// The key is there, rightly or wrongly.
     pub has_vips: bool,
+    pub second_chances: Maybe<u32>,
+    pub capacity: Capacity,
 }
 
 pub(super) struct Pool {
@@ -183,19 +185,23 @@ fn manifest(s: &Section<'_>, r: &mut Reader) -> Manifest {
 }
 
 fn director(s: &Section<'_>, r: &mut Reader) -> Director {
-    let capacity = r.subsection(s, "capacity", &schema::CAPACITY).map(|s| Capacity {
-        services: r.leaf(&s, "services"),
-        hosts: r.leaf(&s, "hosts"),
-        tables: r.leaf(&s, "tables"),
-    });
     Director {
         at: s.at,
         interfaces: interfaces(s, r),
         xdp: r.leaf(s, "xdp"),
         source4: r.leaf(s, "source4"),
         source6: r.leaf(s, "source6"),
-        capacity: capacity.unwrap_or_default(),
+        capacity: capacity(s, &schema::CAPACITY, r),
     }
+}
+
+fn capacity(s: &Section<'_>, keys: &'static schema::Keys, r: &mut Reader) -> Capacity {
+    let capacity = r.subsection(s, "capacity", keys).map(|s| Capacity {
+        services: r.leaf(&s, "services"),
+        hosts: r.leaf(&s, "hosts"),
+        tables: r.leaf(&s, "tables"),
+    });
+    capacity.unwrap_or_default()
 }
 
 fn host(s: &Section<'_>, r: &mut Reader) -> Host {
@@ -214,6 +220,8 @@ fn host(s: &Section<'_>, r: &mut Reader) -> Host {
         accept_from: r.list(s, "accept_from", "[192.0.2.128/25]"),
         vips: r.list(s, "vips", "[198.51.100.1]"),
         has_vips: s.has("vips"),
+        second_chances: r.leaf(s, "second_chances"),
+        capacity: capacity(s, &schema::HOST_CAPACITY, r),
     }
 }
 

@@ -66,21 +66,14 @@ impl Shared {
     }
 }
 
-/// All of them, with their state.
-pub fn routes<S: Clone + Send + Sync + 'static>(shared: Shared) -> Router<S> {
-    asking().route("/v1/edit", post(make_edit)).with_state(shared)
-}
-
-/// Those that change nothing.
-pub fn reading<S: Clone + Send + Sync + 'static>(shared: Shared) -> Router<S> {
-    asking().with_state(shared)
-}
-
-fn asking() -> Router<Shared> {
-    Router::new()
+/// The routes, with their state; those that change something only with `edits`.
+pub fn routes<S: Clone + Send + Sync + 'static>(shared: Shared, edits: bool) -> Router<S> {
+    let reading = Router::new()
         .route("/v1/manifest", get(manifest))
         .route("/v1/manifest/confirmed", get(confirmed))
-        .route("/v1/plan", post(plan_edit))
+        .route("/v1/plan", post(plan_edit));
+    let all = if edits { reading.route("/v1/edit", post(make_edit)) } else { reading };
+    all.with_state(shared)
 }
 
 #[derive(Deserialize)]

@@ -11,9 +11,10 @@ use crate::bgp::Prefix;
 use crate::config::Config;
 use crate::connections::Sampler;
 use crate::connections::sampler::SamplerHandle;
+use crate::manifest::routes::Confirmations;
 use crate::model::{Doubt, HostId};
 use crate::peers::view::fresh;
-use crate::peers::{Disagreement, Followers, PeersView, Published, Report, disagreements, doubts};
+use crate::peers::{Disagreement, Followers, PeersView, Published, Report, disagreements, doubts, missing};
 
 /// The exchange with other nodes.
 pub(super) struct Exchange {
@@ -107,6 +108,13 @@ impl Exchange {
             }
             differs
         });
+    }
+}
+
+impl Confirmations for ExchangeEnds {
+    fn missing(&self, version: u64) -> Vec<String> {
+        let own = Arc::clone(&self.reports.borrow());
+        missing(&own.report, &self.peers.borrow(), version).into_iter().map(|missing| missing.node).collect()
     }
 }
 
