@@ -11,14 +11,17 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use crate::bird::Family;
-use crate::namespace;
+use crate::namespace::{self, SHARED};
 use crate::paths::Paths;
 use crate::plan::ProcessPlan;
 use crate::process;
-use crate::topology::{INFRA_NET, Node, Topology, vips};
+use crate::spec::{Affinity, DirectorKind, ManifestPlace};
+use crate::topology::{INFRA_NET, Kind, Node, Topology, vips};
 
 /// Where the agent reads its configuration.
 pub const CONFIG: &str = "/etc/lb/lb.yaml";
+/// Where the agents of other nodes ask.
+const PEERS_PORT: u16 = 7400;
 /// The folder of its API's socket.
 pub const FOLDER: &str = "/run/lb";
 
@@ -37,38 +40,31 @@ director:
   xdp: {}
   source4: {source4}
   source6: \"{source6}\"
-pools:
-  web:
-    hosts:
 ",
         node.name,
         topology.spec.xdp.word()
     );
-    for host in topology.pool() {
-        let [address4, address6] = Family::ALL.map(|family| family.address(host, 0));
-        writeln!(text, "      {}: {{address4: {address4}, address6: \"{address6}\"}}", host.name)
-            .expect("writing to a string");
+    text.push_str(&shared(topology, node));
+    text.push_str("pools:\n  web:\n");
+    if topology.spec.manifest == ManifestPlace::None {
+        text.push_str(&hosts(topology, "    "));
     }
     text.push_str(
         "    checks:
       - {type: http, port: 80, path: /healthcheck, status: 200, interval: 1s, timeout: 1s, rise: 1, fall: 3}
-services:
 ",
     );
-    for vip in vips() {
-        writeln!(text, "  - {{vip: {}, port: 80, protocol: tcp, pool: web, quorum: 1}}", quoted(vip))
-            .expect("writing to a string");
-    }
+    text.push_str(&services(topology));
     let driver = if topology.spec.bgp.is_bird(node.index) { "bird" } else { "gobgp" };
     write!(text, "bgp:\n  driver: {driver}\n  communities: [\"65000:100\"]\n").expect("writing to a string");
     text
 }
 
-/// Configuration of an L7 host.
+/// Configuration of an L7 host. With a manifest it knows pools and services as the directors do, for second chances.
 pub fn l7_host(topology: &Topology, node: &Node) -> String {
     let senders = Family::ALL.map(|family| format!("\"{}\"", family.prefix(INFRA_NET))).join(", ");
     let vips = vips().into_iter().map(quoted).collect::<Vec<_>>().join(", ");
-    format!(
+    let mut text = format!(
         "node: {}
 host:
   interfaces: [eth0]
@@ -81,6 +77,67 @@ agent_check: {{}}
         node.name,
         topology.spec.decapsulation.word(),
         topology.spec.xdp.word()
+    );
+    if topology.spec.director == DirectorKind::Xdp && topology.spec.manifest == ManifestPlace::File {
+        text.push_str(&shared(topology, node));
+        text.push_str(&services(topology));
+    }
+    text
+}
+
+/// The manifest that all nodes share, as it is when the lab comes up.
+pub fn manifest(topology: &Topology) -> String {
+    format!("version: 1\npools:\n  web:\n    size: 65537\n    generation: 1\n{}", hosts(topology, "    "))
+}
+
+/// The pool's hosts, below `indent`.
+fn hosts(topology: &Topology, indent: &str) -> String {
+    let mut text = format!("{indent}hosts:\n");
+    for host in topology.pool() {
+        let [address4, address6] = Family::ALL.map(|family| family.address(host, 0));
+        writeln!(text, "{indent}  {}: {{address4: {address4}, address6: \"{address6}\"}}", host.name)
+            .expect("writing to a string");
+    }
+    text
+}
+
+fn services(topology: &Topology) -> String {
+    let mut text = "services:\n".to_owned();
+    // The default is not written, so that older agents can be tried in the lab as well.
+    let affinity = match topology.spec.affinity {
+        Affinity::SecondChance => String::new(),
+        other => format!(", affinity: {}", other.word()),
+    };
+    for vip in vips() {
+        writeln!(
+            text,
+            "  - {{vip: {}, port: 80, protocol: tcp, pool: web, quorum: 1{affinity}}}",
+            quoted(vip)
+        )
+        .expect("writing to a string");
+    }
+    text
+}
+
+/// What directors and hosts share, and how they hear of each other.
+fn shared(topology: &Topology, node: &Node) -> String {
+    if topology.spec.manifest == ManifestPlace::None {
+        return String::new();
+    }
+    let url = |node: &Node| format!("{}:{PEERS_PORT}", Family::V4.address(node, 0));
+    let nodes: Vec<String> = topology
+        .of(Kind::Director)
+        .chain(topology.of(Kind::L7Host))
+        .map(|node| format!("\"http://{}\"", url(node)))
+        .collect();
+    format!(
+        "manifest: {{file: {SHARED}/manifest.yaml}}
+peers:
+  listen: [\"{}\"]
+  nodes: [{}]
+",
+        url(node),
+        nodes.join(", ")
     )
 }
 

@@ -89,6 +89,13 @@ fn in_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     })
 }
 
+/// Where nodes see the folder that they share.
+pub const SHARED: &str = "/srv";
+
+fn path_str(path: &Path) -> Result<Option<&str>> {
+    path.to_str().map(Some).with_context(|| format!("{} is not UTF-8", path.display()))
+}
+
 /// What a node sees of the file system: all of this machine's, but its own /etc (on top of this machine's), /run,
 /// /sys (of its network namespace) and bpffs.
 fn private_mounts(paths: &Paths, node: &str) -> Result<()> {
@@ -100,6 +107,8 @@ fn private_mounts(paths: &Paths, node: &str) -> Result<()> {
         folder.join("work").display()
     );
     change(Some("overlay"), "/etc", Some("overlay"), MsFlags::empty(), Some(&layers))?;
+    // What all nodes share, as a file server would bring it; it lies below /run, which goes.
+    change(path_str(&paths.shared())?, SHARED, None, MsFlags::MS_BIND, None)?;
     // Copies of other mounts below /run, such as other nodes' namespaces, would keep those alive.
     let table = fs::read_to_string("/proc/thread-self/mountinfo").context("reading mountinfo")?;
     for mount in mounts(&table).filter(|mount| mount.point.starts_with("/run/")).rev() {

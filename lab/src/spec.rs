@@ -37,6 +37,8 @@ pub struct LabSpec {
     pub decapsulation: Decapsulation,
     /// How flows keep to their L7 hosts when directors, routes or the pool change.
     pub affinity: Affinity,
+    /// Where the agents have their pools from.
+    pub manifest: ManifestPlace,
     /// BFD between internet and routers (the reflectors' GoBGP has none).
     pub bfd: bool,
 }
@@ -61,6 +63,16 @@ pub enum DirectorKind {
     Xdp,
     /// keepalived, IPVS and ExaBGP, to compare with; the kernel must have IPVS.
     Ipvs,
+}
+
+/// Where the agents have their pools from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ManifestPlace {
+    /// A manifest in a file that all nodes share.
+    File,
+    /// Each director's own configuration: no generations, no second chance.
+    None,
 }
 
 /// How XDP programs attach.
@@ -196,6 +208,7 @@ struct Written {
     xdp: Option<Spanned<XdpMode>>,
     decapsulation: Option<Spanned<Decapsulation>>,
     affinity: Option<Spanned<Affinity>>,
+    manifest: Option<Spanned<ManifestPlace>>,
     bfd: Option<Spanned<bool>>,
 }
 
@@ -276,6 +289,7 @@ fn check(layers: &[Layer]) -> Result<LabSpec, SpecErrors> {
         xdp: pick!(xdp, XdpMode::Auto, no_limit),
         decapsulation: pick!(decapsulation, Decapsulation::Auto, no_limit),
         affinity: pick!(affinity, Affinity::SecondChance, no_limit),
+        manifest: pick!(manifest, ManifestPlace::File, no_limit),
         bfd: pick!(bfd, false, no_limit),
     };
     let infrastructure = spec.routers + spec.lb4 + spec.lb7 + spec.spare_lb7 + spec.reflectors;

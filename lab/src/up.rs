@@ -17,11 +17,11 @@ use crate::paths::Paths;
 use crate::plan::{self, NodePlan};
 use crate::process::{self, Process};
 use crate::progress::Progress;
-use crate::spec::{self, LabSpec};
+use crate::spec::{self, LabSpec, ManifestPlace};
 use crate::state::State;
 use crate::topology::{Kind, Node, Topology};
 use crate::wait::{self, Waiting};
-use crate::{down, machine, preflight, wire};
+use crate::{agent, down, machine, preflight, wire};
 
 /// Processes started at a time.
 const STARTERS: usize = 2;
@@ -94,6 +94,11 @@ fn claim(paths: &Paths, spec: &LabSpec, options: &Options, progress: &Progress) 
     };
     machine::raise_neighbour_limits()?;
     make_home(paths)?;
+    if spec.manifest == ManifestPlace::File {
+        let file = paths.shared().join("manifest.yaml");
+        let manifest = agent::manifest(&Topology::new(spec));
+        fs::write(&file, manifest).with_context(|| format!("writing {}", file.display()))?;
+    }
     state.save(paths)?;
     Ok(Some(state))
 }
@@ -153,7 +158,7 @@ fn make_home(paths: &Paths) -> Result<()> {
     .with_context(|| format!("mounting a tmpfs on {}", paths.folder.display()))?;
     mount(None::<&str>, &paths.folder, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)
         .with_context(|| format!("making {} private", paths.folder.display()))?;
-    for folder in ["ns", "node", "log"] {
+    for folder in ["ns", "node", "log", "shared"] {
         fs::create_dir(paths.folder.join(folder)).with_context(|| format!("creating {folder}"))?;
     }
     fs::create_dir_all(&paths.cgroup).with_context(|| format!("creating {}", paths.cgroup.display()))
