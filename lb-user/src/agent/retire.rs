@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{debug, info};
 
 use super::ask_hosts;
@@ -23,24 +23,31 @@ use crate::peers::{Report, doubts};
 
 /// From one look to the next.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// How long a version must have been in force: what directors sent by the one before has arrived by then.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Looks now and then until the result is dropped.
 pub(super) fn start(manifests: watch::Receiver<Option<Manifests>>, ends: ExchangeEnds) -> JoinSet<()> {
     let mut task = JoinSet::new();
     task.spawn(async move {
+        let mut seen = (0, Instant::now());
         loop {
             sleep(INTERVAL).await;
             let known = manifests.borrow().clone();
-            if let Some(manifests) = known {
-                look(&manifests, &ends).await;
+            let Some(manifests) = known else { continue };
+            let Some(manifest) = manifests.reading().borrow().manifest.clone() else { continue };
+            if manifest.version != seen.0 {
+                seen = (manifest.version, Instant::now());
+            }
+            if seen.1.elapsed() >= GRACE {
+                look(&manifests, &manifest, &ends).await;
             }
         }
     });
     task
 }
 
-async fn look(manifests: &Manifests, ends: &ExchangeEnds) {
-    let Some(manifest) = manifests.reading().borrow().manifest.clone() else { return };
+async fn look(manifests: &Manifests, manifest: &Manifest, ends: &ExchangeEnds) {
     let old = manifest.pools.values().any(|pool| !pool.old.is_empty() && pool.prepared.is_none());
     if !old || !acts(ends, manifest.version) {
         return;
@@ -48,7 +55,7 @@ async fn look(manifests: &Manifests, ends: &ExchangeEnds) {
     let counts = ask_hosts::connections(ends).await;
     let own = Arc::clone(&ends.reports.borrow());
     let doubts = doubts(fresh(&own.report, &ends.peers.borrow()));
-    let Some((pool, generation)) = next(&manifest, &counts, &doubts) else { return };
+    let Some((pool, generation)) = next(manifest, &counts, &doubts) else { return };
     let edit = Edit::Retire { pool: pool.clone(), generation };
     match manifests.edit(&edit, Some(manifest.version)).await {
         Ok(edited) => info!(pool, generation, version = edited.version, "retired: no connection needs it"),
