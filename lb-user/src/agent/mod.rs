@@ -16,6 +16,7 @@
 //!   withdraws nothing.
 //! - *followers* ([`crate::peers`]): owned by the runner; one per node that is asked for its report.
 //! - *sampler* ([`crate::connections`]): owned by the runner; counts this machine's connections while it matters.
+//! - *retirement* ([`retire`]): ends old generations of the manifest that no host needs; ends with [`run`].
 //! - *API* ([`api`]): serves the Unix socket; reads the latest status and sends commands to the runner.
 //!
 //! Nothing is queued but commands: states are `watch` channels, so that a slow reader sees the latest.
@@ -26,6 +27,7 @@ pub mod dataplane;
 mod kernel_thread;
 mod metrics;
 mod reload;
+mod retire;
 mod runner;
 pub mod socket;
 pub mod status;
@@ -91,6 +93,7 @@ pub async fn run(file: PathBuf, config: Config, kernel: Arc<dyn Kernel>) -> Resu
     let allow = exchange.allow.clone();
     let manifest =
         routes::Shared { manifests: runner.manifests(), confirmations: Arc::new(exchange.clone()) };
+    let _retiring = retire::start(runner.manifests(), exchange.clone());
     let state = api::Api {
         status: runner.status(),
         commands,

@@ -77,14 +77,10 @@ pub fn merge(old: &Config, mut new: Config) -> (Config, Changes) {
             }
         }
     }
-    let listen =
-        |config: &Config| config.peers.as_ref().map(|peers| peers.listen.clone()).unwrap_or_default();
-    if keep("peers.listen", listen(old) != listen(&new)) {
-        let listen = listen(old);
-        match &mut new.peers {
-            Some(peers) => peers.listen = listen,
-            none => *none = Some(peers::Config { listen, ..peers::Config::default() }),
-        }
+    let of = |config: &Config| config.peers.clone().unwrap_or_default();
+    let (had, has) = (of(old), of(&new));
+    if keep("peers.listen", had.listen != has.listen) | keep("peers.edits", had.edits != has.edits) {
+        new.peers = Some(peers::Config { listen: had.listen, edits: had.edits, ..has });
     }
     if keep("agent_check", old.agent_check != new.agent_check) {
         new.agent_check = old.agent_check.clone();
@@ -164,6 +160,20 @@ agent_check: {}
             "agent_check",
         ];
         assert_eq!(changes.at_restart, at_restart);
+    }
+
+    #[test]
+    fn whom_to_follow_changes_at_once_and_the_listener_at_restart() {
+        let with = |peers: &str| config(&format!("{OLD}peers: {peers}\n"));
+        let old = with("{listen: \"[::]:7400\", nodes: [\"http://192.0.2.1:7400\"]}");
+        let new = with(
+            "{listen: \"[::]:7401\", nodes: [\"http://192.0.2.2:7400\"], allow: [192.0.2.0/24], edits: true}",
+        );
+        let (merged, changes) = merge(&old, new.clone());
+        let (merged, new) = (merged.peers.unwrap(), new.peers.unwrap());
+        assert_eq!(merged, peers::Config { listen: old.peers.unwrap().listen, edits: false, ..new });
+        assert_eq!(changes.applied, ["peers"]);
+        assert_eq!(changes.at_restart, ["peers.listen", "peers.edits"]);
     }
 
     #[test]

@@ -271,7 +271,13 @@ impl Runner {
     }
 
     fn report(&self, health: &HealthView) -> Report {
-        Report::of(&self.in_force, self.exchange.instance, *self.confirmed.borrow(), &self.applied, health)
+        let version = match &self.kernel {
+            Some(_) => *self.confirmed.borrow(),
+            None => self.in_force.manifest_version,
+        };
+        let may_edit = self.manifests.borrow().is_some();
+        let report = Report::of(&self.in_force, self.exchange.instance, version, &self.applied, health);
+        Report { may_edit, ..report }
     }
 
     fn announce(&mut self) {

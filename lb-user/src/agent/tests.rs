@@ -1,5 +1,6 @@
 //! The agent against a kernel that records what it is asked for.
 
+mod drain;
 mod exchange;
 mod fake;
 

@@ -79,14 +79,14 @@ impl Explainer {
             let seat = self.rows[self.row(connection)];
             match connection.established {
                 true => *by.entry((connection.local.ip(), seat.explanation)).or_default() += 1,
-                false => count.closing += 1,
+                false => count.half_open += 1,
             }
             for (bit, needs) in needs.iter_mut().enumerate().take(16) {
                 *needs += u64::from(seat.needs >> bit & 1);
             }
         }
         count.established = by.values().sum();
-        count.safe = count.draining && count.established + count.closing == 0;
+        count.safe = count.draining && count.established + count.half_open == 0;
         count.by_generation = by
             .into_iter()
             .map(|((vip, generation), established)| ByGeneration { vip, generation, established })

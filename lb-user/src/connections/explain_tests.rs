@@ -92,7 +92,7 @@ fn a_backups_connections_are_called_so_and_strays_are_unexplained() {
 }
 
 #[test]
-fn closing_connections_count_for_safety_and_needs_but_not_as_established() {
+fn half_open_connections_count_for_safety_and_needs_but_not_as_established() {
     let pool = pool(&["a"], 2, &[(1, &["a", "b"])]);
     let mut here = sent_to(&pool, &pool.others[0], "b");
     here.truncate(3);
@@ -100,7 +100,7 @@ fn closing_connections_count_for_safety_and_needs_but_not_as_established() {
         connection.established = false;
     }
     let count = Explainer::new(&pool, "b").unwrap().count("web", &here);
-    assert_eq!((count.established, count.closing, count.needs[&1]), (0, 3, 3));
+    assert_eq!((count.established, count.half_open, count.needs[&1]), (0, 3, 3));
     assert!(count.draining && !count.safe && count.by_generation.is_empty());
 }
 

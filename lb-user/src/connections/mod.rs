@@ -30,7 +30,7 @@ pub struct Connection {
     pub local: SocketAddr,
     /// The client's end.
     pub remote: SocketAddr,
-    /// Both ends hold it open; otherwise it is being closed and may still carry data.
+    /// Both ends hold it open; otherwise it is being opened, or closed and may still carry data.
     pub established: bool,
 }
 
@@ -49,13 +49,13 @@ pub struct HostConnections {
     pub draining: bool,
     /// Established connections.
     pub established: u64,
-    /// Connections that are being closed and may still carry data.
-    pub closing: u64,
+    /// Connections that are being opened, or closed and may still carry data.
+    pub half_open: u64,
     /// It is draining and holds no connection at all.
     pub safe: bool,
     /// Established connections by VIP and what explains them.
     pub by_generation: Vec<ByGeneration>,
-    /// Connections, closing ones included, that would lose their host without this generation.
+    /// Connections, half open ones included, that would lose their host without this generation.
     pub needs: BTreeMap<u16, u64>,
     /// Why nothing is known; the counts then mean nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]

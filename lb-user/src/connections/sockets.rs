@@ -25,16 +25,19 @@ const MESSAGE: usize = 72;
 
 /// States of linux/tcp_states.h.
 const ESTABLISHED: u8 = 1;
+const SYN_RECV: u8 = 3;
 const FIN_WAIT1: u8 = 4;
 const FIN_WAIT2: u8 = 5;
 const CLOSE_WAIT: u8 = 8;
 const LAST_ACK: u8 = 9;
 const CLOSING: u8 = 11;
+/// A handshake that has no socket yet; reported as [`SYN_RECV`].
+const NEW_SYN_RECV: u8 = 12;
 
 /// All TCP connections of the network namespace of this thread that may still carry data, to whatever address.
 ///
-/// Handshakes that are not complete and `TIME_WAIT` are left out, and connections that wait for the other end's last word
-/// while no program listens to it any more.
+/// `TIME_WAIT` is left out, and connections that wait for the other end's last word while no program listens to it any
+/// more. Handshakes that are not complete count: their last packet must find this host.
 pub fn connections() -> io::Result<Vec<Connection>> {
     let mut all = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
@@ -58,7 +61,7 @@ fn dump(family: u8, all: &mut Vec<Connection>) -> io::Result<()> {
 }
 
 fn request(family: u8) -> [u8; HEADER + REQUEST] {
-    let states = [ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING];
+    let states = [ESTABLISHED, SYN_RECV, NEW_SYN_RECV, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING];
     let states: u32 = states.iter().map(|state| 1 << state).sum();
     let mut out = [0; HEADER + REQUEST];
     out[0..4].copy_from_slice(&((HEADER + REQUEST) as u32).to_ne_bytes());
@@ -161,6 +164,24 @@ mod tests {
         drop(client);
         let left = connections().unwrap();
         assert!(!left.iter().any(|c| (c.local, c.remote) == ends || (c.remote, c.local) == ends));
+    }
+
+    #[test]
+    fn a_handshake_that_is_not_complete_is_found() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let seconds: libc::c_int = 30;
+        // SAFETY: the descriptor is open, and the option is an int of the given size.
+        let set = unsafe {
+            let size = size_of_val(&seconds) as libc::socklen_t;
+            let value = (&raw const seconds).cast();
+            libc::setsockopt(listener.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, value, size)
+        };
+        assert_eq!(set, 0);
+        // The listener waits for data with the handshake's end.
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (local, remote) = (client.peer_addr().unwrap(), client.local_addr().unwrap());
+        let expected = Connection { local, remote, established: false };
+        assert!(connections().unwrap().contains(&expected));
     }
 
     #[test]

@@ -81,13 +81,23 @@ struct Follower {
     view: watch::Sender<PeersView>,
     client: Client,
     etag: Option<String>,
+    /// It is this very agent.
+    myself: bool,
     /// When it last answered; before that, when it was first asked.
     heard: Instant,
 }
 
 impl Follower {
     fn new(url: PeerUrl, instance: u64, view: watch::Sender<PeersView>) -> Self {
-        Follower { client: Client::new(url.clone()), url, instance, view, etag: None, heard: Instant::now() }
+        Follower {
+            client: Client::new(url.clone()),
+            url,
+            instance,
+            view,
+            etag: None,
+            myself: false,
+            heard: Instant::now(),
+        }
     }
 
     async fn run(mut self) {
@@ -116,21 +126,34 @@ impl Follower {
     fn take(&mut self, answer: &Answer) -> Result<Duration, PeerError> {
         if answer.status == StatusCode::NOT_MODIFIED {
             self.heard = Instant::now();
-            self.change(|peer| peer.contact = Contact::Fresh);
-            return Ok(Duration::ZERO);
+            self.change(|peer| {
+                if peer.contact != Contact::Myself {
+                    peer.contact = Contact::Fresh;
+                }
+            });
+            return Ok(self.rest());
         }
         let report: Report = answer.json()?;
         self.heard = Instant::now();
         self.etag.clone_from(&answer.etag);
-        let myself = report.instance == self.instance;
+        self.myself = report.instance == self.instance;
+        let myself = self.myself;
         let report = Arc::new(report);
         self.change(|peer| {
             peer.contact = if myself { Contact::Myself } else { Contact::Fresh };
             peer.report = Some(Arc::clone(&report));
         });
-        // Without a tag there are no long polls, and the next question must not come at once.
-        let rest = if self.etag.is_some() { Duration::ZERO } else { WAIT };
-        Ok(if myself { MYSELF } else { rest })
+        Ok(self.rest())
+    }
+
+    /// How long not to ask again.
+    fn rest(&self) -> Duration {
+        match (self.myself, &self.etag) {
+            (true, _) => MYSELF,
+            // Without a tag there are no long polls, and the next question must not come at once.
+            (false, None) => WAIT,
+            (false, Some(_)) => Duration::ZERO,
+        }
     }
 
     fn lost(&mut self, error: &PeerError) {
@@ -167,5 +190,28 @@ fn log(url: &PeerUrl, before: &Peer, now: &Peer) {
         (_, Contact::Lost { reason, .. }) => warn!(%url, node, "peer does not answer: {reason}"),
         (_, Contact::Fresh) => info!(%url, node, "peer answers"),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::body::Bytes;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_agent_that_found_itself_stays_itself_when_nothing_is_new() {
+        let url: PeerUrl = "http://192.0.2.1:7400".parse().unwrap();
+        let view = watch::Sender::new(PeersView::from([(
+            url.clone(),
+            Peer { report: None, contact: Contact::New },
+        )]));
+        let mut follower = Follower::new(url.clone(), 7, view.clone());
+        let body = serde_json::to_vec(&Report { instance: 7, ..Report::default() }).unwrap();
+        let answer = |status, body| Answer { status, etag: Some("\"1\"".into()), body };
+        let rest = follower.take(&answer(StatusCode::OK, body.into())).unwrap();
+        assert_eq!((rest, &view.borrow()[&url].contact), (MYSELF, &Contact::Myself));
+        let rest = follower.take(&answer(StatusCode::NOT_MODIFIED, Bytes::new())).unwrap();
+        assert_eq!((rest, &view.borrow()[&url].contact), (MYSELF, &Contact::Myself));
     }
 }

@@ -24,6 +24,9 @@ pub struct Report {
     pub roles: Vec<String>,
     /// Version of the manifest that its kernel treats packets by; none without a manifest or before it is applied.
     pub manifest_version: Option<u64>,
+    /// It goes by a manifest and may change it.
+    #[serde(default)]
+    pub may_edit: bool,
     /// The tables in its kernel, in order.
     pub tables: Vec<TableReport>,
     /// How the hosts of each pool answer its checks; on directors only.
@@ -73,6 +76,7 @@ impl Report {
             version: env!("CARGO_PKG_VERSION").into(),
             roles: config.roles().into_iter().map(Into::into).collect(),
             manifest_version,
+            may_edit: false,
             tables: tables.collect(),
             answers: if config.director.is_some() { answers(config, health) } else { BTreeMap::new() },
         }

@@ -63,6 +63,7 @@ pub struct PeerStatus {
     /// Seconds since it last did.
     pub unreachable_for_s: Option<u64>,
     /// Pools of which its tables are not those of most nodes with the same manifest.
+    #[serde(default)]
     pub differs: Vec<String>,
     /// Why it does not.
     pub reason: Option<String>,

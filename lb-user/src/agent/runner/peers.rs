@@ -46,11 +46,12 @@ impl Exchange {
     pub fn start(config: &Config) -> Self {
         let instance = instance();
         let followers = Followers::new(instance);
+        let first = Report { node: config.node.clone(), instance, ..Report::default() };
         let mut exchange = Exchange {
             instance,
             view: followers.view(),
             followers,
-            published: watch::Sender::new(Arc::new(Published::new(Report::default()))),
+            published: watch::Sender::new(Arc::new(Published::new(first))),
             allow: watch::Sender::default(),
             doubts: BTreeMap::new(),
             sampler: Sampler::start(),

@@ -19,7 +19,7 @@ pub(super) fn text(status: &Status) -> String {
     });
     let mut page = table(["DOUBTED HOST", "VERDICT"], doubts.collect());
     page += &table(
-        ["CONNECTIONS OF", "STATE", "ESTABLISHED", "CLOSING", "NEEDS GENERATION", "SAFE TO REMOVE"],
+        ["CONNECTIONS OF", "STATE", "ESTABLISHED", "HALF OPEN", "NEEDS GENERATION", "SAFE TO REMOVE"],
         connections.map(host).collect(),
     );
     page += &table(["DRAINING", "VIP", "GENERATION", "ESTABLISHED"], by_generation.collect());
@@ -45,7 +45,7 @@ fn host(count: &HostConnections) -> Vec<String> {
         (true, true) => "yes",
         (true, false) => "no",
     };
-    vec![name, state.into(), count.established.to_string(), count.closing.to_string(), needs, safe.into()]
+    vec![name, state.into(), count.established.to_string(), count.half_open.to_string(), needs, safe.into()]
 }
 
 fn explained(explanation: Explanation) -> String {
@@ -115,11 +115,11 @@ mod tests {
 DOUBTED HOST  VERDICT
 web/d         dead
 
-CONNECTIONS OF  STATE   ESTABLISHED  CLOSING  NEEDS GENERATION  SAFE TO REMOVE
-web/a           active  9            0        -                 -
-web/b           drain   3            0        1 (3)             no
-web/c           drain   0            0        -                 yes
-web/d           drain   ?            ?        ?                 no: it does not answer
+CONNECTIONS OF  STATE   ESTABLISHED  HALF OPEN  NEEDS GENERATION  SAFE TO REMOVE
+web/a           active  9            0          -                 -
+web/b           drain   3            0          1 (3)             no
+web/c           drain   0            0          -                 yes
+web/d           drain   ?            ?          ?                 no: it does not answer
 
 DRAINING  VIP           GENERATION  ESTABLISHED
 web/b     198.51.100.1  1           3
