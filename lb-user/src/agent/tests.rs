@@ -1,6 +1,7 @@
 //! The agent against a kernel that records what it is asked for.
 
 mod fake;
+mod manifest;
 
 use std::fs;
 use std::sync::Arc;
