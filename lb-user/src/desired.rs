@@ -145,7 +145,9 @@ fn judge(facts: &Facts<'_>, key: &ServiceKey) -> ServiceDecision {
     let has_hosts = facts.model.pools.get(&service.pool).is_some_and(|pool| !pool.hosts.is_empty());
     let reason = match facts.confirmed.get(key) {
         _ if facts.waiting => Some("waits for the manifest".into()),
-        _ if !has_hosts => Some(format!("the manifest has no pool {:?}; make it by `lb pool add --create`", service.pool)),
+        _ if !has_hosts => {
+            Some(format!("the manifest has no pool {:?}; make it by `lb pool add --create`", service.pool))
+        }
         Some(Err(reason)) => Some(format!("not in the kernel: {reason}")),
         None => Some("not yet in the kernel".into()),
         Some(Ok(_)) if healthy < service.quorum => {

@@ -287,7 +287,8 @@ impl Runner {
             self.confirmed.send_replace(self.in_force.manifest_version);
             return;
         };
-        if self.applying.is_some() || self.adopted_paths_until.is_some() || self.in_force.waits_for_manifest() {
+        if self.applying.is_some() || self.adopted_paths_until.is_some() || self.in_force.waits_for_manifest()
+        {
             return;
         }
         let healthy = health.iter().filter(|(_, health)| health.healthy).map(|(host, _)| host.clone());
@@ -408,7 +409,8 @@ impl Runner {
             self.reload.errors = errors.lines();
         })?;
         // Another place of the manifest is read at once.
-        let manifests = (new.manifest != self.config.manifest).then(|| new.manifest.as_ref().map(Manifests::start));
+        let manifests =
+            (new.manifest != self.config.manifest).then(|| new.manifest.as_ref().map(Manifests::start));
         let reading = manifests.as_ref().map(|manifests| reading_of(manifests.as_ref()));
         let reading = reading.unwrap_or_else(|| self.reading.clone());
         let now = reading.borrow().clone();

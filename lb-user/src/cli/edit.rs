@@ -112,7 +112,8 @@ pub(super) fn run_when_safe(edit: &Edit, options: &Options) -> anyhow::Result<Ex
     }
     let mut said = String::new();
     loop {
-        let body = runtime()?.block_on(client::request(&options.api.socket(), Method::GET, "/v1/connections"))?;
+        let body =
+            runtime()?.block_on(client::request(&options.api.socket(), Method::GET, "/v1/connections"))?;
         let holdings: Vec<Holding> = serde_json::from_slice(&body)?;
         let waits = waits(pool, hosts.iter(), &holdings);
         if waits.is_empty() {
@@ -134,7 +135,9 @@ fn waits<'h>(pool: &str, hosts: impl Iterator<Item = &'h String>, holdings: &[Ho
         let of_host = holdings.iter().find(|holding| holding.pool == pool && holding.host == *host);
         match of_host {
             Some(holding) if holding.safe => {}
-            Some(holding) if holding.established == 0 => waits.push(format!("{host} has not said that it is safe")),
+            Some(holding) if holding.established == 0 => {
+                waits.push(format!("{host} has not said that it is safe"))
+            }
             Some(holding) => waits.push(format!("{host} holds {} connections", holding.established)),
             None => waits.push(format!("{host} says nothing of its connections")),
         }
@@ -148,7 +151,11 @@ fn carry_out(edit: &Edit, options: &Options, report: &mut Report<'_>) -> anyhow:
         let (edit, base) = left.remove(0);
         let pool = edit.pool().to_owned();
         let begun = !report.versions.is_empty();
-        let advice = || format!("half done; finish it by `lb pool activate {pool}` or take it back by `lb pool abort {pool}`");
+        let advice = || {
+            format!(
+                "half done; finish it by `lb pool activate {pool}` or take it back by `lb pool abort {pool}`"
+            )
+        };
         let made = step(&edit, base, options, report);
         let edited = if begun { made.with_context(advice)? } else { made? };
         left.splice(0..0, edited.then.into_iter().map(|edit| (edit, None)));
@@ -157,11 +164,17 @@ fn carry_out(edit: &Edit, options: &Options, report: &mut Report<'_>) -> anyhow:
 }
 
 /// One step, and the wait until it is confirmed.
-fn step(edit: &Edit, base: Option<u64>, options: &Options, report: &mut Report<'_>) -> anyhow::Result<Edited> {
+fn step(
+    edit: &Edit,
+    base: Option<u64>,
+    options: &Options,
+    report: &mut Report<'_>,
+) -> anyhow::Result<Edited> {
     let socket = options.api.socket();
     let runtime = runtime()?;
     let request = Request { edit: edit.clone(), base };
-    let edited: Edited = serde_json::from_slice(&runtime.block_on(client::post(&socket, "/v1/edit", &request))?)?;
+    let edited: Edited =
+        serde_json::from_slice(&runtime.block_on(client::post(&socket, "/v1/edit", &request))?)?;
     report.versions.push(edited.version);
     options.say(&format!("version {}: {}", edited.version, what(edit, &edited)));
     let path = format!("/v1/manifest/confirmed?version={}", edited.version);

@@ -174,7 +174,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.command {
         Command::Show(show) => show.run(),
         Command::Add(add) => edit::run(&add.what.edit()?, &add.options),
-        Command::Remove(remove) if remove.when_safe => edit::run_when_safe(&remove.what.edit(), &remove.options),
+        Command::Remove(remove) if remove.when_safe => {
+            edit::run_when_safe(&remove.what.edit(), &remove.options)
+        }
         Command::Remove(remove) => edit::run(&remove.what.edit(), &remove.options),
         Command::Retire(retire) => edit::run(&retire.what.edit(), &retire.options),
         Command::Activate(OfPool { pool, options }) => {
@@ -282,7 +284,8 @@ impl Show {
 fn shown(manifest: &Manifest) -> String {
     let mut page = format!("manifest: version {}\n", manifest.version);
     for (name, pool) in &manifest.pools {
-        page += &format!("\npool {name}: {} rows, seed {}, generation {}", pool.size, pool.seed, pool.generation);
+        page +=
+            &format!("\npool {name}: {} rows, seed {}, generation {}", pool.size, pool.seed, pool.generation);
         if let Some(prepared) = &pool.prepared {
             page += &format!(", {} is prepared", prepared.number);
         }

@@ -30,7 +30,7 @@ pub(super) fn check(w: Written, host_name: &str, r: &mut Reader) -> Config {
             "nothing to announce without the role of a director; add director or remove bgp",
         );
     }
-    let (pools, checks) = pools(&w.pools, &w.services, r);
+    let (pools, checks) = pools(&w.pools, &w.services, w.manifest.is_some(), r);
     let services = services(&w, r);
     let own_pools = w.pools.iter().filter_map(|(name, pool)| Some((name.value.clone(), pool.hosts_at?)));
     let own_pools = Places(own_pools.collect());
@@ -273,7 +273,9 @@ fn manifest_config(written: written::Manifest, r: &mut Reader) -> Option<manifes
         r.wrong(written.at, "manifest", format!("{what}; {WHERE}"));
         return None;
     }
-    for (list, example) in [(&written.etcd, "http://192.0.2.1:2379"), (&written.peer, "http://192.0.2.1:7900")] {
+    for (list, example) in
+        [(&written.etcd, "http://192.0.2.1:2379"), (&written.peer, "http://192.0.2.1:7900")]
+    {
         nothing_listed(list, &format!("list at least one, as in [\"{example}\"]"), r);
         for url in list.iter().flat_map(|list| &list.value) {
             if !url.value.starts_with("http://") || url.value.parse::<hyper::Uri>().is_err() {

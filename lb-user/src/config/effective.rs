@@ -139,7 +139,8 @@ impl From<&Config> for Effective {
     fn from(config: &Config) -> Self {
         let no_checks = Vec::new();
         let checks = |name| config.checks.get(name).unwrap_or(&no_checks);
-        let own = |name: &String| config.model.pools.get(name).filter(|_| config.own_pools.0.contains_key(name));
+        let own =
+            |name: &String| config.model.pools.get(name).filter(|_| config.own_pools.0.contains_key(name));
         let pools = config.checks.keys().map(|name| (name, own(name)));
         Effective {
             node: config.node.clone(),

@@ -88,7 +88,8 @@ fn pool(s: &Section<'_>, _: At<()>, r: &mut Reader) -> PoolManifest {
     numbers.extend(prepared.iter().chain(old.iter().flatten()).map(|(number, _)| number.clone()));
     distinct(&numbers, r);
     let prepared = prepared.map(|(number, hosts)| prepared_of(number, hosts, &members, r));
-    let bare = |(number, hosts): (At<u16>, Weights)| Generation { number: number.value, hosts: weights(hosts) };
+    let bare =
+        |(number, hosts): (At<u16>, Weights)| Generation { number: number.value, hosts: weights(hosts) };
     PoolManifest {
         seed: r.leaf(s, "seed").map_or(0, |seed: At<u64>| seed.value),
         size,
@@ -128,7 +129,8 @@ fn number(written: &Maybe<u32>, r: &mut Reader) -> At<u16> {
     let value = check_pools::generation(written, r);
     let (at, key) = written.as_ref().map(|written| (written.at, written.key.clone())).unwrap_or_default();
     if written.is_some() && short(value) == 0 {
-        let message = format!("{value} is a multiple of 4096, which looks like a probe in IPv4; write another");
+        let message =
+            format!("{value} is a multiple of 4096, which looks like a probe in IPv4; write another");
         r.wrong(at, &key, message);
     }
     At { value, at, key }
@@ -161,7 +163,8 @@ fn prepared_of(
 ) -> Generation {
     for (name, _) in &hosts {
         if !members.iter().any(|(member, _)| member.value == name.value) {
-            let message = format!("{:?} is no host of this pool; add it to hosts, in state drain", name.value);
+            let message =
+                format!("{:?} is no host of this pool; add it to hosts, in state drain", name.value);
             r.wrong(name.at, &name.key, message);
         }
     }

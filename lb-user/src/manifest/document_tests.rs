@@ -140,7 +140,8 @@ proptest! {
 }
 
 fn manifests() -> impl Strategy<Value = Manifest> {
-    let names = prop_oneof!["[a-z][a-z0-9-]{0,6}", "yes|no|null|~|1|0x1f|1e3|true", "[ -~]{1,8}", "[à-ü]{1,3}"];
+    let names =
+        prop_oneof!["[a-z][a-z0-9-]{0,6}", "yes|no|null|~|1|0x1f|1e3|true", "[ -~]{1,8}", "[à-ü]{1,3}"];
     let pools = btree_map(names, pools(), 0..3);
     (1..=u64::MAX, pools).prop_map(|(version, pools)| Manifest { version, pools })
 }
@@ -148,22 +149,24 @@ fn manifests() -> impl Strategy<Value = Manifest> {
 fn pools() -> impl Strategy<Value = PoolManifest> {
     let hosts = btree_map("[a-z#:é]{1,3}", (1..1000_u32, 0..3_u8), 1..6);
     let old = vec(btree_map("[a-z]{1,3}", 1..1000_u32, 1..6), 0..4);
-    (any::<u64>(), 1..65535_u16, hosts, option::of(any::<bool>()), old).prop_map(|(seed, first, hosts, next, old)| {
-        let mut pool = PoolManifest { seed, size: 65537, ..PoolManifest::default() };
-        for (number, (name, (weight, state))) in hosts.into_iter().enumerate() {
-            let address4 = (state != 1).then(|| [10, 0, 0, number as u8].into());
-            let address6 = (state != 2).then(|| [0x2001, 0xdb8, 0, 0, 0, 0, 0, number as u16].into());
-            let state = [HostState::Active, HostState::Drain, HostState::Down][usize::from(state)];
-            pool.hosts.insert(name, crate::model::Host { address4, address6, weight, state });
-        }
-        pool.generation = if short(first) == 0 { 1 } else { first };
-        if next.is_some() {
-            let hosts = pool.hosts.iter().map(|(name, host)| (name.clone(), host.weight)).collect();
-            pool.prepared = Some(Generation { number: pool.next_number(), hosts });
-        }
-        for hosts in old {
-            pool.old.push(Generation { number: pool.next_number(), hosts });
-        }
-        pool
-    })
+    (any::<u64>(), 1..65535_u16, hosts, option::of(any::<bool>()), old).prop_map(
+        |(seed, first, hosts, next, old)| {
+            let mut pool = PoolManifest { seed, size: 65537, ..PoolManifest::default() };
+            for (number, (name, (weight, state))) in hosts.into_iter().enumerate() {
+                let address4 = (state != 1).then(|| [10, 0, 0, number as u8].into());
+                let address6 = (state != 2).then(|| [0x2001, 0xdb8, 0, 0, 0, 0, 0, number as u16].into());
+                let state = [HostState::Active, HostState::Drain, HostState::Down][usize::from(state)];
+                pool.hosts.insert(name, crate::model::Host { address4, address6, weight, state });
+            }
+            pool.generation = if short(first) == 0 { 1 } else { first };
+            if next.is_some() {
+                let hosts = pool.hosts.iter().map(|(name, host)| (name.clone(), host.weight)).collect();
+                pool.prepared = Some(Generation { number: pool.next_number(), hosts });
+            }
+            for hosts in old {
+                pool.old.push(Generation { number: pool.next_number(), hosts });
+            }
+            pool
+        },
+    )
 }

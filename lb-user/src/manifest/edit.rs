@@ -148,7 +148,9 @@ pub fn apply(manifest: &Manifest, edit: &Edit) -> Result<Next, Refused> {
     let Some(pool) = next.pools.get_mut(&name) else {
         let known: Vec<_> = manifest.pools.keys().cloned().collect();
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        return refused(format!("no pool {name:?} in the manifest, which has {known}; make it by `lb pool add --create`"));
+        return refused(format!(
+            "no pool {name:?} in the manifest, which has {known}; make it by `lb pool add --create`"
+        ));
     };
     let mut change = Change { name, pool, then: Vec::new() };
     change.make(edit)?;
@@ -193,7 +195,9 @@ impl Change<'_> {
             Edit::Activate { generation, .. } => self.activate(*generation),
             Edit::Abort { .. } => match self.pool.prepared.take() {
                 Some(_) => Ok(()),
-                None => refused(format!("nothing is prepared in pool {}; there is nothing to give up", self.name)),
+                None => {
+                    refused(format!("nothing is prepared in pool {}; there is nothing to give up", self.name))
+                }
             },
             Edit::Retire { generation, .. } => self.retire(*generation),
         }
@@ -204,8 +208,12 @@ impl Change<'_> {
             return refused("no host named; name at least one");
         }
         for (name, new) in hosts {
-            if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control() || "=,/".contains(c)) {
-                return refused(format!("{name:?} is no name for a host; leave out spaces, =, commas and slashes"));
+            if name.is_empty()
+                || name.contains(|c: char| c.is_whitespace() || c.is_control() || "=,/".contains(c))
+            {
+                return refused(format!(
+                    "{name:?} is no name for a host; leave out spaces, =, commas and slashes"
+                ));
             }
             if let Some(there) = self.pool.hosts.get(name) {
                 let advice = match there.state {
@@ -214,14 +222,17 @@ impl Change<'_> {
                 };
                 return refused(format!("host {name} is in pool {} already; {advice}", self.name));
             }
-            let mut host = Host { address4: None, address6: None, weight: new.weight, state: HostState::Drain };
+            let mut host =
+                Host { address4: None, address6: None, weight: new.weight, state: HostState::Drain };
             for address in &new.addresses {
                 let twice = match *address {
                     IpAddr::V4(address) => host.address4.replace(address).is_some(),
                     IpAddr::V6(address) => host.address6.replace(address).is_some(),
                 };
                 if twice {
-                    return refused(format!("host {name} has two addresses of one family; give one of each at most"));
+                    return refused(format!(
+                        "host {name} has two addresses of one family; give one of each at most"
+                    ));
                 }
             }
             self.pool.hosts.insert(name.clone(), host);
@@ -241,7 +252,10 @@ impl Change<'_> {
             let state = self.host(name)?.state;
             if set.remove(name).is_none() {
                 let state = format!("{state:?}").to_lowercase();
-                return refused(format!("host {name} of pool {} takes no new connections: it is in state {state}", self.name));
+                return refused(format!(
+                    "host {name} of pool {} takes no new connections: it is in state {state}",
+                    self.name
+                ));
             }
         }
         self.prepare(set)
@@ -309,7 +323,10 @@ impl Change<'_> {
     fn activate(&mut self, generation: Option<u16>) -> Result<(), Refused> {
         let pool = &mut *self.pool;
         let Some(prepared) = pool.prepared.take() else {
-            return refused(format!("nothing is prepared in pool {}; somebody has activated it or given it up", self.name));
+            return refused(format!(
+                "nothing is prepared in pool {}; somebody has activated it or given it up",
+                self.name
+            ));
         };
         if let Some(wanted) = generation.filter(|wanted| *wanted != prepared.number) {
             return refused(format!(
@@ -362,7 +379,10 @@ impl Change<'_> {
             return refused(self.preparing());
         }
         if hosts.is_empty() {
-            return refused(format!("nobody in pool {} would take new connections; add or undrain others first", self.name));
+            return refused(format!(
+                "nobody in pool {} would take new connections; add or undrain others first",
+                self.name
+            ));
         }
         let number = self.pool.next_number();
         self.pool.prepared = Some(Generation { number, hosts });

@@ -137,7 +137,9 @@ fn one_set_is_prepared_at_a_time_and_only_the_meant_one_is_activated() {
     let first = apply(&start(), &drain(&["a"])).unwrap().manifest;
     let busy = "generation 2 of pool web is being prepared; wait, or if its editor is gone, end it by `lb pool activate \
                 web` or `lb pool abort web`";
-    for edit in [drain(&["b"]), undrain(&["c"]), weigh("b", 2), add("e", &["192.0.2.5"]), remove(&["b"], false)] {
+    for edit in
+        [drain(&["b"]), undrain(&["c"]), weigh("b", 2), add("e", &["192.0.2.5"]), remove(&["b"], false)]
+    {
         assert_eq!(refusal(&first, &edit), busy, "{edit:?}");
     }
     let activate = |generation| Edit::Activate { pool: "web".into(), generation };
@@ -182,7 +184,10 @@ fn nonsense_is_refused_with_its_reason() {
             "host e has two addresses of one family; give one of each at most",
         ),
         (add("e", &[]), "pools.web.hosts.e: a host without an address; write address4, address6 or both"),
-        (add("e f", &["192.0.2.8"]), "\"e f\" is no name for a host; leave out spaces, =, commas and slashes"),
+        (
+            add("e f", &["192.0.2.8"]),
+            "\"e f\" is no name for a host; leave out spaces, =, commas and slashes",
+        ),
         (remove(&["a", "b", "c", "d"], true), "pool web would have no hosts; add others first"),
         (
             Edit::Abort { pool: "wbe".into() },

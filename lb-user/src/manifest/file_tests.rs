@@ -8,7 +8,8 @@ use crate::manifest::PoolManifest;
 use crate::model::Host;
 
 fn with(version: u64, weight: u32) -> Manifest {
-    let host = Host { address4: Some([10, 0, 0, 1].into()), address6: None, weight, state: Default::default() };
+    let host =
+        Host { address4: Some([10, 0, 0, 1].into()), address6: None, weight, state: Default::default() };
     let hosts = [("a".to_owned(), host)].into();
     let pool = PoolManifest { size: 65537, generation: 1, hosts, ..PoolManifest::default() };
     Manifest { version, pools: [("web".to_owned(), pool)].into() }
@@ -84,8 +85,10 @@ fn a_wrong_file_is_not_replaced() {
 fn nobody_leaves_anything_beside_the_manifest_but_its_lock() {
     let folder = tempfile::tempdir().unwrap();
     replace(&folder.path().join("manifest.yaml"), 0, &with(1, 1)).unwrap();
-    let mut names: Vec<_> =
-        fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     assert_eq!(names, ["manifest.yaml", "manifest.yaml.lock"]);
 }

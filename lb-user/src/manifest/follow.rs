@@ -134,7 +134,10 @@ impl Manifests {
             self.inner.take(Ok(Some(next.manifest)));
             return Ok(edited);
         }
-        Err(StoreError::Unreachable(format!("others have changed the manifest {TRIES} times meanwhile; try again")).into())
+        Err(StoreError::Unreachable(format!(
+            "others have changed the manifest {TRIES} times meanwhile; try again"
+        ))
+        .into())
     }
 }
 
@@ -156,7 +159,8 @@ impl Inner {
         if next == last {
             return;
         }
-        if let Some(problem) = next.problem.as_ref().filter(|problem| last.problem.as_ref() != Some(problem)) {
+        if let Some(problem) = next.problem.as_ref().filter(|problem| last.problem.as_ref() != Some(problem))
+        {
             warn!("manifest: {problem}");
         }
         if let Some(manifest) = next.manifest.as_ref().filter(|_| next.manifest != last.manifest) {

@@ -1,10 +1,10 @@
 //! The configuration and the manifest together are what the agent goes by.
 
-use std::net::IpAddr;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use super::Manifest;
-use crate::config::{Config, Problem, ConfigErrors};
+use crate::config::{Config, ConfigErrors, Problem};
 use crate::model::Pool;
 
 /// Rows of a pool that has no hosts.
@@ -12,7 +12,12 @@ const NO_ROWS: u32 = 251;
 
 /// `config` with the pools of `manifest`; those of an earlier manifest are forgotten. `file` is what messages call the
 /// configuration, and `source` the manifest.
-pub fn merge(config: &Config, manifest: Option<&Manifest>, file: &str, source: &str) -> Result<Config, ConfigErrors> {
+pub fn merge(
+    config: &Config,
+    manifest: Option<&Manifest>,
+    file: &str,
+    source: &str,
+) -> Result<Config, ConfigErrors> {
     let mut merged = config.clone();
     merged.manifest_version = manifest.map(|manifest| manifest.version);
     merged.model.pools.retain(|name, _| config.own_pools.0.contains_key(name));
@@ -56,11 +61,11 @@ fn vips_that_are_hosts(config: &Config, manifest: &Manifest) -> Vec<Problem> {
             for address in addresses.into_iter().flatten() {
                 let Some(service) = vips.get(&address) else { continue };
                 let key = format!("pools.{pool}.hosts.{name}");
-                let message = format!("{address} is the VIP of service {service} here; give the host its own address");
+                let message =
+                    format!("{address} is the VIP of service {service} here; give the host its own address");
                 problems.push(Problem { at: None, key, message });
             }
         }
     }
     problems
 }
-

@@ -145,7 +145,8 @@ impl PoolManifest {
         let taken: BTreeSet<u16> = self.numbers().into_iter().map(short).collect();
         let newest = self.prepared.as_ref().map_or(self.generation, |prepared| prepared.number);
         let following = (newest..=u16::MAX).skip(1).chain(1..=newest);
-        let free = following.into_iter().find(|number| short(*number) != 0 && !taken.contains(&short(*number)));
+        let free =
+            following.into_iter().find(|number| short(*number) != 0 && !taken.contains(&short(*number)));
         free.expect("far fewer generations than numbers")
     }
 }

@@ -81,7 +81,8 @@ pub fn plan(manifest: &Manifest, edit: &Edit) -> Plan {
     let before = manifest.pools.get(name);
     plan.compare(&before.map(PoolManifest::current).unwrap_or_default(), &after.current(), after.seed);
     // The fullest moment: prepared and current, before an old generation or a host is forgotten.
-    let fullest = steps.iter().filter_map(|step| step.pools.get(name)).max_by_key(|pool| pool.numbers().len());
+    let fullest =
+        steps.iter().filter_map(|step| step.pools.get(name)).max_by_key(|pool| pool.numbers().len());
     plan.cover(fullest.unwrap_or(after));
     plan.name_risks(edit, before, after);
     plan
@@ -165,8 +166,7 @@ impl Plan {
 
 /// The host of every row; nothing for a generation without hosts.
 fn owners(generation: &Generation, seed: u64, size: u32) -> Vec<&str> {
-    let members: Vec<_> =
-        generation.hosts.iter().map(|(name, &weight)| Member { name, weight }).collect();
+    let members: Vec<_> = generation.hosts.iter().map(|(name, &weight)| Member { name, weight }).collect();
     let rows = maglev::populate(&members, seed, size).unwrap_or_default();
     rows.into_iter().map(|host| members[usize::from(host)].name).collect()
 }

@@ -29,7 +29,8 @@ fn a_drain_moves_the_hosts_rows_and_little_else() {
     assert_eq!((plan.base, plan.version, plan.generations.as_slice()), (4, 6, [2, 1].as_slice()));
     let of = plan.shares.iter().find(|share| share.host == "lb7-5").unwrap();
     assert_eq!((of.from, of.to), (5041, 0));
-    let away: usize = plan.moves.iter().filter(|change| change.from == "lb7-5").map(|change| change.rows).sum();
+    let away: usize =
+        plan.moves.iter().filter(|change| change.from == "lb7-5").map(|change| change.rows).sum();
     assert_eq!(away, 5041);
     let all: usize = plan.moves.iter().map(|change| change.rows).sum();
     assert!((all as f64 / 65537.0 - plan.second_chances).abs() < 1e-9);

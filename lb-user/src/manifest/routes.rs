@@ -100,7 +100,10 @@ struct Version {
     version: u64,
 }
 
-async fn confirmed(State(shared): State<Shared>, Query(Version { version }): Query<Version>) -> Json<Missing> {
+async fn confirmed(
+    State(shared): State<Shared>,
+    Query(Version { version }): Query<Version>,
+) -> Json<Missing> {
     Json(Missing { missing: shared.confirmations.missing(version) })
 }
 

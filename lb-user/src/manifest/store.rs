@@ -22,7 +22,9 @@ pub trait Store: Send + Sync + 'static {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// Somebody was faster.
-    #[error("version is now {now}, yours was based on {base}: somebody else has changed it; look at `lb plan` again")]
+    #[error(
+        "version is now {now}, yours was based on {base}: somebody else has changed it; look at `lb plan` again"
+    )]
     Moved {
         /// What is there.
         now: u64,

@@ -88,10 +88,14 @@ async fn a_manifest_that_does_not_fit_changes_nothing() {
 async fn hosts_in_both_places_are_refused_with_their_line() {
     let both = NODE.replace("services:", "pools: {web: {hosts: {c: {address4: 192.0.2.3}}}}\nservices:");
     let mut node = Node::start_with(&both, Fake::default(), with_manifest).await;
-    let status = node.status_when(|status| status.manifest.as_ref().is_some_and(|m| m.problem.is_some())).await;
+    let status =
+        node.status_when(|status| status.manifest.as_ref().is_some_and(|m| m.problem.is_some())).await;
     let problem = status.manifest.unwrap().problem.unwrap();
-    assert!(problem.contains("lb.yaml:7:14: pools.web.hosts: "), "{problem}");
-    assert!(problem.ends_with("manifest.yaml has this pool as well; remove its hosts from one of the two"), "{problem}");
+    assert!(problem.contains("lb.yaml:7:15: pools.web.hosts: "), "{problem}");
+    assert!(
+        problem.ends_with("manifest.yaml has this pool as well; remove its hosts from one of the two"),
+        "{problem}"
+    );
 }
 
 /// An agent with its API.
@@ -125,7 +129,12 @@ impl Agent {
         timeout(Duration::from_secs(10), answer).await.expect("the agent answers")
     }
 
-    async fn post<T: serde::de::DeserializeOwned>(&self, path: &str, edit: &Edit, base: Option<u64>) -> Result<T, ClientError> {
+    async fn post<T: serde::de::DeserializeOwned>(
+        &self,
+        path: &str,
+        edit: &Edit,
+        base: Option<u64>,
+    ) -> Result<T, ClientError> {
         let request = Request { edit: edit.clone(), base };
         let body = client::post(&self.folder.path().join("s"), path, &request).await?;
         Ok(serde_json::from_slice(&body).unwrap())
