@@ -115,6 +115,14 @@ impl Manifests {
         Ok(self.inner.store.read().await?.unwrap_or_default())
     }
 
+    /// Puts `next` in the place of version `base`.
+    pub async fn replace(&self, base: u64, next: Manifest) -> Result<(), StoreError> {
+        let _turn = self.inner.editing.lock().await;
+        self.inner.store.replace(base, &next).await?;
+        self.inner.take(Ok(Some(next)));
+        Ok(())
+    }
+
     /// Makes a change of version `base`; `None`: of whatever is there.
     pub async fn edit(&self, edit: &Edit, base: Option<u64>) -> Result<Edited, EditError> {
         let _turn = self.inner.editing.lock().await;
