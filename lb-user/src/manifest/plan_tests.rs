@@ -78,6 +78,18 @@ fn more_generations_than_there_may_be_are_refused() {
 }
 
 #[test]
+fn a_pool_in_trouble_can_be_led_out_of_it() {
+    let mut now = manifest(3);
+    // As nobody could by edits: every host of its own generation, whatever the plan says.
+    for host in 4..10 {
+        now = done(&now, &add(host));
+    }
+    assert!(plan(&now, &add(10)).refusal.is_some());
+    let retired = plan(&now, &Edit::Retire { pool: "web".into(), generation: 1 });
+    assert!(retired.crowded > 0 && retired.refusal.is_none(), "{retired:?}");
+}
+
+#[test]
 fn what_breaks_is_said() {
     let removal = Edit::Remove { pool: "web".into(), hosts: ["lb7-1".to_owned()].into(), force: true };
     let risks = plan(&manifest(3), &removal).risks;

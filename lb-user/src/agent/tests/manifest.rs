@@ -68,8 +68,9 @@ async fn a_manifest_that_does_not_fit_changes_nothing() {
     for (text, problem) in [
         ("version: 2\npols: {}\n", "unknown key; did you mean \"pools\"?"),
         (&MANIFEST.replace("version: 1", "version: 0"), "0 is no version"),
+        ("version: 2\npools: {}\n", "pools.web: gone, but services here use it; remove them first"),
         (
-            &MANIFEST.replace("version: 1", "version: 2").replace("192.0.2.1}", "198.51.100.1}"),
+            &MANIFEST.replace("version: 1", "version: 3").replace("192.0.2.1}", "198.51.100.1}"),
             "198.51.100.1 is the VIP of service 198.51.100.1:80/tcp here; give the host its own address",
         ),
     ] {
