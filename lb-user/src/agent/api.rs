@@ -71,7 +71,7 @@ fn router(api: Api) -> Router {
     reading()
         .route("/v1/reload", post(reload))
         .route("/v1/detach", post(detach))
-        .merge(routes::routes(api.manifest.clone(), true))
+        .merge(routes::routes(api.manifest.clone()))
         .fallback(|uri: Uri| {
             no_such_path(
                 uri,
@@ -84,8 +84,12 @@ fn router(api: Api) -> Router {
 
 /// What other nodes may ask for. With `edits` also what changes pools.
 pub(super) fn for_peers(api: Api, edits: bool) -> Router {
+    let manifest = match edits {
+        true => routes::routes(api.manifest.clone()),
+        false => routes::reading(api.manifest.clone()),
+    };
     reading()
-        .merge(routes::routes(api.manifest.clone(), edits))
+        .merge(manifest)
         .fallback(|uri: Uri| {
             no_such_path(
                 uri,

@@ -3,6 +3,7 @@
 mod drain;
 mod exchange;
 mod fake;
+mod manifest;
 
 use std::fs;
 use std::sync::Arc;

@@ -73,10 +73,10 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct Api {
     /// Unix socket of the agent's API [default: `api` of the configuration, if it can be read].
-    #[arg(long, value_name = "SOCKET")]
+    #[arg(long, value_name = "SOCKET", global = true)]
     api: Option<PathBuf>,
     /// The agent's configuration, for its `api`.
-    #[arg(long, value_name = "FILE", default_value = DEFAULT_FILE)]
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_FILE, global = true)]
     config: PathBuf,
 }
 
@@ -148,6 +148,20 @@ mod tests {
         for command in cli.get_subcommands_mut() {
             let help = command.render_long_help().to_string();
             assert!(help.contains("Example: "), "{help}");
+        }
+    }
+
+    #[test]
+    fn options_stand_before_or_behind_the_change_of_a_plan() {
+        for line in [
+            "lb plan --config /x drain a --format json",
+            "lb plan drain a --config /x",
+            "lb drain a --config /x --wait 2s -y",
+            "lb pool add web a=192.0.2.1,2001:db8::1 --weight 3 --create --size 251 --config /x",
+            "lb pool remove web a --when-safe --config /x",
+        ] {
+            let parsed = Cli::try_parse_from(line.split(' '));
+            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
         }
     }
 

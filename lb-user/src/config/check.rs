@@ -31,7 +31,7 @@ pub(super) fn check(w: Written, host_name: &str, r: &mut Reader) -> Config {
             "nothing to announce without the role of a director; add director or remove bgp",
         );
     }
-    let (pools, checks) = pools(&w.pools, &w.services, r);
+    let (pools, checks) = pools(&w.pools, &w.services, w.manifest.is_some(), r);
     let services = services(&w, r);
     let own_pools = w.pools.iter().filter_map(|(name, pool)| Some((name.value.clone(), pool.hosts_at?)));
     let own_pools = Places(own_pools.collect());

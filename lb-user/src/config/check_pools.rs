@@ -27,6 +27,7 @@ type Checks = BTreeMap<String, Vec<Check>>;
 pub(super) fn pools(
     written: &[(At<String>, written::Pool)],
     services: &[written::Service],
+    with_manifest: bool,
     r: &mut Reader,
 ) -> (Pools, Checks) {
     let mut pools = Pools::new();
@@ -35,7 +36,9 @@ pub(super) fn pools(
         let used = services.iter().any(|s| s.pool.as_ref().is_some_and(|pool| pool.value == name.value));
         checks.insert(name.value.clone(), pool.checks.iter().filter_map(|c| check(c, used, r)).collect());
         if pool.hosts_at.is_none() {
-            only_checks(pool, r);
+            if with_manifest {
+                only_checks(pool, r);
+            }
             continue;
         }
         let hosts = hosts(name, pool.no_hosts, &pool.hosts, r);

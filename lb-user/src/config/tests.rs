@@ -80,6 +80,49 @@ fn a_pool_needs_hosts() {
 }
 
 #[test]
+fn with_a_manifest_a_pool_may_have_nothing_but_checks() {
+    let with = |manifest: &str, pool: &str| {
+        format!(
+            "manifest: {{{manifest}}}\ndirector: {{interfaces: [eth0]}}\npools: {{web: {{{pool}}}}}\nservices:\n  - {{vip: \
+             198.51.100.1, port: 80, pool: web, quorum: 9}}\n  - {{vip: 198.51.100.1, port: 53, pool: dns}}\n"
+        )
+    };
+    let file = "file: /etc/lb/manifest.yaml";
+    let config = parse(&with(file, "checks: [{type: tcp, port: 80}]")).unwrap();
+    assert!(config.waits_for_manifest() && config.model.pools.is_empty());
+    assert_eq!((config.checks["web"].len(), config.model.services.len()), (1, 2));
+    one(
+        &with(file, "seed: 5"),
+        "3:21: pools.web.seed: comes from the manifest for a pool without hosts here; remove it or list hosts",
+    );
+    let places = "write one of file: /etc/lb/manifest.yaml, etcd: [URL] and peer: [URL]";
+    one(&with("", ""), &format!("1:1: manifest: says not where it is; {places}"));
+    one(
+        &with("file: /a, peer: [\"http://10.0.0.1:1\"]", ""),
+        &format!("1:1: manifest: is in one place only; {places}"),
+    );
+    one(
+        &with("peer: \"10.0.0.1:1\"", ""),
+        "1:18: manifest.peer: not an address: \"10.0.0.1:1\"; write one as in \"http://192.0.2.1:7900\"",
+    );
+    one(
+        &with("etcd: []", ""),
+        "1:12: manifest.etcd: empty; list at least one, as in [\"http://192.0.2.1:2379\"]",
+    );
+    one(&with("file: /a, key: /b", ""), "1:27: manifest.key: only for etcd; remove it");
+    one(
+        &with("file: /a, cache: /b", ""),
+        "1:29: manifest.cache: only for etcd and peer: a file is there already; remove it",
+    );
+    for place in [file, "etcd: \"http://10.0.0.1:2379\", key: /x", "peer: [\"http://10.0.0.1:1\"], cache: /c"]
+    {
+        let config = parse(&with(place, "checks: [{type: tcp, port: 80}]")).unwrap();
+        let effective = serde_saphyr::to_string(&super::Effective::from(&config)).unwrap();
+        assert_eq!(parse(&effective).as_ref(), Ok(&config), "{effective}");
+    }
+}
+
+#[test]
 fn a_generation_fits_the_outer_header() {
     let with =
         |generation: &str| GOOD.replace("  web:\n", &format!("  web:\n    generation: {generation}\n"));

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::edit::{self, Edit};
 use super::store::{self, Store, StoreError};
-use super::{Config, Manifest, Place, file};
+use super::{Config, Manifest, Place, file, plan};
 
 /// How long after an error the store is asked again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -115,6 +115,14 @@ impl Manifests {
         Ok(self.inner.store.read().await?.unwrap_or_default())
     }
 
+    /// Puts `next` in the place of version `base`.
+    pub async fn replace(&self, base: u64, next: Manifest) -> Result<(), StoreError> {
+        let _turn = self.inner.editing.lock().await;
+        self.inner.store.replace(base, &next).await?;
+        self.inner.take(Ok(Some(next)));
+        Ok(())
+    }
+
     /// Makes a change of version `base`; `None`: of whatever is there.
     pub async fn edit(&self, edit: &Edit, base: Option<u64>) -> Result<Edited, EditError> {
         let _turn = self.inner.editing.lock().await;
@@ -124,6 +132,7 @@ impl Manifests {
                 return Err(StoreError::Moved { now: now.version, base }.into());
             }
             let next = edit::apply(&now, edit)?;
+            coverable(&now, edit).await?;
             match self.inner.store.replace(now.version, &next.manifest).await {
                 // Whatever was changed, this edit goes with it, or is refused.
                 Err(StoreError::Moved { .. }) if base.is_none() => continue,
@@ -139,6 +148,14 @@ impl Manifests {
         ))
         .into())
     }
+}
+
+/// Refuses what would break connections, as its plan does.
+async fn coverable(now: &Manifest, edit: &Edit) -> Result<(), EditError> {
+    let (now, edit) = (now.clone(), edit.clone());
+    let plan = spawn_blocking(move || plan::plan(&now, &edit)).await;
+    let plan = plan.map_err(|error| edit::Refused(format!("no plan could be made: {error}")))?;
+    plan.refusal.map_or(Ok(()), |refusal| Err(edit::Refused(refusal).into()))
 }
 
 impl Inner {

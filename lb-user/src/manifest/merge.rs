@@ -1,6 +1,6 @@
 //! The configuration and the manifest together are what the agent goes by.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::Manifest;
@@ -33,6 +33,10 @@ pub fn merge(
     if !both.is_empty() {
         return Err(ConfigErrors { file: file.into(), problems: both });
     }
+    let gone = pools_that_are_gone(config, manifest);
+    if !gone.is_empty() {
+        return Err(ConfigErrors { file: source.into(), problems: gone });
+    }
     let loops = vips_that_are_hosts(config, manifest);
     if !loops.is_empty() {
         return Err(ConfigErrors { file: source.into(), problems: loops });
@@ -48,6 +52,18 @@ pub fn merge(
 
 fn no_hosts() -> Pool {
     Pool { size: NO_ROWS, generation: 1, ..Pool::default() }
+}
+
+/// Pools that services use and that the manifest before had: their connections would all break.
+fn pools_that_are_gone(config: &Config, manifest: &Manifest) -> Vec<Problem> {
+    let had = |pool: &&String| {
+        let here = config.own_pools.0.contains_key(*pool);
+        !here && config.model.pools.get(*pool).is_some_and(|pool| !pool.hosts.is_empty())
+    };
+    let used: BTreeSet<&String> = config.model.services.values().map(|service| &service.pool).collect();
+    let gone = used.into_iter().filter(had).filter(|pool| !manifest.pools.contains_key(*pool));
+    let message = "gone, but services here use it; remove them first";
+    gone.map(|pool| Problem { at: None, key: format!("pools.{pool}"), message: message.into() }).collect()
 }
 
 /// A VIP at which a tunnel ends would make packets go round.

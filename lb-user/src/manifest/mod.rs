@@ -1,8 +1,8 @@
 //! The manifest: pools with their generations, which directors and hosts share.
 //!
 //! ```text
-//! file | peer ─→ store ─→ follow ─→ merge with lb.yaml ─→ the agent
-//!                  ↑
+//! file | etcd | peer ─→ store ─→ follow ─→ merge with lb.yaml ─→ the agent
+//!                         ↑
 //! lb pool … ─→ edit (two phases) ─→ plan
 //! ```
 //!
@@ -16,9 +16,12 @@
 
 pub mod document;
 pub mod edit;
+pub mod etcd;
 pub mod file;
 pub mod follow;
+mod http;
 pub mod merge;
+pub mod peer;
 pub mod plan;
 pub mod routes;
 pub mod store;

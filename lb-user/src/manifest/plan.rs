@@ -8,7 +8,7 @@ use super::edit::{self, Edit};
 use super::{GENERATIONS, Manifest, PoolManifest};
 use crate::model::Generation;
 use crate::table::maglev::{self, Member};
-use crate::table::{self, OWNERS};
+use crate::table::{self, OWNERS, Table, TableError};
 
 /// What a change will do.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -83,7 +83,7 @@ pub fn plan(manifest: &Manifest, edit: &Edit) -> Plan {
     // The fullest moment: prepared and current, before an old generation or a host is forgotten.
     let fullest =
         steps.iter().filter_map(|step| step.pools.get(name)).max_by_key(|pool| pool.numbers().len());
-    plan.cover(fullest.unwrap_or(after));
+    plan.cover(fullest.unwrap_or(after), before);
     plan.name_risks(edit, before, after);
     plan
 }
@@ -116,17 +116,19 @@ impl Plan {
             listed.map(|((from, to), &rows)| Move { from: (*from).into(), to: (*to).into(), rows }).collect();
     }
 
-    /// Whether the rows can hold the owners of all generations.
-    fn cover(&mut self, pool: &PoolManifest) {
+    /// Whether the rows can hold the owners of all generations. What was wrong before may stay so, or a pool that is in
+    /// trouble could not be led out of it.
+    fn cover(&mut self, pool: &PoolManifest, before: Option<&PoolManifest>) {
         let generations = pool.pool().generations();
-        let slots = pool.hosts.keys().cloned().zip(0..).collect();
-        match table::rows(&generations, pool.seed, pool.size, &slots) {
+        match rows(pool) {
             Ok(table) => (self.crowded, self.tight) = (table.crowded, table.tight),
             Err(error) => self.refusal = Some(error.to_string()),
         }
         let oldest = pool.old.last().map_or(0, |oldest| oldest.number);
         let wait = format!("wait until generation {oldest} is retired; `lb status` shows what holds it");
-        if self.crowded > 0 {
+        let crowded_before = || before.and_then(|before| rows(before).ok()).map_or(0, |table| table.crowded);
+        let many_before = before.map_or(0, |before| before.numbers().len());
+        if self.crowded > 0 && self.crowded > crowded_before() {
             self.refusal = Some(format!(
                 "{} of {} rows would have more than {OWNERS} hosts over {} generations, so that connections of the oldest \
                  break there; {wait}",
@@ -134,7 +136,7 @@ impl Plan {
                 self.rows,
                 generations.len()
             ));
-        } else if generations.len() > GENERATIONS {
+        } else if generations.len() > GENERATIONS.max(many_before) {
             self.refusal = Some(format!(
                 "{} generations would be in force, {GENERATIONS} are the most; {wait}",
                 generations.len()
@@ -162,6 +164,11 @@ impl Plan {
             ));
         }
     }
+}
+
+fn rows(pool: &PoolManifest) -> Result<Table, TableError> {
+    let slots = pool.hosts.keys().cloned().zip(0..).collect();
+    table::rows(&pool.pool().generations(), pool.seed, pool.size, &slots)
 }
 
 /// The host of every row; nothing for a generation without hosts.

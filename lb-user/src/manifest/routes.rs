@@ -3,6 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /v1/manifest` | the manifest in force, as YAML; `?after=N` waits up to half a minute for another version |
+//! | `PUT /v1/manifest?base=N` | puts the manifest of the body in the place of version N; for peers |
 //! | `GET /v1/manifest/confirmed?version=N` | the nodes that have not confirmed it: `{"missing": [NODE, …]}` |
 //! | `POST /v1/plan` | what an edit would do |
 //! | `POST /v1/edit` | makes it, if the version is the one it was planned for |
@@ -13,12 +14,13 @@ use std::time::Duration;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::Manifest;
 use super::edit::Edit;
 use super::follow::{EditError, Manifests};
 use super::plan;
@@ -66,14 +68,22 @@ impl Shared {
     }
 }
 
-/// The routes, with their state; those that change something only with `edits`.
-pub fn routes<S: Clone + Send + Sync + 'static>(shared: Shared, edits: bool) -> Router<S> {
-    let reading = Router::new()
+/// All of them, with their state: for those who may change the manifest.
+pub fn routes<S: Clone + Send + Sync + 'static>(shared: Shared) -> Router<S> {
+    let edits = Router::new()
+        .route("/v1/manifest", put(replace))
+        .route("/v1/plan", post(plan_edit))
+        .route("/v1/edit", post(make_edit))
+        .with_state(shared.clone());
+    reading(shared).merge(edits)
+}
+
+/// Those that change nothing.
+pub fn reading<S: Clone + Send + Sync + 'static>(shared: Shared) -> Router<S> {
+    Router::new()
         .route("/v1/manifest", get(manifest))
         .route("/v1/manifest/confirmed", get(confirmed))
-        .route("/v1/plan", post(plan_edit));
-    let all = if edits { reading.route("/v1/edit", post(make_edit)) } else { reading };
-    all.with_state(shared)
+        .with_state(shared)
 }
 
 #[derive(Deserialize)]
@@ -92,6 +102,27 @@ async fn manifest(State(shared): State<Shared>, Query(After { after }): Query<Af
     match now {
         Some(manifest) => ([(header::CONTENT_TYPE, "application/yaml")], manifest.print()).into_response(),
         None => failed(StatusCode::NOT_FOUND, "there is no manifest yet; make one by `lb pool add --create`"),
+    }
+}
+
+#[derive(Deserialize)]
+struct Base {
+    base: u64,
+}
+
+async fn replace(State(shared): State<Shared>, Query(Base { base }): Query<Base>, body: String) -> Response {
+    let Some(manifests) = shared.manifests() else { return none() };
+    let next = match Manifest::parse("the manifest sent", &body) {
+        Ok(next) if next.version > base => next,
+        Ok(next) => {
+            let said = format!("version {} is to come after {base}; write a higher one", next.version);
+            return failed(StatusCode::UNPROCESSABLE_ENTITY, &said);
+        }
+        Err(errors) => return failed_by(&EditError::Store(errors.into())),
+    };
+    match manifests.replace(base, next).await {
+        Ok(()) => Json(serde_json::json!({})).into_response(),
+        Err(error) => failed_by(&error.into()),
     }
 }
 

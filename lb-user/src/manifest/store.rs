@@ -2,7 +2,9 @@
 
 use futures::future::BoxFuture;
 
+use super::etcd::EtcdStore;
 use super::file::FileStore;
+use super::peer::PeerStore;
 use super::{Manifest, Place};
 use crate::config::ConfigErrors;
 
@@ -43,6 +45,7 @@ pub enum StoreError {
 pub fn open(place: &Place) -> Box<dyn Store> {
     match place {
         Place::File(path) => Box::new(FileStore::new(path.clone())),
-        Place::Etcd { .. } | Place::Peer(_) => Box::new(FileStore::new("/nonexistent".into())),
+        Place::Etcd { urls, key } => Box::new(EtcdStore::new(urls.clone(), key.clone())),
+        Place::Peer(urls) => Box::new(PeerStore::new(urls.clone())),
     }
 }

@@ -58,6 +58,11 @@ fn the_full_file_explains_every_key_of_the_schema() {
     let mut comment_before = false;
     let mut explained = Vec::new();
     for line in text.lines().map(|line| line.trim_start().trim_start_matches("- ")) {
+        // An alternative to what is written is commented out, without a space.
+        let line = line
+            .strip_prefix('#')
+            .filter(|line| !line.starts_with(' ') && line.contains(':'))
+            .unwrap_or(line);
         if let Some((key, _)) = line.split_once(':').filter(|(key, _)| !key.contains(['#', ' ', '{'])) {
             if comment_before {
                 explained.push(key);

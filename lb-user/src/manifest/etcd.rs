@@ -1,0 +1,150 @@
+//! The manifest in etcd (v3), by the JSON form of its API: range, a transaction that compares, and a watch.
+
+use std::time::Duration;
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use hyper::Method;
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
+
+use super::Manifest;
+use super::http::{self, ANSWER, Question};
+use super::store::{Store, StoreError};
+
+/// How long one watch lasts; then the key is read again, whatever was missed.
+const WATCH: Duration = Duration::from_secs(30);
+/// How long after etcd could not be asked it is asked again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A manifest in etcd.
+pub struct EtcdStore {
+    urls: Vec<String>,
+    key: String,
+}
+
+/// What the key holds.
+struct Found {
+    manifest: Option<Manifest>,
+    /// Revision of the store that changed the key last; 0: there is no such key.
+    changed_at: u64,
+    /// Revision of the store.
+    revision: u64,
+}
+
+impl EtcdStore {
+    /// The value of `key` with the first of these members that answers.
+    pub fn new(urls: Vec<String>, key: String) -> Self {
+        EtcdStore { urls, key }
+    }
+
+    async fn find(&self) -> Result<Found, StoreError> {
+        let answer = self.ask("/v3/kv/range", &json!({"key": encode(self.key.as_bytes())})).await?;
+        let revision = number(&answer["header"]["revision"]);
+        let pair = &answer["kvs"][0];
+        let Some(value) = pair["value"].as_str() else {
+            return Ok(Found { manifest: None, changed_at: number(&pair["mod_revision"]), revision });
+        };
+        let text = BASE64_STANDARD.decode(value).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        let text = text.ok_or_else(|| self.strange("a value that is no text"))?;
+        let manifest = Manifest::parse(&format!("{} in etcd", self.key), &text)?;
+        Ok(Found { manifest: Some(manifest), changed_at: number(&pair["mod_revision"]), revision })
+    }
+
+    async fn put(&self, base: u64, next: &Manifest) -> Result<(), StoreError> {
+        let found = self.find().await?;
+        let now = found.manifest.map_or(0, |manifest| manifest.version);
+        if now != base {
+            return Err(StoreError::Moved { now, base });
+        }
+        let key = encode(self.key.as_bytes());
+        let unchanged = json!({
+            "key": key, "target": "MOD", "result": "EQUAL", "mod_revision": found.changed_at.to_string(),
+        });
+        let put = json!({"request_put": {"key": key, "value": encode(next.print().as_bytes())}});
+        let answer = self.ask("/v3/kv/txn", &json!({"compare": [unchanged], "success": [put]})).await?;
+        if answer["succeeded"].as_bool() == Some(true) {
+            return Ok(());
+        }
+        let now = self.find().await?.manifest.map_or(0, |manifest| manifest.version);
+        Err(StoreError::Moved { now, base })
+    }
+
+    /// Returns when the key has changed since a version other than `have` was there.
+    async fn watch(&self, have: u64) -> Result<(), StoreError> {
+        let found = self.find().await?;
+        if found.manifest.is_some_and(|manifest| manifest.version != have) {
+            return Ok(());
+        }
+        let from = (found.revision + 1).to_string();
+        let request = json!({"create_request": {"key": encode(self.key.as_bytes()), "start_revision": from}});
+        let body = request.to_string();
+        let mut answer = http::ask(&self.urls, question("/v3/watch", &body), ANSWER).await?;
+        let mut text = Vec::new();
+        while let Some(piece) = answer.piece().await {
+            text.extend_from_slice(&piece);
+            // The first message says only that the watch stands.
+            if String::from_utf8_lossy(&text).contains("\"events\"") {
+                return Ok(());
+            }
+        }
+        Err(self.strange("a watch that ended"))
+    }
+
+    async fn ask(&self, path: &str, body: &Value) -> Result<Value, StoreError> {
+        let body = body.to_string();
+        let answer = http::ask(&self.urls, question(path, &body), ANSWER).await?;
+        let status = answer.status;
+        let body = timeout(ANSWER, answer.whole()).await;
+        let body = body.ok().and_then(Result::ok).ok_or_else(|| self.strange("half an answer"))?;
+        let said: Value = serde_json::from_slice(&body).unwrap_or_default();
+        if !status.is_success() {
+            return Err(self.strange(said["error"].as_str().unwrap_or(status.as_str())));
+        }
+        Ok(said)
+    }
+
+    fn strange(&self, what: &str) -> StoreError {
+        let urls = self.urls.join(", ");
+        StoreError::Unreachable(format!(
+            "etcd at {urls}: {what}; it must be version 3.4 or later, see its log"
+        ))
+    }
+}
+
+impl Store for EtcdStore {
+    fn read(&self) -> BoxFuture<'_, Result<Option<Manifest>, StoreError>> {
+        async { Ok(self.find().await?.manifest) }.boxed()
+    }
+
+    fn replace<'a>(&'a self, base: u64, next: &'a Manifest) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.put(base, next).boxed()
+    }
+
+    fn changed(&self, have: u64) -> BoxFuture<'_, ()> {
+        async move {
+            if let Ok(Err(_)) = timeout(WATCH, self.watch(have)).await {
+                sleep(RETRY).await;
+            }
+        }
+        .boxed()
+    }
+}
+
+fn question<'a>(path: &'a str, body: &'a str) -> Question<'a> {
+    Question { method: &Method::POST, path, body }
+}
+
+/// etcd writes 64-bit numbers as text, and leaves out zeros.
+fn number(value: &Value) -> u64 {
+    value.as_str().and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+fn encode(bytes: &[u8]) -> String {
+    BASE64_STANDARD.encode(bytes)
+}
+
+#[cfg(test)]
+#[path = "etcd_tests.rs"]
+mod tests;

@@ -1,0 +1,86 @@
+//! HTTP over TCP to the first of several addresses that answers.
+
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::{Method, Request, Response, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::store::StoreError;
+
+/// How long one address gets to answer at once.
+pub(super) const ANSWER: Duration = Duration::from_secs(3);
+
+/// What is asked.
+#[derive(Clone, Copy)]
+pub(super) struct Question<'a> {
+    pub method: &'a Method,
+    pub path: &'a str,
+    pub body: &'a str,
+}
+
+/// An answer whose body still comes.
+pub(super) struct Answer {
+    pub status: StatusCode,
+    body: Incoming,
+    /// Drives the connection, which ends with the answer.
+    _connection: JoinSet<()>,
+}
+
+impl Answer {
+    /// All of the body.
+    pub async fn whole(self) -> hyper::Result<Bytes> {
+        Ok(self.body.collect().await?.to_bytes())
+    }
+
+    /// The next piece of the body; `None` at its end.
+    pub async fn piece(&mut self) -> Option<Bytes> {
+        loop {
+            let frame = self.body.frame().await?.ok()?;
+            if let Ok(data) = frame.into_data() {
+                return Some(data);
+            }
+        }
+    }
+}
+
+/// Asks one address after the other until one answers, whatever it says.
+pub(super) async fn ask(
+    urls: &[String],
+    question: Question<'_>,
+    patience: Duration,
+) -> Result<Answer, StoreError> {
+    let mut said = Vec::new();
+    for url in urls {
+        match timeout(patience, ask_one(url, question)).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => said.push(format!("{url}: {error}")),
+            Err(_) => said.push(format!("{url}: no answer within {patience:?}")),
+        }
+    }
+    Err(StoreError::Unreachable(format!("nobody who has the manifest answers: {}", said.join("; "))))
+}
+
+async fn ask_one(url: &str, question: Question<'_>) -> anyhow::Result<Answer> {
+    let uri: Uri = url.parse()?;
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(80))).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let mut driver = JoinSet::new();
+    driver.spawn(async move { drop(connection.await) });
+    let host = uri.authority().map(ToString::to_string).unwrap_or_default();
+    let request = Request::builder()
+        .method(question.method)
+        .uri(question.path)
+        .header("host", host)
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::copy_from_slice(question.body.as_bytes())))?;
+    let answer: Response<Incoming> = sender.send_request(request).await?;
+    let (head, body) = answer.into_parts();
+    Ok(Answer { status: head.status, body, _connection: driver })
+}
