@@ -72,16 +72,31 @@ pub fn wait_until_ready(stage: &Stage) -> Result<()> {
     let mut waiting: Vec<&Node> = stage.topology.nodes.iter().collect();
     loop {
         let found = status::of_nodes(&stage.paths, &stage.topology, &stage.state(), &waiting);
-        let unready: Vec<_> = found.into_iter().filter(|status| !status.ready).collect();
-        let Some(first) = unready.first() else { return Ok(()) };
-        ensure!(
-            start.elapsed() < PATIENCE,
-            "{} is not ready after {} s: {}",
-            first.name,
-            PATIENCE.as_secs(),
-            first.reasons.join("; ")
-        );
-        waiting.retain(|node| unready.iter().any(|status| status.name == node.name));
+        let mut unready: Vec<(String, String)> = found
+            .into_iter()
+            .filter(|status| !status.ready)
+            .map(|status| (status.name, status.reasons.join("; ")))
+            .collect();
+        if unready.is_empty() {
+            unready
+                .extend(behind(stage).map(|node| (node, "its manifest is not the current one".to_owned())));
+        }
+        let Some((name, reason)) = unready.first() else { return Ok(()) };
+        let waited = PATIENCE.as_secs();
+        ensure!(start.elapsed() < PATIENCE, "{name} is not ready after {waited} s: {reason}");
+        waiting.retain(|node| unready.iter().any(|(name, _)| *name == node.name));
         thread::sleep(Duration::from_millis(200));
     }
+}
+
+/// A node that does not go by the current manifest yet.
+fn behind(stage: &Stage) -> Option<String> {
+    let version = pool::version(&stage.paths, &stage.topology)?;
+    let mut nodes =
+        stage.topology.nodes.iter().filter(|node| matches!(node.kind, Kind::Director | Kind::L7Host));
+    let behind = nodes.find(|node| {
+        agent::document(&stage.paths, &node.name)
+            .is_none_or(|status| status["manifest"]["confirmed"] != version)
+    });
+    behind.map(|node| node.name.clone())
 }

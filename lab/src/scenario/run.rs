@@ -36,10 +36,11 @@ pub fn play(
         patience: u64::try_from(scenario.patience.as_millis()).context("patience")?,
     };
     let load = Load::start(&stage.paths, &args, &stage.lb())?;
-    let opened = await_opened(&load, &args)?;
+    let mut heard = Vec::new();
+    let opened = await_opened(&load, &args, &mut heard)?;
     progress.line(&format!("{}: {opened} connections are open", scenario.name));
     thread::sleep(scenario.warmup);
-    let mut heard = load.heard();
+    heard.extend(load.heard());
     let start = Instant::now();
     let play = Play { scenario, stage, load: &load, rescues: Rescues::default(), start, progress };
     let mut seen = play.timeline();
@@ -69,20 +70,21 @@ fn check(scenario: &Scenario, stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-fn await_opened(load: &Load, args: &LoadArgs) -> Result<u32> {
+/// What is heard meanwhile counts as well: it breaks before anything has happened.
+fn await_opened(load: &Load, args: &LoadArgs, heard: &mut Vec<Heard>) -> Result<u32> {
     // Each may take its patience several times; all of them at once.
     let patience =
         Duration::from_millis(args.patience * 3) + Duration::from_secs(u64::from(args.connections) / 100);
     let deadline = Instant::now() + patience;
     loop {
-        match load.hear(deadline.saturating_duration_since(Instant::now()))?.1 {
+        let (when, said) = load.hear(deadline.saturating_duration_since(Instant::now()))?;
+        match said {
             Said::Opened { opened: 0, problems } => {
                 bail!("no connection could be opened: {}; is the lab ready? lab status", problems.join("; "))
             }
             Said::Opened { opened, .. } => return Ok(opened),
             Said::Done(_) => bail!("the load ended early"),
-            // What happens before the timeline is of no interest unless it lasts.
-            Said::Broken(_) | Said::Failed(_) => {}
+            said @ (Said::Broken(_) | Said::Failed(_)) => heard.push((when, said)),
         }
     }
 }

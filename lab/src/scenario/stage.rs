@@ -20,6 +20,7 @@ use crate::bird::Family;
 use crate::cgroup;
 use crate::load::Order;
 use crate::load::handle::Load;
+use crate::namespace::SHARED;
 use crate::paths::Paths;
 use crate::plan;
 use crate::process;
@@ -243,7 +244,8 @@ impl Stage {
 
     /// The agent of another build, whose maps are of other sizes and cannot be adopted.
     fn upgrade(&self, node: &Node) -> Result<String> {
-        let copy = self.paths.folder.join("upgrade").join("lb");
+        // Nodes see the folder that they share, and not the lab's own.
+        let copy = self.paths.shared().join("upgrade/lb");
         if !copy.exists() {
             fs::create_dir_all(copy.parent().context("a folder")?)?;
             fs::copy(self.lb(), &copy).context("copying the agent")?;
@@ -258,7 +260,7 @@ impl Stage {
                 agent::CONFIG
             ),
         )?;
-        self.restart(node, AGENT, &copy)
+        self.restart(node, AGENT, &Path::new(SHARED).join("upgrade/lb"))
     }
 
     /// Puts an upgraded agent's configuration back. Whether there was one.
