@@ -16,7 +16,7 @@ use crate::paths::Paths;
 use crate::plan::ProcessPlan;
 use crate::pool;
 use crate::process;
-use crate::spec::Affinity;
+use crate::spec::{Affinity, DirectorKind};
 use crate::topology::{INFRA_NET, Kind, Node, Topology, vips};
 
 /// Where the agent reads its configuration.
@@ -102,7 +102,8 @@ fn services(topology: &Topology) -> String {
 
 /// Configuration of an L7 host. With pools from a manifest it knows what directors know, and gives second chances.
 pub fn l7_host(topology: &Topology, node: &Node) -> String {
-    let services = match topology.spec.manifest {
+    // IPVS knows nothing of generations: its hosts keep what they get.
+    let services = match topology.spec.manifest && topology.spec.director == DirectorKind::Xdp {
         true => shared(topology, node) + &services(topology),
         false => String::new(),
     };

@@ -280,7 +280,7 @@ fn check(layers: &[Layer]) -> Result<LabSpec, SpecErrors> {
         xdp: pick!(xdp, XdpMode::Auto, no_limit),
         decapsulation: pick!(decapsulation, Decapsulation::Auto, no_limit),
         affinity: pick!(affinity, Affinity::SecondChance, no_limit),
-        manifest: pick!(manifest, false, no_limit),
+        manifest: pick!(manifest, true, no_limit),
         bfd: pick!(bfd, false, no_limit),
     };
     let infrastructure = spec.routers + spec.lb4 + spec.lb7 + spec.spare_lb7 + spec.reflectors;
