@@ -166,12 +166,12 @@ fn status(lb: &Path) -> Result<Status> {
     })
 }
 
-/// What the agent in `node` says of itself, asked directly: cheaper than a program, for polling. `None` if it does not answer
-/// at once.
-pub fn document(paths: &Paths, node: &str) -> Option<serde_json::Value> {
+/// What the agent in `node` says of itself, asked directly: cheaper than a program, for polling. `None` if it does not
+/// answer within `patience`.
+pub fn document(paths: &Paths, node: &str, patience: Duration) -> Option<serde_json::Value> {
     let ask = || -> std::io::Result<String> {
         let mut socket = UnixStream::connect(format!("{FOLDER}/agent.sock"))?;
-        socket.set_read_timeout(Some(Duration::from_millis(300)))?;
+        socket.set_read_timeout(Some(patience))?;
         socket.write_all(b"GET /v1/status HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n")?;
         let mut said = String::new();
         socket.read_to_string(&mut said)?;

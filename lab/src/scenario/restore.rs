@@ -95,7 +95,7 @@ fn behind(stage: &Stage) -> Option<String> {
     let mut nodes =
         stage.topology.nodes.iter().filter(|node| matches!(node.kind, Kind::Director | Kind::L7Host));
     let behind = nodes.find(|node| {
-        agent::document(&stage.paths, &node.name)
+        agent::document(&stage.paths, &node.name, Duration::from_secs(1))
             .is_none_or(|status| status["manifest"]["confirmed"] != version)
     });
     behind.map(|node| node.name.clone())

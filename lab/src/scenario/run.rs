@@ -19,6 +19,9 @@ use crate::topology::Kind;
 const CONNECTIONS: u32 = 200;
 /// Longest wait, after the end, for what runs in the background.
 const BACKGROUND: Duration = Duration::from_secs(120);
+/// How long agents get to tell their counts between events, and at the end.
+const GLANCE: Duration = Duration::from_millis(300);
+const COUNTING: Duration = Duration::from_secs(3);
 
 /// Plays `scenario` on the lab of `stage`. `connections` overrides its own number.
 pub fn play(
@@ -47,7 +50,7 @@ pub fn play(
     load.tell(&Order::Finish)?;
     heard.extend(await_end(&load, scenario.patience)?);
     if let Some(last) = seen.events.last_mut() {
-        last.rescued = play.rescued() - last.rescued;
+        last.rescued = play.rescued(COUNTING) - last.rescued;
     }
     for line in heard {
         note(&mut seen, start, line);
@@ -138,7 +141,8 @@ impl Play<'_> {
     /// Notes that something begins now, and when that is. Until the next begins, its count of rescued packets is where
     /// it started from.
     fn begin(&self, seen: &mut Seen, action: &str) -> Duration {
-        let rescued = self.rescued();
+        // Agents that are stopped do not answer, and the timeline does not wait for them.
+        let rescued = self.rescued(GLANCE);
         if let Some(last) = seen.events.last_mut() {
             last.rescued = rescued - last.rescued;
         }
@@ -148,9 +152,9 @@ impl Play<'_> {
         at
     }
 
-    fn rescued(&self) -> u64 {
+    fn rescued(&self, patience: Duration) -> u64 {
         let hosts = self.stage.topology.of(Kind::L7Host).map(|node| node.name.as_str());
-        self.rescues.sum(&self.stage.paths, &hosts.collect::<Vec<_>>())
+        self.rescues.sum(&self.stage.paths, &hosts.collect::<Vec<_>>(), patience)
     }
 }
 

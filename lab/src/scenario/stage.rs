@@ -39,6 +39,8 @@ pub struct Stage {
     state: Mutex<State>,
     /// Held by what replaces processes: two such actions go one after the other, however long the first takes.
     replacing: Mutex<()>,
+    /// Held by `lb`: an operator waits for one command before he gives the next.
+    commanding: Mutex<()>,
 }
 
 impl Stage {
@@ -50,6 +52,7 @@ impl Stage {
             topology: Topology::new(&state.spec),
             state: Mutex::new(state),
             replacing: Mutex::new(()),
+            commanding: Mutex::new(()),
         })
     }
 
@@ -141,6 +144,7 @@ impl Stage {
         let words = arguments.iter().map(|word| self.word(word));
         let argv: Vec<String> = [self.lb().display().to_string()].into_iter().chain(words).collect();
         let what = format!("lb {}", argv[1..].join(" "));
+        let _alone = self.commanding.lock().unwrap_or_else(PoisonError::into_inner);
         self.output(process::node_command(&self.paths, &node.name, &argv, &self.lb())?, &what)
     }
 
