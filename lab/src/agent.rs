@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn director_knows_every_host_and_every_vip() {
-        let topology = Topology::new(&spec::load("x", spec::REFERENCE, &[]).unwrap());
+        let topology = Topology::new(&spec::load("x", spec::REFERENCE, &["manifest=false".into()]).unwrap());
         let text = director(&topology, topology.node("lb4-1").unwrap());
         assert!(text.contains("  source4: 192.0.2.132\n  source6: \"2001:db8::c000:284\"\n"), "{text}");
         assert!(text.contains("lb7-13: {address4: 192.0.2.151, address6: \"2001:db8::c000:297\"}"), "{text}");

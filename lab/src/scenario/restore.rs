@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::stage::Stage;
+use super::stage::{Stage, wait_until};
 use crate::agent;
 use crate::plan;
 use crate::pool;
@@ -44,7 +44,8 @@ fn restore_node(stage: &Stage, node: &Node) -> Result<()> {
         stage.hash_seed(node, 0)?;
     }
     if node.kind == Kind::L7Host {
-        stage.haproxy_enabler(node, "ready")?;
+        // One that was just started does not listen at once.
+        wait_until("HAProxy answers", || Ok(stage.haproxy_enabler(node, "ready").is_ok()))?;
     }
     if plan::plan(&stage.topology, node).files.iter().any(|(path, _)| path == agent::CONFIG) {
         stage.undo_upgrade(node)?;

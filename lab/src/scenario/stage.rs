@@ -308,7 +308,7 @@ impl Stage {
 }
 
 /// Waits until `attempt` says yes.
-fn wait_until(what: &str, attempt: impl Fn() -> Result<bool>) -> Result<()> {
+pub fn wait_until(what: &str, attempt: impl Fn() -> Result<bool>) -> Result<()> {
     let start = Instant::now();
     while !attempt()? {
         ensure!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
