@@ -166,12 +166,12 @@ fn status(lb: &Path) -> Result<Status> {
     })
 }
 
-/// What the agent in `node` says of itself, asked directly: cheaper than a program, for polling. `None` if it does not answer
-/// at once.
-pub fn document(paths: &Paths, node: &str) -> Option<serde_json::Value> {
+/// What the agent in `node` says of itself, asked directly: cheaper than a program, for polling. `None` if it does not
+/// answer within `patience`.
+pub fn document(paths: &Paths, node: &str, patience: Duration) -> Option<serde_json::Value> {
     let ask = || -> std::io::Result<String> {
         let mut socket = UnixStream::connect(format!("{FOLDER}/agent.sock"))?;
-        socket.set_read_timeout(Some(Duration::from_millis(300)))?;
+        socket.set_read_timeout(Some(patience))?;
         socket.write_all(b"GET /v1/status HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n")?;
         let mut said = String::new();
         socket.read_to_string(&mut said)?;
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn director_knows_every_host_and_every_vip() {
-        let topology = Topology::new(&spec::load("x", spec::REFERENCE, &[]).unwrap());
+        let topology = Topology::new(&spec::load("x", spec::REFERENCE, &["manifest=false".into()]).unwrap());
         let text = director(&topology, topology.node("lb4-1").unwrap());
         assert!(text.contains("  source4: 192.0.2.132\n  source6: \"2001:db8::c000:284\"\n"), "{text}");
         assert!(text.contains("lb7-13: {address4: 192.0.2.151, address6: \"2001:db8::c000:297\"}"), "{text}");

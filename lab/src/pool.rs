@@ -45,6 +45,12 @@ pub fn restore(paths: &Paths, topology: &Topology) -> Result<()> {
     replace(paths, &manifest(topology, version + 1, generation % 4000 + 1))
 }
 
+/// The version that nodes should go by; `None` without a manifest.
+pub fn version(paths: &Paths, topology: &Topology) -> Option<u64> {
+    let text = fs::read_to_string(paths.shared().join(MANIFEST)).ok().filter(|_| topology.spec.manifest)?;
+    Some(highest(&text, "version:"))
+}
+
 fn replace(paths: &Paths, text: &str) -> Result<()> {
     let file = paths.shared().join(MANIFEST);
     let new = file.with_extension("new");

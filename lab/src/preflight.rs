@@ -64,7 +64,8 @@ fn ipvs(topology: &Topology) -> Vec<String> {
     let programs = packages.into_iter().filter(|(program, _)| on_path(program).is_none());
     let mut missing: Vec<String> =
         programs.map(|(program, package)| format!("{program} (apt install {package})")).collect();
-    if !Path::new("/proc/net/ip_vs").exists() && !(load_module("ip_vs") && load_module("ip_vs_mh")) {
+    let has_ipvs = Path::new("/proc/net/ip_vs").exists() || load_module("ip_vs") && load_module("ip_vs_mh");
+    if !has_ipvs {
         missing.push(
             "IPVS (modprobe ip_vs ip_vs_mh, or another kernel: scripts/vm -- target/release/lab up …)"
                 .to_owned(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use crate::agent;
 use crate::paths::Paths;
@@ -28,9 +29,9 @@ impl Count {
 
 impl Rescues {
     /// Asks all `hosts` at once; one that does not answer counts as it did last.
-    pub fn sum(&self, paths: &Paths, hosts: &[&str]) -> u64 {
+    pub fn sum(&self, paths: &Paths, hosts: &[&str], patience: Duration) -> u64 {
         let found: Vec<(&str, Option<u64>)> = thread::scope(|scope| {
-            let ask = |host| (host, scope.spawn(move || of_host(paths, host)));
+            let ask = |host| (host, scope.spawn(move || of_host(paths, host, patience)));
             let asked: Vec<_> = hosts.iter().copied().map(ask).collect();
             asked.into_iter().map(|(host, thread)| (host, thread.join().ok().flatten())).collect()
         });
@@ -42,8 +43,8 @@ impl Rescues {
     }
 }
 
-fn of_host(paths: &Paths, host: &str) -> Option<u64> {
-    rescued(&agent::document(paths, host)?)
+fn of_host(paths: &Paths, host: &str, patience: Duration) -> Option<u64> {
+    rescued(&agent::document(paths, host, patience)?)
 }
 
 /// The sum over all services, generations and distances in what an agent says of itself.

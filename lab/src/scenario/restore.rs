@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::stage::Stage;
+use super::stage::{Stage, wait_until};
 use crate::agent;
 use crate::plan;
 use crate::pool;
@@ -44,7 +44,8 @@ fn restore_node(stage: &Stage, node: &Node) -> Result<()> {
         stage.hash_seed(node, 0)?;
     }
     if node.kind == Kind::L7Host {
-        stage.haproxy_enabler(node, "ready")?;
+        // One that was just started does not listen at once.
+        wait_until("HAProxy answers", || Ok(stage.haproxy_enabler(node, "ready").is_ok()))?;
     }
     if plan::plan(&stage.topology, node).files.iter().any(|(path, _)| path == agent::CONFIG) {
         stage.undo_upgrade(node)?;
@@ -72,16 +73,31 @@ pub fn wait_until_ready(stage: &Stage) -> Result<()> {
     let mut waiting: Vec<&Node> = stage.topology.nodes.iter().collect();
     loop {
         let found = status::of_nodes(&stage.paths, &stage.topology, &stage.state(), &waiting);
-        let unready: Vec<_> = found.into_iter().filter(|status| !status.ready).collect();
-        let Some(first) = unready.first() else { return Ok(()) };
-        ensure!(
-            start.elapsed() < PATIENCE,
-            "{} is not ready after {} s: {}",
-            first.name,
-            PATIENCE.as_secs(),
-            first.reasons.join("; ")
-        );
-        waiting.retain(|node| unready.iter().any(|status| status.name == node.name));
+        let mut unready: Vec<(String, String)> = found
+            .into_iter()
+            .filter(|status| !status.ready)
+            .map(|status| (status.name, status.reasons.join("; ")))
+            .collect();
+        if unready.is_empty() {
+            unready
+                .extend(behind(stage).map(|node| (node, "its manifest is not the current one".to_owned())));
+        }
+        let Some((name, reason)) = unready.first() else { return Ok(()) };
+        let waited = PATIENCE.as_secs();
+        ensure!(start.elapsed() < PATIENCE, "{name} is not ready after {waited} s: {reason}");
+        waiting.retain(|node| unready.iter().any(|(name, _)| *name == node.name));
         thread::sleep(Duration::from_millis(200));
     }
+}
+
+/// A node that does not go by the current manifest yet.
+fn behind(stage: &Stage) -> Option<String> {
+    let version = pool::version(&stage.paths, &stage.topology)?;
+    let mut nodes =
+        stage.topology.nodes.iter().filter(|node| matches!(node.kind, Kind::Director | Kind::L7Host));
+    let behind = nodes.find(|node| {
+        agent::document(&stage.paths, &node.name, Duration::from_secs(1))
+            .is_none_or(|status| status["manifest"]["confirmed"] != version)
+    });
+    behind.map(|node| node.name.clone())
 }

@@ -19,6 +19,9 @@ use crate::topology::Kind;
 const CONNECTIONS: u32 = 200;
 /// Longest wait, after the end, for what runs in the background.
 const BACKGROUND: Duration = Duration::from_secs(120);
+/// How long agents get to tell their counts between events, and at the end.
+const GLANCE: Duration = Duration::from_millis(300);
+const COUNTING: Duration = Duration::from_secs(3);
 
 /// Plays `scenario` on the lab of `stage`. `connections` overrides its own number.
 pub fn play(
@@ -36,17 +39,18 @@ pub fn play(
         patience: u64::try_from(scenario.patience.as_millis()).context("patience")?,
     };
     let load = Load::start(&stage.paths, &args, &stage.lb())?;
-    let opened = await_opened(&load, &args)?;
+    let mut heard = Vec::new();
+    let opened = await_opened(&load, &args, &mut heard)?;
     progress.line(&format!("{}: {opened} connections are open", scenario.name));
     thread::sleep(scenario.warmup);
-    let mut heard = load.heard();
+    heard.extend(load.heard());
     let start = Instant::now();
     let play = Play { scenario, stage, load: &load, rescues: Rescues::default(), start, progress };
     let mut seen = play.timeline();
     load.tell(&Order::Finish)?;
     heard.extend(await_end(&load, scenario.patience)?);
     if let Some(last) = seen.events.last_mut() {
-        last.rescued = play.rescued() - last.rescued;
+        last.rescued = play.rescued(COUNTING) - last.rescued;
     }
     for line in heard {
         note(&mut seen, start, line);
@@ -69,20 +73,21 @@ fn check(scenario: &Scenario, stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-fn await_opened(load: &Load, args: &LoadArgs) -> Result<u32> {
+/// What is heard meanwhile counts as well: it breaks before anything has happened.
+fn await_opened(load: &Load, args: &LoadArgs, heard: &mut Vec<Heard>) -> Result<u32> {
     // Each may take its patience several times; all of them at once.
     let patience =
         Duration::from_millis(args.patience * 3) + Duration::from_secs(u64::from(args.connections) / 100);
     let deadline = Instant::now() + patience;
     loop {
-        match load.hear(deadline.saturating_duration_since(Instant::now()))?.1 {
+        let (when, said) = load.hear(deadline.saturating_duration_since(Instant::now()))?;
+        match said {
             Said::Opened { opened: 0, problems } => {
                 bail!("no connection could be opened: {}; is the lab ready? lab status", problems.join("; "))
             }
             Said::Opened { opened, .. } => return Ok(opened),
             Said::Done(_) => bail!("the load ended early"),
-            // What happens before the timeline is of no interest unless it lasts.
-            Said::Broken(_) | Said::Failed(_) => {}
+            said @ (Said::Broken(_) | Said::Failed(_)) => heard.push((when, said)),
         }
     }
 }
@@ -136,7 +141,8 @@ impl Play<'_> {
     /// Notes that something begins now, and when that is. Until the next begins, its count of rescued packets is where
     /// it started from.
     fn begin(&self, seen: &mut Seen, action: &str) -> Duration {
-        let rescued = self.rescued();
+        // Agents that are stopped do not answer, and the timeline does not wait for them.
+        let rescued = self.rescued(GLANCE);
         if let Some(last) = seen.events.last_mut() {
             last.rescued = rescued - last.rescued;
         }
@@ -146,9 +152,9 @@ impl Play<'_> {
         at
     }
 
-    fn rescued(&self) -> u64 {
+    fn rescued(&self, patience: Duration) -> u64 {
         let hosts = self.stage.topology.of(Kind::L7Host).map(|node| node.name.as_str());
-        self.rescues.sum(&self.stage.paths, &hosts.collect::<Vec<_>>())
+        self.rescues.sum(&self.stage.paths, &hosts.collect::<Vec<_>>(), patience)
     }
 }
 

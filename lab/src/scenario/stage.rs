@@ -20,6 +20,7 @@ use crate::bird::Family;
 use crate::cgroup;
 use crate::load::Order;
 use crate::load::handle::Load;
+use crate::namespace::SHARED;
 use crate::paths::Paths;
 use crate::plan;
 use crate::process;
@@ -38,6 +39,8 @@ pub struct Stage {
     state: Mutex<State>,
     /// Held by what replaces processes: two such actions go one after the other, however long the first takes.
     replacing: Mutex<()>,
+    /// Held by `lb`: an operator waits for one command before he gives the next.
+    commanding: Mutex<()>,
 }
 
 impl Stage {
@@ -49,6 +52,7 @@ impl Stage {
             topology: Topology::new(&state.spec),
             state: Mutex::new(state),
             replacing: Mutex::new(()),
+            commanding: Mutex::new(()),
         })
     }
 
@@ -140,6 +144,7 @@ impl Stage {
         let words = arguments.iter().map(|word| self.word(word));
         let argv: Vec<String> = [self.lb().display().to_string()].into_iter().chain(words).collect();
         let what = format!("lb {}", argv[1..].join(" "));
+        let _alone = self.commanding.lock().unwrap_or_else(PoisonError::into_inner);
         self.output(process::node_command(&self.paths, &node.name, &argv, &self.lb())?, &what)
     }
 
@@ -243,7 +248,8 @@ impl Stage {
 
     /// The agent of another build, whose maps are of other sizes and cannot be adopted.
     fn upgrade(&self, node: &Node) -> Result<String> {
-        let copy = self.paths.folder.join("upgrade").join("lb");
+        // Nodes see the folder that they share, and not the lab's own.
+        let copy = self.paths.shared().join("upgrade/lb");
         if !copy.exists() {
             fs::create_dir_all(copy.parent().context("a folder")?)?;
             fs::copy(self.lb(), &copy).context("copying the agent")?;
@@ -258,7 +264,7 @@ impl Stage {
                 agent::CONFIG
             ),
         )?;
-        self.restart(node, AGENT, &copy)
+        self.restart(node, AGENT, &Path::new(SHARED).join("upgrade/lb"))
     }
 
     /// Puts an upgraded agent's configuration back. Whether there was one.
@@ -302,7 +308,7 @@ impl Stage {
 }
 
 /// Waits until `attempt` says yes.
-fn wait_until(what: &str, attempt: impl Fn() -> Result<bool>) -> Result<()> {
+pub fn wait_until(what: &str, attempt: impl Fn() -> Result<bool>) -> Result<()> {
     let start = Instant::now();
     while !attempt()? {
         ensure!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
