@@ -210,14 +210,7 @@ impl World {
     pub fn owner(&self, ends: Ends, protocol: Protocol) -> Option<(Outer, &NextHop)> {
         let pool_name = &self.service(ends.destination, protocol)?.pool;
         let pool = &self.model.pools[pool_name];
-        let flow = Flow {
-            source: ends.source.ip().into(),
-            destination: ends.destination.ip().into(),
-            ports: Flow::ports(ends.source.port(), ends.destination.port()),
-            protocol: protocol.number(),
-            v6: ends.source.is_ipv6(),
-        };
-        let row = flow::row(flow::hash(pool.seed, &flow), pool.size);
+        let row = flow::row(flow::hash(pool.seed, &flow_of(ends, protocol)), pool.size);
         self.rows[pool_name][row as usize].iter().filter(|place| **place != NO_OWNER).find_map(|place| {
             let (name, host) = pool.hosts.iter().nth(usize::from(*place))?;
             let id = HostId { pool: pool_name.clone(), host: name.clone() };
@@ -232,6 +225,15 @@ impl World {
             };
             self.health[&id].then_some((outer, hop))
         })
+    }
+
+    /// The owners of a flow's row, in order: hosts of its pool by name.
+    pub fn owners(&self, ends: Ends, protocol: Protocol) -> Vec<String> {
+        let pool_name = &self.service(ends.destination, protocol).unwrap().pool;
+        let pool = &self.model.pools[pool_name];
+        let row = flow::row(flow::hash(pool.seed, &flow_of(ends, protocol)), pool.size);
+        let places = self.rows[pool_name][row as usize].iter().filter(|place| **place != NO_OWNER);
+        places.map(|place| pool.hosts.keys().nth(usize::from(*place)).unwrap().clone()).collect()
     }
 
     /// `packet`, which belongs to the flow between `ends`, in the tunnel to its host.
@@ -265,6 +267,16 @@ impl Bench for Director {
 
     fn counters(&self) -> Result<Vec<Counter>> {
         Ok(Director::counters(self)?)
+    }
+}
+
+fn flow_of(ends: Ends, protocol: Protocol) -> Flow {
+    Flow {
+        source: ends.source.ip().into(),
+        destination: ends.destination.ip().into(),
+        ports: Flow::ports(ends.source.port(), ends.destination.port()),
+        protocol: protocol.number(),
+        v6: ends.source.is_ipv6(),
     }
 }
 
