@@ -260,7 +260,10 @@ mod tests {
     fn a_generation_is_found_by_what_an_outer_header_shows_of_it() {
         let view = View { own: 1, generations: [0x1abc, 0, 7, 0, 0, 0, 0, 0] };
         assert_eq!((view.place(0xabc), view.place(0x1abc), view.place(7)), (0, 0, 2));
-        assert_eq!((view.place(8), view.place(0), view.place(0x1000)), (GENERATIONS, GENERATIONS, GENERATIONS));
+        assert_eq!(
+            (view.place(8), view.place(0), view.place(0x1000)),
+            (GENERATIONS, GENERATIONS, GENERATIONS)
+        );
         assert_eq!(account_index(2, GENERATIONS), 26);
     }
 

@@ -143,8 +143,11 @@ fn send_probe(ctx: &TcContext) -> Result<i32, Probe> {
     // Probes belong to no generation: they go to the host whatever the tables say.
     let frame = Frame::tc(ctx);
     let mark = Mark { generation: 0, hop: 0 };
-    let written =
-        if room == IPV4 { write4(&frame, nexthop, inner, mark) } else { write6(&frame, nexthop, inner, mark) };
+    let written = if room == IPV4 {
+        write4(&frame, nexthop, inner, mark)
+    } else {
+        write6(&frame, nexthop, inner, mark)
+    };
     written.ok_or(Probe::Failed)?;
     if nexthop.ifindex == egress {
         return Ok(TC_ACT_OK);
