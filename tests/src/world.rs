@@ -11,11 +11,11 @@ use aya::maps::{HashMap, Map, MapData, MapInfo};
 use aya::programs::ProgramInfo;
 use lb_common::flow::{self, Flow};
 use lb_common::maps::{NO_OWNER, Row};
-use lb_user::config::{Capacity, XdpMode};
+use lb_user::config::{Capacity, FLOWS, XdpMode};
 use lb_user::dataplane::counters::Counter;
 use lb_user::dataplane::director::{Confirmed, Director, DirectorOptions};
 use lb_user::dataplane::nexthops::Sources;
-use lb_user::model::{Family, Host, HostId, HostState, Model, Pool, Protocol, Service, ServiceKey};
+use lb_user::model::{Affinity, Family, Host, HostId, HostState, Model, Pool, Protocol, Service, ServiceKey};
 use lb_user::netlink::{NextHop, NextHops};
 use lb_user::table;
 
@@ -178,7 +178,9 @@ impl World {
 
     /// Adds a service.
     pub fn serve(&mut self, key: ServiceKey, pool: &str) {
-        self.model.services.insert(key, Service { pool: pool.into(), quorum: 1 });
+        self.model
+            .services
+            .insert(key, Service { pool: pool.into(), quorum: 1, affinity: Affinity::of(key.protocol) });
     }
 
     fn host(&mut self, pool: &str, name: &str) -> &mut Host {
@@ -243,7 +245,12 @@ impl World {
 
     /// The director's options: no interfaces.
     pub fn options() -> DirectorOptions {
-        DirectorOptions { interfaces: Vec::new(), xdp: XdpMode::Auto, capacity: Capacity::default() }
+        DirectorOptions {
+            interfaces: Vec::new(),
+            xdp: XdpMode::Auto,
+            flows: FLOWS,
+            capacity: Capacity::default(),
+        }
     }
 
     /// Brings a director's maps to this world.

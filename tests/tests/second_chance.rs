@@ -3,7 +3,7 @@
 //! Every test has a network of its own with the VIPs on `lo`, and runs at XDP and at TC.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 
 use anyhow::Result;
@@ -16,7 +16,7 @@ use lb_user::config::{Capacity, Decapsulation, XdpMode};
 use lb_user::dataplane::counters::Counter;
 use lb_user::dataplane::host::{Accept, Fellows, HostOptions, HostPlane};
 use lb_user::dataplane::slots::stable_id;
-use lb_user::model::{Doubt, HostId, Protocol};
+use lb_user::model::{Affinity, Doubt, HostId, Protocol};
 
 const DIRECTOR4: [u8; 4] = [192, 0, 2, 150];
 const DIRECTOR6: &str = "2001:db8::c000:296";
@@ -137,11 +137,15 @@ impl Seen {
 
     /// The owners of the flow in the order of their turns here, without this host, each with the hop it gets from 0.
     fn others(&self, ends: Ends) -> Vec<(String, u8)> {
+        self.others_of(ends, Protocol::Tcp)
+    }
+
+    fn others_of(&self, ends: Ends, protocol: Protocol) -> Vec<(String, u8)> {
         let pool = &self.world.model.pools[POOL];
         let id =
             |name: &String| stable_id(&HostId { pool: POOL.into(), host: name.clone() }, &pool.hosts[name]);
         let own = id(&self.own);
-        let mut owners = self.world.owners(ends, Protocol::Tcp);
+        let mut owners = self.world.owners(ends, protocol);
         owners.retain(|name| *name != self.own);
         owners.sort_by_key(|name| id(name).wrapping_sub(own));
         owners.into_iter().zip(1..).collect()
@@ -283,6 +287,116 @@ fn what_a_socket_knows_is_kept() {
             "{accounts:?}"
         );
         assert!(known.iter().all(|by| by.generation == Some(generation(vip::WEB))), "{accounts:?}");
+    });
+}
+
+#[test]
+fn what_is_half_open_is_kept() {
+    at_both("packets of half-open connections", |seen| {
+        for ends in flows(seen) {
+            let listener = TcpListener::bind(ends.destination).unwrap();
+            defer_accept(&listener);
+            let _client = connected(ends);
+            let ack = tcp(ends, Tcp::Ack, b"x");
+            // Established for the client, but the server waits for its first data.
+            seen.check(&[seen.keeps("a request is kept", &ack, 0, Host::Local)]);
+        }
+    });
+}
+
+fn defer_accept(listener: &TcpListener) {
+    use nix::libc;
+    use std::os::fd::AsRawFd;
+    let seconds: libc::c_int = 30;
+    // SAFETY: the option is an `int`, which lives until the call returns.
+    let done = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            size_of_val(&seconds) as u32,
+        )
+    };
+    assert_eq!(done, 0);
+}
+
+#[test]
+fn what_acknowledges_a_syn_cookie_of_this_host_is_kept() {
+    at_both("packets that acknowledge SYN cookies", |seen| {
+        std::fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2").unwrap();
+        for ends in flows(seen) {
+            let _listener = TcpListener::bind(ends.destination).unwrap();
+            let (cookie, next) = cookie(ends);
+            let mut acknowledges = tcp(ends, Tcp::Ack, b"");
+            let at = ETHERNET + if ends.source.is_ipv4() { IPV4 } else { IPV6 };
+            acknowledges = patched(&acknowledges, at + 4, &next.to_be_bytes());
+            let right = patched(&acknowledges, at + 8, &(cookie.wrapping_add(1)).to_be_bytes());
+            let wrong = patched(&acknowledges, at + 8, &(cookie.wrapping_add(2)).to_be_bytes());
+            let vectors = [
+                seen.keeps("the right one is kept", &right, 0, Host::Local),
+                seen.passes("a wrong one is passed on", ends, &wrong),
+            ];
+            seen.check(&vectors);
+        }
+    });
+}
+
+/// The sequence number of the SYN-ACK that the server answers with, and the client's next one. No socket of the connection
+/// is left.
+fn cookie(ends: Ends) -> (u32, u32) {
+    use nix::sys::socket::*;
+    use std::os::fd::AsRawFd;
+    let (family, header) = match ends.source.is_ipv4() {
+        true => (AddressFamily::Inet, IPV4),
+        false => (AddressFamily::Inet6, 0),
+    };
+    let raw = socket(family, SockType::Raw, SockFlag::empty(), SockProtocol::Tcp).unwrap();
+    let client = connected(ends);
+    let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+    setsockopt(&client, sockopt::Linger, &linger).unwrap();
+    drop(client);
+    let mut segment = [0; 256];
+    loop {
+        let len = recv(raw.as_raw_fd(), &mut segment, MsgFlags::empty()).unwrap();
+        let tcp = &segment[header..len];
+        let word = |at: usize| u32::from_be_bytes(tcp[at..at + 4].try_into().unwrap());
+        if tcp[13] & 0x12 == 0x12 && tcp[2..4] == ends.source.port().to_be_bytes() {
+            return (word(4), word(8));
+        }
+    }
+}
+
+#[test]
+fn connected_udp_sockets_keep_their_packets() {
+    at_both("packets of UDP flows", |seen| {
+        for (key, service) in seen.world.model.services.iter_mut() {
+            if key.protocol == Protocol::Udp {
+                service.affinity = Affinity::SecondChance;
+            }
+        }
+        seen.sync();
+        for ends in flows(seen) {
+            // An owner itself, beside one other.
+            let fits = |ends: &Ends| {
+                seen.world.owners(*ends, Protocol::Udp).contains(&seen.own)
+                    && seen.others_of(*ends, Protocol::Udp).len() == 1
+            };
+            let with_port = |port| Ends { source: (ends.source.ip(), port).into(), ..to_port(ends, 53) };
+            let ends = (40000..41000).map(with_port).find(fits).unwrap();
+            let packet = udp(ends, b"x");
+            let (to, hop) = seen.others_of(ends, Protocol::Udp)[0].clone();
+            let passes =
+                |says| Vector::new(says, seen.came(&packet, 0), Host::PassedOn, seen.went(&packet, &to, hop));
+            let home = seen.keeps("one that has come home is kept", &packet, 2, Host::LastResort);
+            seen.check(&[passes("a datagram of no socket is passed on"), home]);
+            let socket = UdpSocket::bind(ends.destination).unwrap();
+            let passes =
+                |says| Vector::new(says, seen.came(&packet, 0), Host::PassedOn, seen.went(&packet, &to, hop));
+            seen.check(&[passes("a socket that is not connected knows no flows")]);
+            socket.connect(ends.source).unwrap();
+            seen.check(&[seen.keeps("one that is connected keeps its own", &packet, 1, Host::Rescued)]);
+        }
     });
 }
 

@@ -1,6 +1,6 @@
 //! Keys and values of the BPF maps. Layout and padding are explicit and tested: both sides are the same bytes.
 
-use crate::flow::Addr;
+use crate::flow::{Addr, Flow};
 
 /// Owners per row: as many generations as may overlap, and a backup.
 pub const OWNERS: usize = 4;
@@ -61,12 +61,33 @@ pub struct Service {
     pub rows: u32,
     /// Generation of that table, for the outer header.
     pub generation: u16,
-    /// [`KEEP`].
+    /// [`KEEP`] | [`FLOW_TABLE`].
     pub flags: u16,
 }
 
 /// Bit of [`Service::flags`]: a host keeps every packet of the service that it gets, known or not.
 pub const KEEP: u16 = 1;
+/// Bit of [`Service::flags`]: a director remembers the host of every flow.
+pub const FLOW_TABLE: u16 = 2;
+
+/// Key of the flow table.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowKey {
+    source: Addr,
+    destination: Addr,
+    ports: u32,
+    protocol: u32,
+}
+
+impl FlowKey {
+    /// Of a flow.
+    #[inline(always)]
+    pub const fn new(flow: &Flow) -> Self {
+        let Flow { source, destination, ports, protocol, .. } = *flow;
+        FlowKey { source, destination, ports, protocol: protocol as u32 }
+    }
+}
 
 /// Bit of [`Nexthop::state`]: the outer header is complete and the next hop known.
 pub const RESOLVED: u8 = 1;
@@ -251,6 +272,7 @@ mod tests {
         );
         assert_eq!(size_of::<Row>(), 8);
         assert_eq!(size_of::<Traffic>(), 16);
+        assert_eq!((size_of::<FlowKey>(), offset_of!(FlowKey, protocol)), (40, 36));
         assert_eq!((size_of::<View>(), offset_of!(View, generations)), (24, 8));
         assert_eq!((size_of::<Account>(), offset_of!(Account, over_budget)), (64, 56));
         assert_eq!((size_of::<Budget>(), offset_of!(Budget, spent)), (24, 16));

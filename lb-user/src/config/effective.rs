@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::agent_check;
 use crate::bgp::{self, BgpConfig};
 use crate::health::{self, CheckKind, Through};
-use crate::model::{self, HostState, Protocol, ServiceKey};
+use crate::model::{self, Affinity, HostState, Protocol, ServiceKey};
 
 use super::Config;
 use super::types::{Capacity, Decapsulation, DirectorConfig, HostConfig, XdpMode};
@@ -42,6 +42,7 @@ struct Director {
     source4: Option<Ipv4Addr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     source6: Option<Ipv6Addr>,
+    flows: u32,
     capacity: Capacity,
 }
 
@@ -97,6 +98,7 @@ struct Service {
     protocol: Protocol,
     pool: String,
     quorum: usize,
+    affinity: Affinity,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -149,8 +151,8 @@ impl From<&Config> for Effective {
 
 impl From<&DirectorConfig> for Director {
     fn from(director: &DirectorConfig) -> Self {
-        let DirectorConfig { interfaces, xdp, source4, source6, capacity } = director.clone();
-        Director { interfaces, xdp, source4, source6, capacity }
+        let DirectorConfig { interfaces, xdp, source4, source6, flows, capacity } = director.clone();
+        Director { interfaces, xdp, source4, source6, flows, capacity }
     }
 }
 
@@ -208,7 +210,14 @@ impl From<&health::Check> for Check {
 impl From<(&ServiceKey, &model::Service)> for Service {
     fn from((key, service): (&ServiceKey, &model::Service)) -> Self {
         let ServiceKey { vip, port, protocol } = *key;
-        Service { vip, port, protocol, pool: service.pool.clone(), quorum: service.quorum }
+        Service {
+            vip,
+            port,
+            protocol,
+            pool: service.pool.clone(),
+            quorum: service.quorum,
+            affinity: service.affinity,
+        }
     }
 }
 
