@@ -93,6 +93,8 @@ impl FlowKey {
 pub const RESOLVED: u8 = 1;
 /// Bit of [`Nexthop::state`]: the host passes its health checks.
 pub const HEALTHY: u8 = 2;
+/// Bit of [`Nexthop::state`] for directors: the host gets no new connections, whatever its health.
+pub const DRAINED: u8 = 4;
 /// Bits of [`Nexthop::state`] that a host needs to get packets. To a fellow host that passes packets on, one that is
 /// [`RESOLVED`] alone is doubtful, and gets its turn after the others.
 pub const USABLE: u8 = RESOLVED | HEALTHY;
@@ -112,7 +114,7 @@ pub struct Nexthop {
     pub ifindex: u32,
     /// Largest outer packet, bytes from the outer IP header on.
     pub mtu: u16,
-    /// [`RESOLVED`] | [`HEALTHY`].
+    /// [`RESOLVED`] | [`HEALTHY`] | [`DRAINED`].
     pub state: u8,
     /// Bytes of the outer IP header: 20 or 40.
     pub outer_len: u8,

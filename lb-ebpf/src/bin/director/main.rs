@@ -18,7 +18,7 @@ use aya_ebpf::helpers::{bpf_redirect, bpf_xdp_adjust_head};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use lb_common::flow;
-use lb_common::maps::{FLOW_TABLE, NO_OWNER, Nexthop, PROBE_MARK, PROBE_MASK, RESOLVED, USABLE};
+use lb_common::maps::{DRAINED, FLOW_TABLE, NO_OWNER, Nexthop, PROBE_MARK, PROBE_MASK, RESOLVED, USABLE};
 use lb_common::outer::{ETHERNET, IPV4, IPV6};
 use lb_common::reasons::{Director, Probe, Verdict};
 use lb_ebpf::counters::count;
@@ -107,7 +107,7 @@ fn by_row(packet: &Packet) -> Result<(u16, &'static Nexthop), Director> {
             break;
         }
         if let Some(nexthop) = pools::nexthop(slot, packet.flow.v6)
-            && nexthop.state & USABLE == USABLE
+            && nexthop.state & (USABLE | DRAINED) == USABLE
         {
             return Ok((slot, nexthop));
         }

@@ -158,9 +158,12 @@ impl Director {
         self.pools.check_capacity(model)?;
         self.pools.assign_slots(model)?;
         let standing = |id: &HostId, host: &Host| {
-            // Others keep the packets of their connections by second chances, and get no new connections.
-            let healthy = health.get(id).copied().unwrap_or(false) && host.state == HostState::Active;
-            if healthy { Standing::Good } else { Standing::Doubtful }
+            match (health.get(id), host.state) {
+                (Some(true), HostState::Active) => Standing::Good,
+                // It keeps the packets of its connections by second chances, and gets no new connections.
+                (Some(true), _) => Standing::Drained,
+                _ => Standing::Doubtful,
+            }
         };
         let hosts = self.pools.write_nexthops(model, sources, nexthops, standing)?;
         let tables = self.pools.write_tables(model)?;
