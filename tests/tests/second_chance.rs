@@ -264,7 +264,7 @@ fn what_a_socket_knows_is_kept() {
                 ends.source.ip(),
                 ends.destination.ip(),
                 if ends.source.is_ipv4() { 3 } else { 1 },
-                if ends.source.is_ipv4() { 4 } else { 4 },
+                4,
                 &tcp(ends.reversed(), Tcp::Ack, b"y"),
                 8,
             );
