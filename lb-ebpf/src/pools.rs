@@ -57,8 +57,8 @@ pub fn nexthop_of_mark(index: u32) -> Option<&'static Nexthop> {
     NEXTHOPS.get(index)
 }
 
-/// The stable id of the host in a slot; 0 for none.
+/// The stable id of the host in a slot.
 #[inline(always)]
-pub fn host_id(slot: u16) -> u64 {
-    HOST_IDS.get(u32::from(slot)).copied().unwrap_or(0)
+pub fn host_id(slot: u16) -> Option<u64> {
+    HOST_IDS.get(u32::from(slot)).copied()
 }

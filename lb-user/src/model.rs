@@ -97,6 +97,30 @@ pub struct Service {
     pub pool: String,
     /// Fewest healthy hosts with which the VIP stays announced; at least 1.
     pub quorum: usize,
+    /// What keeps the packets of a flow together.
+    pub affinity: Affinity,
+}
+
+/// What keeps the packets of a flow at one host while hosts and directors change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Affinity {
+    /// Hosts pass on what none of their sockets knows.
+    SecondChance,
+    /// Nothing but the table: the first host that gets a packet keeps it.
+    None,
+    /// Each director remembers the host of every flow that it has seen, as other load balancers do.
+    FlowTable,
+}
+
+impl Affinity {
+    /// Unless the configuration says otherwise: UDP has second chances only where its sockets are connected.
+    pub const fn of(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Tcp => Affinity::SecondChance,
+            Protocol::Udp => Affinity::None,
+        }
+    }
 }
 
 /// What the operator wants of a host.

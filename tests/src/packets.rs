@@ -142,6 +142,16 @@ pub struct Outer {
     pub generation: u16,
 }
 
+/// With this hop in the outer header, which has another one.
+pub fn with_hop(frame: &[u8], hop: u8) -> Vec<u8> {
+    match frame[12..14] == [8, 0] {
+        true => {
+            with_ipv4(frame, ETHERNET, |ip| ip.identification = ip.identification & 0xfff0 | u16::from(hop))
+        }
+        false => patched(frame, ETHERNET + 3, &[frame[ETHERNET + 3] & 0xf0 | hop]),
+    }
+}
+
 /// `packet` in a tunnel, padding and all: what the director sends and the host receives.
 pub fn tunnel(outer: &Outer, packet: &[u8]) -> Vec<u8> {
     let v6 = packet[12..14] == EtherType::IPV6.0.to_be_bytes();

@@ -11,11 +11,11 @@ use aya::maps::{HashMap, Map, MapData, MapInfo};
 use aya::programs::ProgramInfo;
 use lb_common::flow::{self, Flow};
 use lb_common::maps::{NO_OWNER, Row};
-use lb_user::config::{Capacity, XdpMode};
+use lb_user::config::{Capacity, FLOWS, XdpMode};
 use lb_user::dataplane::counters::Counter;
 use lb_user::dataplane::director::{Confirmed, Director, DirectorOptions};
 use lb_user::dataplane::nexthops::Sources;
-use lb_user::model::{Family, Host, HostId, HostState, Model, Pool, Protocol, Service, ServiceKey};
+use lb_user::model::{Affinity, Family, Host, HostId, HostState, Model, Pool, Protocol, Service, ServiceKey};
 use lb_user::netlink::{NextHop, NextHops};
 use lb_user::table;
 
@@ -178,7 +178,9 @@ impl World {
 
     /// Adds a service.
     pub fn serve(&mut self, key: ServiceKey, pool: &str) {
-        self.model.services.insert(key, Service { pool: pool.into(), quorum: 1 });
+        self.model
+            .services
+            .insert(key, Service { pool: pool.into(), quorum: 1, affinity: Affinity::of(key.protocol) });
     }
 
     fn host(&mut self, pool: &str, name: &str) -> &mut Host {
@@ -210,14 +212,7 @@ impl World {
     pub fn owner(&self, ends: Ends, protocol: Protocol) -> Option<(Outer, &NextHop)> {
         let pool_name = &self.service(ends.destination, protocol)?.pool;
         let pool = &self.model.pools[pool_name];
-        let flow = Flow {
-            source: ends.source.ip().into(),
-            destination: ends.destination.ip().into(),
-            ports: Flow::ports(ends.source.port(), ends.destination.port()),
-            protocol: protocol.number(),
-            v6: ends.source.is_ipv6(),
-        };
-        let row = flow::row(flow::hash(pool.seed, &flow), pool.size);
+        let row = flow::row(flow::hash(pool.seed, &flow_of(ends, protocol)), pool.size);
         self.rows[pool_name][row as usize].iter().filter(|place| **place != NO_OWNER).find_map(|place| {
             let (name, host) = pool.hosts.iter().nth(usize::from(*place))?;
             let id = HostId { pool: pool_name.clone(), host: name.clone() };
@@ -234,6 +229,15 @@ impl World {
         })
     }
 
+    /// The owners of a flow's row, in order: hosts of its pool by name.
+    pub fn owners(&self, ends: Ends, protocol: Protocol) -> Vec<String> {
+        let pool_name = &self.service(ends.destination, protocol).unwrap().pool;
+        let pool = &self.model.pools[pool_name];
+        let row = flow::row(flow::hash(pool.seed, &flow_of(ends, protocol)), pool.size);
+        let places = self.rows[pool_name][row as usize].iter().filter(|place| **place != NO_OWNER);
+        places.map(|place| pool.hosts.keys().nth(usize::from(*place)).unwrap().clone()).collect()
+    }
+
     /// `packet`, which belongs to the flow between `ends`, in the tunnel to its host.
     pub fn sent(&self, ends: Ends, protocol: Protocol, packet: &[u8]) -> Vec<u8> {
         tunnel(&self.owner(ends, protocol).unwrap().0, packet)
@@ -241,7 +245,12 @@ impl World {
 
     /// The director's options: no interfaces.
     pub fn options() -> DirectorOptions {
-        DirectorOptions { interfaces: Vec::new(), xdp: XdpMode::Auto, capacity: Capacity::default() }
+        DirectorOptions {
+            interfaces: Vec::new(),
+            xdp: XdpMode::Auto,
+            flows: FLOWS,
+            capacity: Capacity::default(),
+        }
     }
 
     /// Brings a director's maps to this world.
@@ -265,6 +274,16 @@ impl Bench for Director {
 
     fn counters(&self) -> Result<Vec<Counter>> {
         Ok(Director::counters(self)?)
+    }
+}
+
+fn flow_of(ends: Ends, protocol: Protocol) -> Flow {
+    Flow {
+        source: ends.source.ip().into(),
+        destination: ends.destination.ip().into(),
+        ports: Flow::ports(ends.source.port(), ends.destination.port()),
+        protocol: protocol.number(),
+        v6: ends.source.is_ipv6(),
     }
 }
 

@@ -14,7 +14,7 @@ use lb_tests::world::{World, client4, client6, generation, vip, vip4};
 use lb_user::config::{Capacity, XdpMode};
 use lb_user::dataplane::director::{Confirmed, Director, DirectorOptions};
 use lb_user::dataplane::{Error, Mode};
-use lb_user::model::{HostId, Protocol};
+use lb_user::model::{Affinity, HostId, HostState, Protocol};
 
 type Services = HashMap<MapData, ServiceKey, Service>;
 
@@ -362,4 +362,29 @@ fn an_interface_that_is_missing_is_named() {
         let error = director.attach().unwrap_err().to_string();
         assert!(error.contains("nowhere0"), "{error}");
     });
+}
+
+#[test]
+fn a_flow_table_keeps_flows_at_their_hosts_but_other_directors_do_not_know_it() {
+    if !isolation::can_run("flow tables") {
+        return;
+    }
+    let of_flow = |affinity| {
+        let mut world = World::default();
+        world.model.services.values_mut().for_each(|service| service.affinity = affinity);
+        let (mut first, mut second) = (world.director().unwrap(), world.director().unwrap());
+        let ends = [client4(vip::WEB), client6(vip::WEB)];
+        let before = ends.map(|ends| send(&mut first, ends));
+        for ends in ends {
+            let owner = world.owners(ends, Protocol::Tcp)[0].clone();
+            world.model.pools.get_mut("web").unwrap().hosts.get_mut(&owner).unwrap().state = HostState::Drain;
+        }
+        for director in [&mut first, &mut second] {
+            world.bring_to(director).unwrap();
+        }
+        let after = ends.map(|ends| send(&mut first, ends) == send(&mut second, ends));
+        (ends.map(|ends| before.contains(&send(&mut first, ends))), after)
+    };
+    assert_eq!(of_flow(Affinity::FlowTable), ([true; 2], [false; 2]));
+    assert_eq!(of_flow(Affinity::SecondChance), ([false; 2], [true; 2]));
 }

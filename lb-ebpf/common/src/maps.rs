@@ -1,6 +1,6 @@
 //! Keys and values of the BPF maps. Layout and padding are explicit and tested: both sides are the same bytes.
 
-use crate::flow::Addr;
+use crate::flow::{Addr, Flow};
 
 /// Owners per row: as many generations as may overlap, and a backup.
 pub const OWNERS: usize = 4;
@@ -61,17 +61,40 @@ pub struct Service {
     pub rows: u32,
     /// Generation of that table, for the outer header.
     pub generation: u16,
-    /// [`KEEP`].
+    /// [`KEEP`] | [`FLOW_TABLE`].
     pub flags: u16,
 }
 
 /// Bit of [`Service::flags`]: a host keeps every packet of the service that it gets, known or not.
 pub const KEEP: u16 = 1;
+/// Bit of [`Service::flags`]: a director remembers the host of every flow.
+pub const FLOW_TABLE: u16 = 2;
+
+/// Key of the flow table.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowKey {
+    source: Addr,
+    destination: Addr,
+    ports: u32,
+    protocol: u32,
+}
+
+impl FlowKey {
+    /// Of a flow.
+    #[inline(always)]
+    pub const fn new(flow: &Flow) -> Self {
+        let Flow { source, destination, ports, protocol, .. } = *flow;
+        FlowKey { source, destination, ports, protocol: protocol as u32 }
+    }
+}
 
 /// Bit of [`Nexthop::state`]: the outer header is complete and the next hop known.
 pub const RESOLVED: u8 = 1;
 /// Bit of [`Nexthop::state`]: the host passes its health checks.
 pub const HEALTHY: u8 = 2;
+/// Bit of [`Nexthop::state`] for directors: the host gets no new connections, whatever its health.
+pub const DRAINED: u8 = 4;
 /// Bits of [`Nexthop::state`] that a host needs to get packets. To a fellow host that passes packets on, one that is
 /// [`RESOLVED`] alone is doubtful, and gets its turn after the others.
 pub const USABLE: u8 = RESOLVED | HEALTHY;
@@ -91,7 +114,7 @@ pub struct Nexthop {
     pub ifindex: u32,
     /// Largest outer packet, bytes from the outer IP header on.
     pub mtu: u16,
-    /// [`RESOLVED`] | [`HEALTHY`].
+    /// [`RESOLVED`] | [`HEALTHY`] | [`DRAINED`].
     pub state: u8,
     /// Bytes of the outer IP header: 20 or 40.
     pub outer_len: u8,
@@ -251,6 +274,7 @@ mod tests {
         );
         assert_eq!(size_of::<Row>(), 8);
         assert_eq!(size_of::<Traffic>(), 16);
+        assert_eq!((size_of::<FlowKey>(), offset_of!(FlowKey, protocol)), (40, 36));
         assert_eq!((size_of::<View>(), offset_of!(View, generations)), (24, 8));
         assert_eq!((size_of::<Account>(), offset_of!(Account, over_budget)), (64, 56));
         assert_eq!((size_of::<Budget>(), offset_of!(Budget, spent)), (24, 16));

@@ -7,14 +7,14 @@ use std::path::PathBuf;
 use crate::agent_check;
 use crate::bgp::{self, BgpConfig};
 use crate::manifest;
-use crate::model::{Model, Protocol, Service, ServiceKey};
+use crate::model::{Affinity, Model, Protocol, Service, ServiceKey};
 use crate::peers;
 
 use super::check_pools::pools;
 use super::leaf::{Community, Driver};
 use super::problem::nearest;
 use super::reader::{At, Reader};
-use super::types::{Capacity, DirectorConfig, HostConfig, SECOND_CHANCES};
+use super::types::{Capacity, DirectorConfig, FLOWS, HostConfig, SECOND_CHANCES};
 use super::written::{self, List, Maybe, Written};
 use super::{Config, DEFAULT_API, Places, Position};
 
@@ -77,7 +77,8 @@ fn services(w: &Written, r: &mut Reader) -> BTreeMap<ServiceKey, Service> {
         }
         first_lines.insert(key, place.at.line);
         let pool = service.pool.as_ref().map(|pool| pool.value.clone()).unwrap_or_default();
-        services.insert(key, Service { pool, quorum });
+        let affinity = service.affinity.as_ref().map_or(Affinity::of(protocol), |affinity| affinity.value);
+        services.insert(key, Service { pool, quorum, affinity });
     }
     services
 }
@@ -190,8 +191,18 @@ fn director_config(director: &written::Director, w: &Written, r: &mut Reader) ->
         xdp: copied(&director.xdp),
         source4: director.source4.as_ref().map(|s| s.value),
         source6: director.source6.as_ref().map(|s| s.value),
+        flows: flows(&director.flows, r),
         capacity: capacity("director", director.at, &director.capacity, w, r),
     }
+}
+
+fn flows(written: &Maybe<u32>, r: &mut Reader) -> u32 {
+    let Some(flows) = written else { return FLOWS };
+    if !(1024..=1 << 24).contains(&flows.value) {
+        let message = format!("{} is out of range; write a number from 1024 to 16777216", flows.value);
+        r.wrong(flows.at, &flows.key, message);
+    }
+    flows.value
 }
 
 /// Sizes of the maps of a role, which stands at `at`.

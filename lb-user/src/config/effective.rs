@@ -11,7 +11,7 @@ use crate::agent_check;
 use crate::bgp::{self, BgpConfig};
 use crate::health::{self, CheckKind, Through};
 use crate::manifest;
-use crate::model::{self, HostState, Protocol, ServiceKey};
+use crate::model::{self, Affinity, HostState, Protocol, ServiceKey};
 use crate::peers;
 
 use super::Config;
@@ -48,6 +48,7 @@ struct Director {
     source4: Option<Ipv4Addr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     source6: Option<Ipv6Addr>,
+    flows: u32,
     capacity: Capacity,
 }
 
@@ -110,6 +111,7 @@ struct Service {
     protocol: Protocol,
     pool: String,
     quorum: usize,
+    affinity: Affinity,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -176,8 +178,8 @@ impl From<&Config> for Effective {
 
 impl From<&DirectorConfig> for Director {
     fn from(director: &DirectorConfig) -> Self {
-        let DirectorConfig { interfaces, xdp, source4, source6, capacity } = director.clone();
-        Director { interfaces, xdp, source4, source6, capacity }
+        let DirectorConfig { interfaces, xdp, source4, source6, flows, capacity } = director.clone();
+        Director { interfaces, xdp, source4, source6, flows, capacity }
     }
 }
 
@@ -235,7 +237,14 @@ impl From<&health::Check> for Check {
 impl From<(&ServiceKey, &model::Service)> for Service {
     fn from((key, service): (&ServiceKey, &model::Service)) -> Self {
         let ServiceKey { vip, port, protocol } = *key;
-        Service { vip, port, protocol, pool: service.pool.clone(), quorum: service.quorum }
+        Service {
+            vip,
+            port,
+            protocol,
+            pool: service.pool.clone(),
+            quorum: service.quorum,
+            affinity: service.affinity,
+        }
     }
 }
 

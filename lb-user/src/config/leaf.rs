@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::bgp::Prefix;
-use crate::model::{HostState, Protocol};
+use crate::model::{Affinity, HostState, Protocol};
 use crate::peers::PeerUrl;
 
 use super::tree::{Node, Value};
@@ -198,6 +198,8 @@ macro_rules! words {
     };
 }
 words!(Protocol, "tcp" => Protocol::Tcp, "udp" => Protocol::Udp);
+words!(Affinity, "second-chance" => Affinity::SecondChance, "none" => Affinity::None,
+       "flow-table" => Affinity::FlowTable);
 words!(HostState, "active" => HostState::Active, "drain" => HostState::Drain, "down" => HostState::Down);
 words!(XdpMode, "auto" => XdpMode::Auto, "native" => XdpMode::Native, "generic" => XdpMode::Generic);
 words!(Decapsulation, "auto" => Decapsulation::Auto, "xdp" => Decapsulation::Xdp, "tc" => Decapsulation::Tc,

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 pub use effective::Effective;
 pub use problem::{ConfigErrors, Position, Problem};
-pub use types::{Capacity, Decapsulation, DirectorConfig, HostConfig, SECOND_CHANCES, XdpMode};
+pub use types::{Capacity, Decapsulation, DirectorConfig, FLOWS, HostConfig, SECOND_CHANCES, XdpMode};
 
 use crate::agent_check;
 use crate::bgp::BgpConfig;

@@ -28,7 +28,7 @@ pub(super) const TOP: Keys = Keys {
 };
 pub(super) const MANIFEST: Keys = Keys { path: "manifest", keys: &["file", "etcd", "key", "peer", "cache"] };
 pub(super) const DIRECTOR: Keys =
-    Keys { path: "director", keys: &["interfaces", "xdp", "source4", "source6", "capacity"] };
+    Keys { path: "director", keys: &["interfaces", "xdp", "source4", "source6", "flows", "capacity"] };
 pub(super) const CAPACITY: Keys = Keys { path: "director.capacity", keys: &["services", "hosts", "tables"] };
 pub(super) const HOST: Keys = Keys {
     path: "host",
@@ -44,7 +44,7 @@ pub(super) const CHECK: Keys = Keys {
     keys: &["type", "port", "path", "status", "through", "interval", "timeout", "rise", "fall"],
 };
 pub(super) const SERVICE: Keys =
-    Keys { path: "services[]", keys: &["vip", "port", "protocol", "pool", "quorum"] };
+    Keys { path: "services[]", keys: &["vip", "port", "protocol", "pool", "quorum", "affinity"] };
 pub(super) const BGP: Keys = Keys { path: "bgp", keys: &["driver", "bird", "gobgp", "med", "communities"] };
 pub(super) const BIRD: Keys = Keys { path: "bgp.bird", keys: &["include", "control"] };
 pub(super) const GOBGP: Keys = Keys { path: "bgp.gobgp", keys: &["api"] };

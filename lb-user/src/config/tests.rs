@@ -141,7 +141,7 @@ fn wrong_types_say_what_was_found_and_what_to_write() {
         ("node: \"\"", "empty; write a text"),
         ("node:", "has no value; write one or remove the key"),
         ("api: agent.sock", "not an absolute path: \"agent.sock\"; begin it with a slash"),
-        ("director: 7", "not a map: 7; write interfaces, xdp, source4, source6, capacity"),
+        ("director: 7", "not a map: 7; write interfaces, xdp, source4, source6, flows, capacity"),
         ("pools: [web]", "not a map: a list; write a name, a colon and a map for each"),
     ];
     for (line, message) in cases {

@@ -18,9 +18,14 @@ pub struct DirectorConfig {
     pub source4: Option<Ipv4Addr>,
     /// Source of outer IPv6 headers; `None`: the first global address of the first interface.
     pub source6: Option<Ipv6Addr>,
+    /// Flows that are remembered for services with a flow table.
+    pub flows: u32,
     /// Sizes of the maps.
     pub capacity: Capacity,
 }
+
+/// Flows that a director remembers, unless the configuration says otherwise.
+pub const FLOWS: u32 = 65_536;
 
 /// How much the maps of a role hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::bgp::Prefix;
-use crate::model::{HostState, Protocol};
+use crate::model::{Affinity, HostState, Protocol};
 use crate::peers::PeerUrl;
 
 use super::leaf::{CheckType, Community, Driver, Port, Way};
@@ -52,6 +52,7 @@ pub(super) struct Director {
     pub xdp: Maybe<XdpMode>,
     pub source4: Maybe<Ipv4Addr>,
     pub source6: Maybe<Ipv6Addr>,
+    pub flows: Maybe<u32>,
     pub capacity: Capacity,
 }
 
@@ -118,6 +119,7 @@ pub(super) struct Service {
     pub protocol_is_wrong: bool,
     pub pool: Maybe<String>,
     pub quorum: Maybe<u32>,
+    pub affinity: Maybe<Affinity>,
     /// Where it begins, and its key.
     pub place: At<()>,
 }
@@ -191,6 +193,7 @@ fn director(s: &Section<'_>, r: &mut Reader) -> Director {
         xdp: r.leaf(s, "xdp"),
         source4: r.leaf(s, "source4"),
         source6: r.leaf(s, "source6"),
+        flows: r.leaf(s, "flows"),
         capacity: capacity(s, &schema::CAPACITY, r),
     }
 }
@@ -281,6 +284,7 @@ fn service(s: &Section<'_>, place: At<()>, r: &mut Reader) -> Service {
         protocol,
         pool: r.required(s, "pool", "write the name of one of the pools"),
         quorum: r.leaf(s, "quorum"),
+        affinity: r.leaf(s, "affinity"),
         place,
     }
 }

@@ -22,7 +22,7 @@ use super::pools::{self, HOST_IDS, InForce, NEXTHOPS, Pools, SERVICES, TABLES, m
 use super::slots::stable_id;
 use super::{Error, Mode, Result, modes};
 use crate::config::{Capacity, Decapsulation, XdpMode};
-use crate::model::{Doubt, Family, Host, HostId, HostState, Model, Protocol, ServiceKey};
+use crate::model::{Affinity, Doubt, Family, Host, HostId, HostState, Model, ServiceKey};
 use crate::netlink::NextHops;
 
 /// The host's object.
@@ -241,8 +241,9 @@ impl HostPlane {
         let own = |pool: &str| own_id(model, pool, want.locals);
         self.accounts.write_views(&self.pools.services(), model, &tables, own)?;
         let flags = |key: &ServiceKey| {
-            let keeps = key.protocol == Protocol::Udp || want.per_second == 0;
-            if keeps { KEEP } else { 0 }
+            let affinity = model.services.get(key).map(|service| service.affinity);
+            let passes = affinity == Some(Affinity::SecondChance) && want.per_second > 0;
+            if passes { 0 } else { KEEP }
         };
         let accounts = &mut self.accounts;
         self.pools.write_services(model, &tables, flags, |id| accounts.clear(id))?;

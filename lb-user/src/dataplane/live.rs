@@ -135,8 +135,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 impl OpenDirector {
     fn open(config: &Config) -> super::Result<Self> {
         let Some(role) = &config.director else { unreachable!("opened for directors only") };
-        let options =
-            DirectorOptions { interfaces: role.interfaces.clone(), xdp: role.xdp, capacity: role.capacity };
+        let options = DirectorOptions {
+            interfaces: role.interfaces.clone(),
+            xdp: role.xdp,
+            flows: role.flows,
+            capacity: role.capacity,
+        };
         let mut plane = Director::load(options, Some(&config.pins))?;
         plane.follow_log();
         let sources = sources(config);

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use lb_common::maps::{HEALTHY, Nexthop, RESOLVED};
+use lb_common::maps::{DRAINED, HEALTHY, Nexthop, RESOLVED};
 use lb_common::outer;
 
 use crate::model::{Family, Host};
@@ -22,6 +22,8 @@ pub struct Sources {
 pub enum Standing {
     /// It gets packets.
     Good,
+    /// It is healthy, but a director sends it none.
+    Drained,
     /// A director sends it none but probes; to its fellow hosts it comes last.
     Doubtful,
     /// It gets nothing.
@@ -36,10 +38,12 @@ pub fn entry(
     sources: Sources,
     nexthops: &NextHops,
 ) -> (Nexthop, Option<String>) {
-    let health = if standing == Standing::Good { HEALTHY } else { 0 };
-    if standing == Standing::Dead {
-        return (Nexthop::UNKNOWN, Some("is dead".into()));
-    }
+    let health = match standing {
+        Standing::Good => HEALTHY,
+        Standing::Drained => HEALTHY | DRAINED,
+        Standing::Doubtful => 0,
+        Standing::Dead => return (Nexthop::UNKNOWN, Some("is dead".into())),
+    };
     match resolved(host, inner, sources, nexthops) {
         Ok(nexthop) => (Nexthop { state: RESOLVED | health, ..nexthop }, None),
         Err(reason) => (Nexthop { state: health, ..Nexthop::UNKNOWN }, Some(reason)),

@@ -159,7 +159,9 @@ impl Case {
     }
 
     fn add(&mut self, key: ServiceKey, quorum: usize) {
-        self.model.services.insert(key, Service { pool: "web".into(), quorum });
+        self.model
+            .services
+            .insert(key, Service { pool: "web".into(), quorum, affinity: crate::model::Affinity::None });
         self.confirmed.insert(key, Ok(Serving { generation: 1, digest: 0 }));
     }
 

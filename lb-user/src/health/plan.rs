@@ -78,7 +78,10 @@ mod tests {
         let mut model = Model::default();
         for vip in vips {
             let key = ServiceKey { vip: vip.parse().unwrap(), port: 80, protocol: Protocol::Tcp };
-            model.services.insert(key, Service { pool: "web".into(), quorum: 1 });
+            model.services.insert(
+                key,
+                Service { pool: "web".into(), quorum: 1, affinity: crate::model::Affinity::None },
+            );
         }
         let host = Host {
             address4: Some("192.0.2.139".parse().unwrap()),

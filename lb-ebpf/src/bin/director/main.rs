@@ -18,13 +18,15 @@ use aya_ebpf::helpers::{bpf_redirect, bpf_xdp_adjust_head};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use lb_common::flow;
-use lb_common::maps::{NO_OWNER, Nexthop, PROBE_MARK, PROBE_MASK, RESOLVED, Row, USABLE};
+use lb_common::maps::{DRAINED, FLOW_TABLE, NO_OWNER, Nexthop, PROBE_MARK, PROBE_MASK, RESOLVED, USABLE};
 use lb_common::outer::{ETHERNET, IPV4, IPV6};
 use lb_common::reasons::{Director, Probe, Verdict};
 use lb_ebpf::counters::count;
 use lb_ebpf::encapsulate::{Mark, write4, write6};
 use lb_ebpf::packet::Frame;
 use lb_ebpf::pools;
+
+use parse::Packet;
 
 /// Every packet ends here: one reason, one counter, one action.
 #[xdp]
@@ -51,9 +53,10 @@ pub fn director(ctx: XdpContext) -> u32 {
 fn direct(ctx: &XdpContext) -> Result<(Director, u32), Director> {
     let packet = parse::parse(&Frame::xdp(ctx))?;
     let service = &packet.service;
-    let hash = flow::hash(service.seed, &packet.flow);
-    let row = pools::row(service.table, flow::row(hash, service.rows)).ok_or(Director::NoTable)?;
-    let nexthop = first_usable(row, packet.flow.v6).ok_or(Director::NoHost)?;
+    let nexthop = match service.flags & FLOW_TABLE {
+        0 => by_row(&packet)?.1,
+        _ => by_flow(&packet)?,
+    };
     if packet.len > nexthop.mtu.saturating_sub(u16::from(nexthop.outer_len)) {
         return Err(Director::TooBig);
     }
@@ -77,20 +80,39 @@ fn direct(ctx: &XdpContext) -> Result<(Director, u32), Director> {
     Ok((packet.reason, action))
 }
 
+/// The host that the flow was sent to before, as long as there is a way to it, healthy or not; else the row's.
+#[inline(always)]
+fn by_flow(packet: &Packet) -> Result<&'static Nexthop, Director> {
+    if let Some(slot) = maps::remembered(&packet.flow)
+        && let Some(nexthop) = pools::nexthop(slot, packet.flow.v6)
+        && nexthop.state & RESOLVED != 0
+    {
+        return Ok(nexthop);
+    }
+    let (slot, nexthop) = by_row(packet)?;
+    if packet.reason as u32 == Director::Forwarded as u32 {
+        maps::remember(&packet.flow, slot);
+    }
+    Ok(nexthop)
+}
+
 /// The first owner of the row that is healthy and reachable in this director's view.
 #[inline(always)]
-fn first_usable(row: Row, inner_v6: bool) -> Option<&'static Nexthop> {
+fn by_row(packet: &Packet) -> Result<(u16, &'static Nexthop), Director> {
+    let service = &packet.service;
+    let hash = flow::hash(service.seed, &packet.flow);
+    let row = pools::row(service.table, flow::row(hash, service.rows)).ok_or(Director::NoTable)?;
     for slot in row {
         if slot == NO_OWNER {
-            return None;
+            break;
         }
-        if let Some(nexthop) = pools::nexthop(slot, inner_v6)
-            && nexthop.state & USABLE == USABLE
+        if let Some(nexthop) = pools::nexthop(slot, packet.flow.v6)
+            && nexthop.state & (USABLE | DRAINED) == USABLE
         {
-            return Some(nexthop);
+            return Ok((slot, nexthop));
         }
     }
-    None
+    Err(Director::NoHost)
 }
 
 #[inline(always)]
@@ -143,8 +165,11 @@ fn send_probe(ctx: &TcContext) -> Result<i32, Probe> {
     // Probes belong to no generation: they go to the host whatever the tables say.
     let frame = Frame::tc(ctx);
     let mark = Mark { generation: 0, hop: 0 };
-    let written =
-        if room == IPV4 { write4(&frame, nexthop, inner, mark) } else { write6(&frame, nexthop, inner, mark) };
+    let written = if room == IPV4 {
+        write4(&frame, nexthop, inner, mark)
+    } else {
+        write6(&frame, nexthop, inner, mark)
+    };
     written.ok_or(Probe::Failed)?;
     if nexthop.ifindex == egress {
         return Ok(TC_ACT_OK);

@@ -79,7 +79,7 @@ pub fn golden_digest(ctx: XdpContext) -> u32 {
             return xdp_action::XDP_ABORTED;
         };
         for slot in row {
-            let id = if slot == NO_OWNER { 0 } else { pools::host_id(slot) };
+            let id = if slot == NO_OWNER { 0 } else { pools::host_id(slot).unwrap_or(0) };
             request.state = digest::step(request.state, id);
         }
         request.done += 1;

@@ -6,7 +6,7 @@ use core::ffi::c_void;
 
 use lb_common::chance::{self, NOBODY, Next, Owner, Turn};
 use lb_common::flow::{self, Addr, Flow};
-use lb_common::maps::{KEEP, NO_OWNER, Nexthop, OWNERS, RESOLVED, Service, USABLE};
+use lb_common::maps::{KEEP, NO_OWNER, Nexthop, OWNERS, RESOLVED, Row, Service, USABLE};
 use lb_common::outer::{ETH_IPV4, ETHERNET, IPV4, IPV6};
 use lb_common::reasons::Host;
 use lb_ebpf::encapsulate::Mark;
@@ -151,11 +151,7 @@ fn accept(service: &Service, mark: Mark) -> Host {
 }
 
 #[inline(always)]
-fn account(
-    service: &Service,
-    mark: Mark,
-    packet: impl FnOnce(&mut lb_common::maps::Account) -> &mut u64,
-) {
+fn account(service: &Service, mark: Mark, packet: impl FnOnce(&mut lb_common::maps::Account) -> &mut u64) {
     maps::account(service.id, service.table, mark.generation, packet);
 }
 
@@ -168,16 +164,8 @@ fn next(
     tcp: bool,
     resizes: bool,
 ) -> Result<Option<(&'static Nexthop, u8)>, Host> {
-    let Some(view) = maps::view(service.table) else { return Ok(None) };
-    let row = flow::row(flow::hash(service.seed, flow), service.rows);
-    let Some(row) = pools::row(service.table, row) else { return Ok(None) };
-    let mut owners = [NOBODY; OWNERS];
-    for (owner, slot) in owners.iter_mut().zip(row) {
-        if slot != NO_OWNER {
-            *owner = Owner { id: pools::host_id(slot), turn: turn(slot, flow.v6, inner.outer_len, resizes) };
-        }
-    }
-    match chance::next(&owners, view.own, inner.mark.hop, !tcp) {
+    let Some((own, row, owners)) = owners(service, flow, inner, resizes) else { return Ok(None) };
+    match chance::next(&owners, own, inner.mark.hop, !tcp) {
         Next::Keep => Ok(None),
         Next::Wait => Err(Host::Waits),
         Next::PassOn { place, hop } => {
@@ -187,12 +175,38 @@ fn next(
     }
 }
 
+/// Own id, row, and its owners as they are seen here.
+///
+/// Without branches but those that end it: the verifier walks every path, and there would be as many as there are
+/// combinations of what four owners may be.
 #[inline(always)]
-fn turn(slot: u16, v6: bool, outer_len: usize, resizes: bool) -> Turn {
-    match pools::nexthop(slot, v6) {
-        Some(nexthop) if !resizes && nexthop.outer_len as usize != outer_len => Turn::Never,
-        Some(nexthop) if nexthop.state & USABLE == USABLE => Turn::InOrder,
-        Some(nexthop) if nexthop.state & RESOLVED != 0 => Turn::Last,
-        _ => Turn::Never,
+fn owners(
+    service: &Service,
+    flow: &Flow,
+    inner: &Inner,
+    resizes: bool,
+) -> Option<(u64, Row, [Owner; OWNERS])> {
+    let own = maps::view(service.table)?.own;
+    let row = flow::row(flow::hash(service.seed, flow), service.rows);
+    let row = pools::row(service.table, row)?;
+    let mut owners = [NOBODY; OWNERS];
+    for (owner, slot) in owners.iter_mut().zip(row) {
+        if slot == NO_OWNER {
+            break;
+        }
+        let nexthop = pools::nexthop(slot, flow.v6)?;
+        // One bit tells 20 from 40.
+        let other_length = (nexthop.outer_len ^ inner.outer_len as u8) >> 2 & u8::from(!resizes);
+        let turn = TURNS[usize::from(nexthop.state & USABLE | other_length << 2)];
+        *owner = Owner { id: pools::host_id(slot)?, turn };
     }
+    Some((own, row, owners))
 }
+
+/// By the bits of [`Nexthop::state`], and one for an outer header that this hook cannot make.
+static TURNS: [Turn; 8] = {
+    let mut turns = [Turn::Never; 8];
+    turns[USABLE as usize] = Turn::InOrder;
+    turns[RESOLVED as usize] = Turn::Last;
+    turns
+};

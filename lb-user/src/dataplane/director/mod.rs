@@ -8,7 +8,7 @@ use std::path::Path;
 use aya::maps::{HashMap, MapData, PerCpuArray};
 use aya::programs::TcAttachType;
 use lb_common::flow::Addr;
-use lb_common::maps::{ADDRESS_VIP, PROBE_MARK, Traffic, nexthop_index};
+use lb_common::maps::{ADDRESS_VIP, FLOW_TABLE, PROBE_MARK, Traffic, nexthop_index};
 use lb_common::reasons;
 
 use super::attach::{self, Attached};
@@ -18,7 +18,7 @@ use super::nexthops::{Sources, Standing};
 use super::pools::{Pools, map_error, vips};
 use super::{Mode, Result, modes, probe_route};
 use crate::config::{Capacity, XdpMode};
-use crate::model::{Family, Host, HostId, HostState, Model, ServiceKey};
+use crate::model::{Affinity, Family, Host, HostId, HostState, Model, ServiceKey};
 use crate::netlink::NextHops;
 
 pub(super) use object::NO_PREALLOC;
@@ -33,6 +33,8 @@ pub struct DirectorOptions {
     pub interfaces: Vec<String>,
     /// Which XDP modes may be used.
     pub xdp: XdpMode,
+    /// Flows that are remembered for services with a flow table.
+    pub flows: u32,
     /// Sizes of the maps.
     pub capacity: Capacity,
 }
@@ -63,7 +65,7 @@ pub struct Director {
 impl Director {
     /// Loads the programs over the maps pinned below `pins`, without attaching them; without pins, for test runs.
     pub fn load(options: DirectorOptions, pins: Option<&Path>) -> Result<Self> {
-        let mut loaded = OBJECT.load(pins, &object::entries(options.capacity))?;
+        let mut loaded = OBJECT.load(pins, &object::entries(&options))?;
         Ok(Director {
             pools: Pools::take(&mut loaded, "director", options.capacity)?,
             addresses: loaded.map("ADDRESSES")?,
@@ -156,14 +158,21 @@ impl Director {
         self.pools.check_capacity(model)?;
         self.pools.assign_slots(model)?;
         let standing = |id: &HostId, host: &Host| {
-            // Others keep the packets of their connections by second chances, and get no new connections.
-            let healthy = health.get(id).copied().unwrap_or(false) && host.state == HostState::Active;
-            if healthy { Standing::Good } else { Standing::Doubtful }
+            match (health.get(id), host.state) {
+                (Some(true), HostState::Active) => Standing::Good,
+                // It keeps the packets of its connections by second chances, and gets no new connections.
+                (Some(true), _) => Standing::Drained,
+                _ => Standing::Doubtful,
+            }
         };
         let hosts = self.pools.write_nexthops(model, sources, nexthops, standing)?;
         let tables = self.pools.write_tables(model)?;
+        let flags = |key: &ServiceKey| match model.services.get(key).map(|service| service.affinity) {
+            Some(Affinity::FlowTable) => FLOW_TABLE,
+            _ => 0,
+        };
         let traffic = &mut self.traffic;
-        let services = self.pools.write_services(model, &tables, |_| 0, |id| zero(traffic, "TRAFFIC", id))?;
+        let services = self.pools.write_services(model, &tables, flags, |id| zero(traffic, "TRAFFIC", id))?;
         let vips = vips(model).into_iter().map(|vip| (vip, ADDRESS_VIP)).collect();
         write_addresses(&mut self.addresses, &vips)?;
         self.pools.settle(model, tables)?;

@@ -4,7 +4,7 @@ use aya::include_bytes_aligned;
 use lb_common::maps::Traffic;
 use lb_common::reasons;
 
-use crate::config::Capacity;
+use super::DirectorOptions;
 use crate::dataplane::load::{Capacities, Object, kind};
 use crate::dataplane::pools::{self, HOST_IDS, NEXTHOPS, SERVICES, TABLES, shape};
 
@@ -23,13 +23,19 @@ pub static OBJECT: Object = Object {
         HOST_IDS,
         shape("DIRECTOR_COUNTERS", kind::PERCPU_ARRAY, 4, 8, reasons::Director::COUNT as u32),
         shape("PROBE_COUNTERS", kind::PERCPU_ARRAY, 4, 8, reasons::Probe::COUNT as u32),
+        shape("FLOWS", kind::LRU_HASH, 40, 4, 65536),
         shape("TRAFFIC", kind::PERCPU_ARRAY, 4, size_of::<Traffic>(), 1024),
     ],
 };
 
 /// How many entries each map has.
-pub(super) fn entries(capacity: Capacity) -> Capacities {
+pub(super) fn entries(options: &DirectorOptions) -> Capacities {
+    let capacity = options.capacity;
     let mut entries = pools::entries(capacity);
-    entries.extend([("ADDRESSES", capacity.services), ("TRAFFIC", capacity.services)]);
+    entries.extend([
+        ("ADDRESSES", capacity.services),
+        ("TRAFFIC", capacity.services),
+        ("FLOWS", options.flows),
+    ]);
     entries
 }
