@@ -70,13 +70,16 @@ pub fn missing(own: &Report, peers: &PeersView, version: u64) -> Vec<Missing> {
     missing.into_iter().collect()
 }
 
+/// Who holds which table, by digest.
+pub type Holders = BTreeMap<String, Vec<String>>;
+
 /// Nodes that hold different tables of a pool although they go by the same manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disagreement {
     /// Name of the pool.
     pub pool: String,
     /// Digests in order, each with the nodes and roles that hold it, as in `lb4-1 (director)`.
-    pub digests: BTreeMap<String, Vec<String>>,
+    pub digests: Holders,
 }
 
 impl Disagreement {
@@ -94,7 +97,7 @@ impl Disagreement {
 
 /// Pools of which nodes with the same version of the manifest, or without one, hold different tables.
 pub fn disagreements<'a>(reports: impl IntoIterator<Item = &'a Report>) -> Vec<Disagreement> {
-    let mut tables: BTreeMap<(&str, Option<u64>), BTreeMap<String, Vec<String>>> = BTreeMap::new();
+    let mut tables: BTreeMap<(&str, Option<u64>), Holders> = BTreeMap::new();
     for report in reports {
         for table in &report.tables {
             let held = tables.entry((&table.pool, report.manifest_version)).or_default();
