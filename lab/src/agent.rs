@@ -1,19 +1,28 @@
 //! `lb agent` on lab nodes: its configuration per role, and its own word on whether it is ready.
 
 use std::fmt::Write;
+use std::io::{Read, Write as _};
 use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use crate::bird::Family;
+use crate::namespace::{self, SHARED};
+use crate::paths::Paths;
 use crate::plan::ProcessPlan;
+use crate::pool;
 use crate::process;
+use crate::spec::{Affinity, DirectorKind};
 use crate::topology::{INFRA_NET, Kind, Node, Topology, vips};
 
 /// Where the agent reads its configuration.
 pub const CONFIG: &str = "/etc/lb/lb.yaml";
+/// Where agents listen for each other.
+const PEERS: u16 = 7400;
 /// The folder of its API's socket.
 pub const FOLDER: &str = "/run/lb";
 
@@ -32,35 +41,72 @@ director:
   xdp: {}
   source4: {source4}
   source6: \"{source6}\"
-pools:
+{}pools:
   web:
-    hosts:
 ",
         node.name,
-        topology.spec.xdp.word()
+        topology.spec.xdp.word(),
+        shared(topology, node)
     );
-    for host in topology.of(Kind::L7Host) {
-        let [address4, address6] = Family::ALL.map(|family| family.address(host, 0));
-        writeln!(text, "      {}: {{address4: {address4}, address6: \"{address6}\"}}", host.name)
-            .expect("writing to a string");
+    if !topology.spec.manifest {
+        text.push_str("    hosts:\n");
+        text.push_str(&pool::hosts(topology, "      "));
     }
     text.push_str(
         "    checks:
       - {type: http, port: 80, path: /healthcheck, status: 200, interval: 1s, timeout: 1s, rise: 1, fall: 3}
-services:
 ",
     );
-    for vip in vips() {
-        writeln!(text, "  - {{vip: {}, port: 80, protocol: tcp, pool: web, quorum: 1}}", quoted(vip))
-            .expect("writing to a string");
-    }
+    text.push_str(&services(topology));
     let driver = if topology.spec.bgp.is_bird(node.index) { "bird" } else { "gobgp" };
     write!(text, "bgp:\n  driver: {driver}\n  communities: [\"65000:100\"]\n").expect("writing to a string");
     text
 }
 
-/// Configuration of an L7 host.
+/// Where pools are, and whom the agent asks what they know: the same on directors and hosts.
+fn shared(topology: &Topology, node: &Node) -> String {
+    if !topology.spec.manifest {
+        return String::new();
+    }
+    let nodes: Vec<String> = topology
+        .nodes
+        .iter()
+        .filter(|node| matches!(node.kind, Kind::Director | Kind::L7Host))
+        .map(|node| format!("\"http://{}:{PEERS}\"", Family::V4.address(node, 0)))
+        .collect();
+    format!(
+        "manifest: {{file: {SHARED}/{}}}\npeers:\n  listen: [\"{}:{PEERS}\"]\n  nodes: [{}]\n",
+        pool::MANIFEST,
+        Family::V4.address(node, 0),
+        nodes.join(", ")
+    )
+}
+
+fn services(topology: &Topology) -> String {
+    let affinity = match topology.spec.affinity {
+        // What the agent does unless it is told otherwise.
+        Affinity::SecondChance => String::new(),
+        other => format!(", affinity: {}", other.word()),
+    };
+    let mut text = "services:\n".to_owned();
+    for vip in vips() {
+        writeln!(
+            text,
+            "  - {{vip: {}, port: 80, protocol: tcp, pool: web, quorum: 1{affinity}}}",
+            quoted(vip)
+        )
+        .expect("writing to a string");
+    }
+    text
+}
+
+/// Configuration of an L7 host. With pools from a manifest it knows what directors know, and gives second chances.
 pub fn l7_host(topology: &Topology, node: &Node) -> String {
+    // IPVS knows nothing of generations: its hosts keep what they get.
+    let services = match topology.spec.manifest && topology.spec.director == DirectorKind::Xdp {
+        true => shared(topology, node) + &services(topology),
+        false => String::new(),
+    };
     let senders = Family::ALL.map(|family| format!("\"{}\"", family.prefix(INFRA_NET))).join(", ");
     let vips = vips().into_iter().map(quoted).collect::<Vec<_>>().join(", ");
     format!(
@@ -72,7 +118,7 @@ host:
   accept_from: [{senders}]
   vips: [{vips}]
 agent_check: {{}}
-",
+{services}",
         node.name,
         topology.spec.decapsulation.word(),
         topology.spec.xdp.word()
@@ -120,6 +166,22 @@ fn status(lb: &Path) -> Result<Status> {
     })
 }
 
+/// What the agent in `node` says of itself, asked directly: cheaper than a program, for polling. `None` if it does not answer
+/// at once.
+pub fn document(paths: &Paths, node: &str) -> Option<serde_json::Value> {
+    let ask = || -> std::io::Result<String> {
+        let mut socket = UnixStream::connect(format!("{FOLDER}/agent.sock"))?;
+        socket.set_read_timeout(Some(Duration::from_millis(300)))?;
+        socket.write_all(b"GET /v1/status HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n")?;
+        let mut said = String::new();
+        socket.read_to_string(&mut said)?;
+        Ok(said)
+    };
+    let said = namespace::enter(paths, node, ask).ok()?.ok()?;
+    // The document is one line or many, of known length or in chunks: it is what braces hold.
+    serde_json::from_str(said.get(said.find('{')?..=said.rfind('}')?)?).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,6 +195,20 @@ mod tests {
         assert!(text.contains("lb7-13: {address4: 192.0.2.151, address6: \"2001:db8::c000:297\"}"), "{text}");
         assert_eq!(text.matches("- {vip: ").count(), 8);
         assert!(text.contains("driver: bird"));
+    }
+
+    #[test]
+    fn with_a_manifest_no_node_has_hosts_of_its_own_and_all_have_the_same_services() {
+        let topology =
+            Topology::new(&spec::load("x", "manifest: true\naffinity: flow-table\n", &[]).unwrap());
+        let director = director(&topology, topology.node("lb4-1").unwrap());
+        let host = l7_host(&topology, topology.node("lb7-1").unwrap());
+        for text in [&director, &host] {
+            assert!(text.contains("manifest: {file: /etc/lb/shared/manifest.yaml}"), "{text}");
+            assert!(!text.contains("address4:"), "{text}");
+            assert_eq!(text.matches("affinity: flow-table}").count(), 8, "{text}");
+            assert!(text.contains("\"http://192.0.2.132:7400\", "), "{text}");
+        }
     }
 
     #[test]

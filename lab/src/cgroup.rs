@@ -20,17 +20,23 @@ pub fn remove(group: &Path, patience: Duration) -> Result<()> {
         return Ok(());
     }
     let deadline = Instant::now() + patience;
+    kill_processes(group, patience)?;
+    remove_tree(group, deadline)
+}
+
+/// Kills everything in `group` and below, and waits until it has ended.
+pub fn kill_processes(group: &Path, patience: Duration) -> Result<()> {
+    let deadline = Instant::now() + patience;
     loop {
         kill(group).with_context(|| format!("killing the processes in {}", group.display()))?;
         if !is_populated(group) {
-            break;
+            return Ok(());
         }
         if Instant::now() > deadline {
             bail!("processes in {} do not end: {:?}", group.display(), all_processes(group));
         }
         thread::sleep(Duration::from_millis(10));
     }
-    remove_tree(group, deadline)
 }
 
 fn kill(group: &Path) -> io::Result<()> {

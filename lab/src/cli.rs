@@ -7,9 +7,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::load::LoadArgs;
 use crate::paths::Paths;
+use crate::scenario::command::RunArgs;
+use crate::scenario::flood::FloodArgs;
 use crate::spec::{self, LabSpec};
-use crate::{down, exec, preflight, status, up};
+use crate::{down, exec, load, preflight, scenario, status, up};
 
 /// The whole load balancer on one machine, in network namespaces.
 #[derive(Debug, Parser)]
@@ -42,6 +45,14 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<String>,
     },
+    /// Play a timeline of faults and changes over live load, and judge what broke
+    Run(RunArgs),
+    /// The load of a scenario, inside the users node
+    #[command(hide = true)]
+    Load(LoadArgs),
+    /// The flood of a scenario, inside the users node
+    #[command(hide = true)]
+    Flood(FloodArgs),
     /// Open a shell in a node
     Shell {
         /// A node, e.g. lb4-1
@@ -110,6 +121,9 @@ pub fn run(cli: Cli) -> Result<u8> {
         Command::Down => down::run(&Paths::new(name)?),
         Command::Status { format } => status::run(&Paths::new(name)?, format == Format::Json),
         Command::Exec { node, command } => exec::exec(&Paths::new(name)?, &node, &command).map(|()| 0),
+        Command::Run(args) => scenario::command::run(&args, cli.name.as_deref()),
+        Command::Load(args) => load::run(args),
+        Command::Flood(args) => scenario::flood::run(&args),
         Command::Shell { node } => exec::shell(&Paths::new(name)?, &node).map(|()| 0),
     }
 }
@@ -124,6 +138,7 @@ fn run_up(args: UpArgs, name: Option<&str>) -> Result<u8> {
             wait: args.wait,
             timeout: Duration::from_secs(args.timeout),
             json: args.format == Format::Json,
+            quiet: false,
         },
     )
 }

@@ -1,7 +1,8 @@
 //! The lab: all tiers of the load balancer on one machine, each node in namespaces of its own.
 //!
 //! [`topology`] and [`plan`] are pure functions of the lab file ([`spec`]); [`up`] makes them real through
-//! [`namespace`], [`netlink`] and [`process`]; [`status`] looks at the result; [`down`] removes it.
+//! [`namespace`], [`netlink`] and [`process`]; [`status`] looks at the result; [`down`] removes it. [`scenario`] plays timelines
+//! of faults and changes on it, over the [`load`] that users make.
 
 pub mod address;
 pub mod agent;
@@ -13,15 +14,18 @@ pub mod ethtool;
 pub mod exec;
 pub mod gobgp;
 pub mod kinds;
+pub mod load;
 pub mod machine;
 pub mod namespace;
 pub mod netlink;
 pub mod paths;
 pub mod plan;
+pub mod pool;
 pub mod preflight;
 pub mod process;
 pub mod progress;
 pub mod request;
+pub mod scenario;
 pub mod spec;
 pub mod state;
 pub mod status;

@@ -18,6 +18,9 @@ use crate::paths::{Paths, mounts};
 const KINDS: [(&str, CloneFlags); 3] =
     [("net", CloneFlags::CLONE_NEWNET), ("uts", CloneFlags::CLONE_NEWUTS), ("mnt", CloneFlags::CLONE_NEWNS)];
 
+/// The folder that all nodes of a lab share, as each of them sees it.
+pub const SHARED: &str = "/etc/lb/shared";
+
 /// Makes the namespaces of `node`, runs `inside` in them, then keeps them by bind mounts.
 ///
 /// The work is done by a thread of its own, which ends with it: namespaces belong to threads.
@@ -100,6 +103,10 @@ fn private_mounts(paths: &Paths, node: &str) -> Result<()> {
         folder.join("work").display()
     );
     change(Some("overlay"), "/etc", Some("overlay"), MsFlags::empty(), Some(&layers))?;
+    // What all nodes share goes where it outlives the folder that it comes from.
+    fs::create_dir_all(SHARED).with_context(|| format!("creating {SHARED}"))?;
+    let shared = paths.shared().display().to_string();
+    bind(&shared, SHARED)?;
     // Copies of other mounts below /run, such as other nodes' namespaces, would keep those alive.
     let table = fs::read_to_string("/proc/thread-self/mountinfo").context("reading mountinfo")?;
     for mount in mounts(&table).filter(|mount| mount.point.starts_with("/run/")).rev() {
@@ -109,6 +116,11 @@ fn private_mounts(paths: &Paths, node: &str) -> Result<()> {
     change(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=755"))?;
     change(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None)?;
     change(Some("bpf"), "/sys/fs/bpf", Some("bpf"), MsFlags::empty(), Some("mode=700"))
+}
+
+fn bind(source: &str, target: &str) -> Result<()> {
+    mount(Some(source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .with_context(|| format!("mounting {source} on {target}"))
 }
 
 fn change(

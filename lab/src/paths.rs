@@ -45,6 +45,11 @@ impl Paths {
         self.folder.join("node").join(node)
     }
 
+    /// The folder that all nodes share.
+    pub fn shared(&self) -> PathBuf {
+        self.folder.join("shared")
+    }
+
     /// The log of a process.
     pub fn log(&self, node: &str, process: &str) -> PathBuf {
         self.folder.join("log").join(format!("{node}-{process}.log"))

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use serde_saphyr::{Location, Spanned};
 
@@ -21,6 +22,8 @@ pub struct LabSpec {
     pub lb4: u32,
     /// L7 hosts LB7-1….
     pub lb7: u32,
+    /// Further L7 hosts, numbered after those, that run but are not in the pool.
+    pub spare_lb7: u32,
     /// Servers S1….
     pub servers: u32,
     /// How many addresses of 203.0.113.0/24 (and twins) the users node owns.
@@ -33,6 +36,10 @@ pub struct LabSpec {
     pub xdp: XdpMode,
     /// How L7 hosts decapsulate.
     pub decapsulation: Decapsulation,
+    /// How flows keep to their L7 hosts when directors, routes or the pool change.
+    pub affinity: Affinity,
+    /// Pools in a manifest that all nodes share, instead of in each node's configuration.
+    pub manifest: bool,
     /// BFD between internet and routers (the reflectors' GoBGP has none).
     pub bfd: bool,
 }
@@ -83,6 +90,29 @@ pub enum Decapsulation {
     Tc,
     /// The kernel's tunnel devices.
     Kernel,
+}
+
+/// How flows keep to their L7 hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Affinity {
+    /// L7 hosts pass on what is not theirs.
+    SecondChance,
+    /// Each director remembers flows, as other load balancers do.
+    FlowTable,
+    /// Nobody does anything.
+    None,
+}
+
+impl Affinity {
+    /// The word as configuration files spell it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::SecondChance => "second-chance",
+            Self::FlowTable => "flow-table",
+            Self::None => "none",
+        }
+    }
 }
 
 impl BgpSidecar {
@@ -161,12 +191,15 @@ struct Written {
     reflectors: Option<Spanned<u32>>,
     lb4: Option<Spanned<u32>>,
     lb7: Option<Spanned<u32>>,
+    spare_lb7: Option<Spanned<u32>>,
     servers: Option<Spanned<u32>>,
     user_addresses: Option<Spanned<u32>>,
     bgp: Option<Spanned<BgpSidecar>>,
     director: Option<Spanned<DirectorKind>>,
     xdp: Option<Spanned<XdpMode>>,
     decapsulation: Option<Spanned<Decapsulation>>,
+    affinity: Option<Spanned<Affinity>>,
+    manifest: Option<Spanned<bool>>,
     bfd: Option<Spanned<bool>>,
 }
 
@@ -239,18 +272,21 @@ fn check(layers: &[Layer]) -> Result<LabSpec, SpecErrors> {
         reflectors: pick!(reflectors, 2, within(1, 8)),
         lb4: pick!(lb4, 7, within(1, 100)),
         lb7: pick!(lb7, 13, within(1, 100)),
+        spare_lb7: pick!(spare_lb7, 0, within(0, 20)),
         servers: pick!(servers, 10, within(1, 250)),
         user_addresses: pick!(user_addresses, 200, within(1, 254)),
         bgp: pick!(bgp, BgpSidecar::Alternate, no_limit),
         director: pick!(director, DirectorKind::Xdp, no_limit),
         xdp: pick!(xdp, XdpMode::Auto, no_limit),
         decapsulation: pick!(decapsulation, Decapsulation::Auto, no_limit),
+        affinity: pick!(affinity, Affinity::SecondChance, no_limit),
+        manifest: pick!(manifest, true, no_limit),
         bfd: pick!(bfd, false, no_limit),
     };
-    let infrastructure = spec.routers + spec.lb4 + spec.lb7 + spec.reflectors;
+    let infrastructure = spec.routers + spec.lb4 + spec.lb7 + spec.spare_lb7 + spec.reflectors;
     if infrastructure > 125 {
         errors.push(format!(
-            "{}: routers + lb4 + lb7 + reflectors = {infrastructure}, but 192.0.2.128/25 has room for 125; \
+            "{}: routers + lb4 + lb7 + spare_lb7 + reflectors = {infrastructure}, but 192.0.2.128/25 has room for 125; \
              choose smaller sizes",
             layers[0].source
         ));

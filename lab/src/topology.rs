@@ -188,7 +188,7 @@ impl Topology {
         nodes.extend((1..=spec.routers).map(router));
         nodes.extend((1..=spec.reflectors).map(reflector));
         nodes.extend((1..=spec.lb4).map(|index| director(spec, index)));
-        nodes.extend((1..=spec.lb7).map(|index| l7_host(spec, index)));
+        nodes.extend((1..=spec.lb7 + spec.spare_lb7).map(|index| l7_host(spec, index)));
         nodes.extend((1..=spec.servers).map(server));
         Self { spec: spec.clone(), nodes }
     }
@@ -201,6 +201,11 @@ impl Topology {
     /// The nodes of one kind.
     pub fn of(&self, kind: Kind) -> impl Iterator<Item = &Node> {
         self.nodes.iter().filter(move |node| node.kind == kind)
+    }
+
+    /// The L7 hosts that are in the pool from the start.
+    pub fn pool(&self) -> impl Iterator<Item = &Node> {
+        self.of(Kind::L7Host).filter(|node| node.index <= self.spec.lb7)
     }
 
     /// Names of all nodes, for messages.

@@ -21,7 +21,7 @@ use crate::spec::{self, LabSpec};
 use crate::state::State;
 use crate::topology::{Kind, Node, Topology};
 use crate::wait::{self, Waiting};
-use crate::{down, machine, preflight, wire};
+use crate::{down, machine, pool, preflight, wire};
 
 /// Processes started at a time.
 const STARTERS: usize = 2;
@@ -38,6 +38,8 @@ pub struct Options {
     pub timeout: Duration,
     /// Whether to print JSON.
     pub json: bool,
+    /// Whether to print nothing on standard output: the lab is brought up for something else.
+    pub quiet: bool,
 }
 
 /// The command; the result is the exit status.
@@ -127,6 +129,8 @@ fn build(
     options: &Options,
     progress: &Progress,
 ) -> Result<State> {
+    let topology = Topology::new(&state.spec);
+    pool::write(paths, &topology)?;
     progress.step(&format!("made {} nodes", plans.len()), || {
         wire::make_switch(paths)?;
         wire::make_nodes(paths, plans)
@@ -151,7 +155,7 @@ fn make_home(paths: &Paths) -> Result<()> {
     .with_context(|| format!("mounting a tmpfs on {}", paths.folder.display()))?;
     mount(None::<&str>, &paths.folder, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)
         .with_context(|| format!("making {} private", paths.folder.display()))?;
-    for folder in ["ns", "node", "log"] {
+    for folder in ["ns", "node", "log", "shared"] {
         fs::create_dir(paths.folder.join(folder)).with_context(|| format!("creating {folder}"))?;
     }
     fs::create_dir_all(&paths.cgroup).with_context(|| format!("creating {}", paths.cgroup.display()))

@@ -50,10 +50,10 @@ pub fn run(lab: &Waiting<'_>) -> Result<u8> {
         summary["ready"] = json!(unready.is_empty());
         summary["not_ready"] = json!(unready);
     }
-    if lab.options.json {
-        println!("{summary}");
-    } else {
-        print_next_steps(lab.paths);
+    match lab.options {
+        Options { quiet: true, .. } => {}
+        Options { json: true, .. } => println!("{summary}"),
+        _ => print_next_steps(lab.paths),
     }
     for status in &unready {
         eprintln!("{} is not ready: {}", status.name, status.reasons.join("; "));

@@ -1,9 +1,12 @@
-//! What the BPF programs have in common: access to packets, and counters.
+//! What the BPF programs have in common: access to packets, outer headers, maps of pools, and counters.
 
 #![no_std]
 
 pub mod counters;
+pub mod encapsulate;
 pub mod packet;
+pub mod pools;
+pub mod quote;
 
 /// The kernel refuses programs with loops that cannot end; a panic is compiled out or fails to load.
 #[cfg(target_arch = "bpf")]

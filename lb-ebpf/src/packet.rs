@@ -144,6 +144,33 @@ pub struct Ipv6L4 {
     pub l4: L4,
 }
 
+/// TCP header without options (RFC 9293); multi-byte fields stand as in the packet.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Tcp {
+    /// Source and destination port.
+    pub ports: u32,
+    /// Sequence number.
+    pub sequence: u32,
+    /// Acknowledgement number.
+    pub acknowledgement: u32,
+    /// Header length in words (4 bits), reserved.
+    pub offset: u8,
+    /// [`SYN`], [`ACK`] and others.
+    pub flags: u8,
+    /// Window.
+    pub window: u16,
+    /// Checksum.
+    pub checksum: u16,
+    /// Urgent pointer.
+    pub urgent: u16,
+}
+
+/// Bit of [`Tcp::flags`].
+pub const SYN: u8 = 2;
+/// Bit of [`Tcp::flags`].
+pub const ACK: u8 = 16;
+
 /// ICMP type, as it stands in the first byte of [`L4::first`].
 #[inline(always)]
 pub const fn icmp_type(first: u32) -> u8 {

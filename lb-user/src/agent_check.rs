@@ -83,7 +83,8 @@ impl AgentCheck {
     }
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+/// A listener; `[::]` takes IPv4 as well.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if let SocketAddr::V6(v6) = address {
         socket.set_only_v6(*v6.ip() != Ipv6Addr::UNSPECIFIED)?;

@@ -25,6 +25,8 @@ pub struct Facts<'a> {
     pub disabled: bool,
     /// The announcements of an agent before this one may stand until all that decides is known.
     pub inherited: bool,
+    /// The manifest, which has the pools, has not been read yet.
+    pub waiting: bool,
 }
 
 /// Services that the kernel serves as configured, or why not.
@@ -140,7 +142,12 @@ fn judge(facts: &Facts<'_>, key: &ServiceKey) -> ServiceDecision {
             && facts.paths.get(*id).is_some_and(|path| path.usable(family))
     };
     let healthy = active.iter().filter(works).count();
+    let has_hosts = facts.model.pools.get(&service.pool).is_some_and(|pool| !pool.hosts.is_empty());
     let reason = match facts.confirmed.get(key) {
+        _ if facts.waiting => Some("waits for the manifest".into()),
+        _ if !has_hosts => {
+            Some(format!("the manifest has no pool {:?}; make it by `lb pool add --create`", service.pool))
+        }
         Some(Err(reason)) => Some(format!("not in the kernel: {reason}")),
         None => Some("not yet in the kernel".into()),
         Some(Ok(_)) if healthy < service.quorum => {

@@ -123,11 +123,13 @@ pub enum Doubt {
 }
 
 /// An L7 host as a member of a pool.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Host {
     /// IPv4 address that the tunnel ends at.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub address4: Option<Ipv4Addr>,
     /// IPv6 address that the tunnel ends at.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub address6: Option<Ipv6Addr>,
     /// Share of new connections, 1 or more.
     pub weight: u32,

@@ -9,7 +9,7 @@ use lb_tests::isolation;
 use lb_tests::packets::*;
 use lb_tests::vector::{self, Bench, Context, Hook, Vector, all_seen, check};
 use lb_tests::world::{DIRECTOR4, DIRECTOR6, client4, client6, vip, vip4, vip6};
-use lb_user::config::{Decapsulation, XdpMode};
+use lb_user::config::{Capacity, Decapsulation, XdpMode};
 use lb_user::dataplane::counters::Counter;
 use lb_user::dataplane::host::{Accept, HostOptions, HostPlane};
 
@@ -47,8 +47,12 @@ impl Bench for At<fn(&mut HostPlane) -> &mut SchedClassifier> {
 
 /// Accepts two prefixes of senders; the VIPs of the web service.
 fn plane() -> HostPlane {
-    let options =
-        HostOptions { interfaces: Vec::new(), decapsulation: Decapsulation::Auto, xdp: XdpMode::Auto };
+    let options = HostOptions {
+        interfaces: Vec::new(),
+        decapsulation: Decapsulation::Auto,
+        xdp: XdpMode::Auto,
+        capacity: Capacity::default(),
+    };
     let mut plane = HostPlane::load(options, None).unwrap();
     let accept = Accept {
         senders: vec![([192, 0, 2, 128].into(), 26), ("2001:db8::c000:280".parse().unwrap(), 122)],

@@ -71,7 +71,7 @@ virtual_server group vips{digit} {{
 "
         )
         .expect("writing to a string");
-        for host in topology.of(Kind::L7Host) {
+        for host in topology.pool() {
             text.push_str(&real_server(&family.address(host, 0).to_string()));
         }
         text.push_str("}\n");
@@ -154,7 +154,7 @@ done
 
 /// Ready when the kernel balances to every host in each family.
 pub fn health(topology: &Topology) -> Vec<String> {
-    let hosts = topology.of(Kind::L7Host).count();
+    let hosts = topology.pool().count();
     match table() {
         Ok(table) => missing(&table, hosts).into_iter().collect(),
         Err(error) => {

@@ -14,7 +14,8 @@ use crate::plan::{NodePlan, ProcessPlan};
 use crate::topology::{Kind, Node, Topology, USER_ADDRESSES_NET, USERS_NET, vips};
 
 const CONFIG: &str = "/etc/haproxy/haproxy.cfg";
-const SOCKET: &str = "/run/haproxy/admin.sock";
+/// Where HAProxy takes orders.
+pub const SOCKET: &str = "/run/haproxy/admin.sock";
 
 pub fn plan(topology: &Topology, node: &Node) -> NodePlan {
     let mut files = bird::files(bird_config(topology, node));
@@ -71,7 +72,9 @@ defaults
   timeout connect 2s
   timeout client 60s
   timeout server 60s
-  timeout http-keep-alive 10s
+  timeout http-keep-alive 1h
+  option prefer-last-server
+  http-reuse never
   default-server inter 2s fastinter 500ms downinter 1s rise 1 fall 2 agent-inter 2s
 frontend www
 {binds}  monitor-uri /healthcheck

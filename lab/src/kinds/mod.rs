@@ -18,6 +18,8 @@ mod router;
 mod server;
 mod users;
 
+pub use l7_host::SOCKET as HAPROXY_SOCKET;
+
 /// The part of a node's plan that its kind decides.
 pub fn plan(topology: &Topology, node: &Node) -> NodePlan {
     match node.kind {

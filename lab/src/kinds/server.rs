@@ -28,9 +28,12 @@ fn nginx(name: &str) -> String {
 master_process off;
 pid /run/nginx/nginx.pid;
 error_log stderr;
-events {{ worker_connections 4096; }}
+events {{ worker_connections 16384; }}
 http {{
   access_log off;
+  keepalive_timeout 1h;
+  keepalive_time 24h;
+  keepalive_requests 1000000;
   default_type text/plain;
   client_body_temp_path /run/nginx/body;
   proxy_temp_path /run/nginx/proxy;
@@ -43,6 +46,7 @@ http {{
     real_ip_header proxy_protocol;
     add_header X-Server {name} always;
     add_header X-Client $proxy_protocol_addr always;
+    add_header X-Echo $request_uri always;
     location / {{ return 200 \"{name}\\n\"; }}
   }}
 }}

@@ -61,15 +61,19 @@ pub struct Service {
     pub rows: u32,
     /// Generation of that table, for the outer header.
     pub generation: u16,
-    /// Zero; there are no flags yet.
+    /// [`KEEP`].
     pub flags: u16,
 }
+
+/// Bit of [`Service::flags`]: a host keeps every packet of the service that it gets, known or not.
+pub const KEEP: u16 = 1;
 
 /// Bit of [`Nexthop::state`]: the outer header is complete and the next hop known.
 pub const RESOLVED: u8 = 1;
 /// Bit of [`Nexthop::state`]: the host passes its health checks.
 pub const HEALTHY: u8 = 2;
-/// Bits of [`Nexthop::state`] that a host needs to get packets.
+/// Bits of [`Nexthop::state`] that a host needs to get packets. To a fellow host that passes packets on, one that is
+/// [`RESOLVED`] alone is doubtful, and gets its turn after the others.
 pub const USABLE: u8 = RESOLVED | HEALTHY;
 
 /// Longest outer header: Ethernet and IPv6.
@@ -119,6 +123,85 @@ pub struct Traffic {
     pub bytes: u64,
 }
 
+/// Generations of a pool that may be in force at once.
+pub const GENERATIONS: usize = 8;
+
+/// What a host knows of the pool of a table besides its rows; its index is the slot of the table.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    /// Stable id of this host in the pool; 0: it is no member.
+    pub own: u64,
+    /// Numbers of the generations in force, 0 for a free place. One keeps its place as long as it is in force, which
+    /// is where its packets are accounted.
+    pub generations: [u16; GENERATIONS],
+}
+
+impl View {
+    /// The place of a generation of which an outer IPv4 header shows the low 12 bits; [`GENERATIONS`] if it is not in
+    /// force.
+    #[inline(always)]
+    pub const fn place(&self, generation: u16) -> usize {
+        let mut place = 0;
+        while place < GENERATIONS {
+            let have = self.generations[place];
+            if have != 0 && (have ^ generation) & 0xfff == 0 {
+                return place;
+            }
+            place += 1;
+        }
+        GENERATIONS
+    }
+}
+
+/// Packets of a service and a generation on a host, per CPU, by what became of them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Accepted by the first host that got them.
+    pub local: u64,
+    /// Accepted with hop 1, 2, 3 and more.
+    pub rescued: [u64; 4],
+    /// Passed on.
+    pub passed_on: u64,
+    /// Kept for want of another owner.
+    pub last_resort: u64,
+    /// Dropped for want of budget.
+    pub over_budget: u64,
+}
+
+/// Index of the account of a service and the place of a generation ([`View::place`]).
+#[inline(always)]
+pub const fn account_index(service: u32, place: usize) -> u32 {
+    service * (GENERATIONS as u32 + 1) + place as u32
+}
+
+/// How many packets a host may pass on, all CPUs together, in a window of time of 2^[`WINDOW_BITS`] nanoseconds.
+///
+/// One word is shared by all CPUs, and written only by a packet that is passed on: a flood beyond the budget only reads.
+/// Two CPUs that begin a window at once may lose a few packets of the count.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Budget {
+    /// Packets per window; userspace writes it.
+    pub limit: u64,
+    /// Number of the window that `spent` is of.
+    pub window: u64,
+    /// Packets passed on in it.
+    pub spent: u64,
+}
+
+/// A window is 67 ms.
+pub const WINDOW_BITS: u32 = 26;
+
+impl Budget {
+    /// A budget of so many packets per second.
+    pub const fn per_second(packets: u64) -> Self {
+        let limit = (packets as u128 * (1 << WINDOW_BITS)).div_ceil(1_000_000_000);
+        Budget { limit: limit as u64, window: 0, spent: 0 }
+    }
+}
+
 /// Bit in the address map: a VIP.
 pub const ADDRESS_VIP: u32 = 1;
 /// Bit in the address map: an address of this machine that tunnels may end at.
@@ -131,7 +214,7 @@ pub const PROBE_MASK: u32 = 0xff00_0000;
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{Nexthop, Service, ServiceKey, Traffic};
+    use super::{Account, Budget, Nexthop, Service, ServiceKey, Traffic, View};
     use crate::flow::Addr;
 
     // SAFETY: plain data in C layout without implicit padding, as the tests below assert; any bytes are a value.
@@ -144,6 +227,12 @@ mod pod {
     unsafe impl aya::Pod for Traffic {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Addr {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for View {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Account {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Budget {}
 }
 
 #[cfg(test)]
@@ -162,6 +251,26 @@ mod tests {
         );
         assert_eq!(size_of::<Row>(), 8);
         assert_eq!(size_of::<Traffic>(), 16);
+        assert_eq!((size_of::<View>(), offset_of!(View, generations)), (24, 8));
+        assert_eq!((size_of::<Account>(), offset_of!(Account, over_budget)), (64, 56));
+        assert_eq!((size_of::<Budget>(), offset_of!(Budget, spent)), (24, 16));
+    }
+
+    #[test]
+    fn a_generation_is_found_by_what_an_outer_header_shows_of_it() {
+        let view = View { own: 1, generations: [0x1abc, 0, 7, 0, 0, 0, 0, 0] };
+        assert_eq!((view.place(0xabc), view.place(0x1abc), view.place(7)), (0, 0, 2));
+        assert_eq!(
+            (view.place(8), view.place(0), view.place(0x1000)),
+            (GENERATIONS, GENERATIONS, GENERATIONS)
+        );
+        assert_eq!(account_index(2, GENERATIONS), 26);
+    }
+
+    #[test]
+    fn a_budget_allows_at_least_what_is_asked_of_it() {
+        assert_eq!(Budget::per_second(100_000).limit, 6711);
+        assert_eq!((Budget::per_second(1).limit, Budget::per_second(0).limit), (1, 0));
     }
 
     #[test]

@@ -72,6 +72,13 @@ reasons! {
     /// Verdicts of the L7 host's program.
     Host {
         Local = "local", Pass, "Decapsulated and given to the kernel.";
+        Rescued = "rescued", Pass, "The same, of a connection of this host, after another host had passed it on.";
+        LastResort = "last_resort", Pass, "Given to the kernel for want of another owner, though of no connection of this host.";
+        PassedOn = "passed_on", Tx, "Of no connection of this host: sent to the next owner of its row.";
+        Waits = "waits", Drop, "Of no connection of this host, but a host on the way passed over an owner that this one trusts: to be sent again.";
+        OverBudget = "over_budget", Drop, "It was to be passed on, but too many were in this moment.";
+        TooBig = "too_big", Drop, "It was to be passed on, but exceeds the MTU towards the next owner.";
+        Merged = "merged", Drop, "It was to be passed on, but the kernel had merged it from several, and would number them.";
         NotIp = "not_ip", Pass, "Neither IPv4 nor IPv6.";
         NotTunnel = "not_tunnel", Pass, "Not IP in IP.";
         NotForUs = "not_for_us", Pass, "IP in IP for another machine.";
@@ -81,7 +88,7 @@ reasons! {
         Sender = "sender_refused", Drop, "The outer source is not an accepted sender.";
         BadInner = "bad_inner", Drop, "The inner header contradicts itself, the outer header or the frame.";
         NotVip = "not_vip", Pass, "Inner destination is no VIP of this host: left to the kernel as it came.";
-        Failed = "adjust_failed", Drop, "The kernel refused to remove the outer header.";
+        Failed = "adjust_failed", Drop, "The kernel refused to change the outer header.";
     }
 }
 

@@ -1,13 +1,18 @@
-//! The agent's HTTP API on its Unix socket.
+//! The agent's HTTP API: all of it on the Unix socket, and what changes nothing also at `peers.listen`.
 //!
 //! | request | answer |
 //! |---|---|
 //! | `GET /v1/status` | the status as JSON |
+//! | `GET /v1/report?after=TAG&wait=SECONDS` | what other nodes must know of this one; 304 if it is still `TAG` after that time |
+//! | `GET /v1/connections` | what each host holds, as asked for now; with `?own=1` of this node alone |
+//! | `GET /v1/peers` | the reports of all nodes as this one knows them |
 //! | `POST /v1/reload` | what changed; 422 and the errors when the file is wrong |
 //! | `POST /v1/detach` | when all is withdrawn and removed; 500 and the error when that failed |
+//! | `GET /v1/manifest`, `POST /v1/plan`, `POST /v1/edit` | see [`crate::manifest::routes`] |
 //! | `GET /metrics` | the same as the status, for Prometheus |
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::Router;
@@ -18,14 +23,23 @@ use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout};
 use tracing::{error, warn};
 
+use super::ask_hosts;
 use super::dataplane::Counter;
 use super::kernel_thread::KernelHandle;
 use super::metrics;
-use super::runner::Command;
+use super::runner::{Command, ExchangeEnds};
 use super::status::{AgentCheckStatus, Status};
 use crate::agent_check::AgentCheck;
+use crate::connections::HostConnections;
+use crate::manifest::routes;
+use crate::peers::PeerStatus;
+use crate::peers::view::statuses;
+
+/// Longest time that a question is kept.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// What the API reads and whom it asks.
 #[derive(Clone)]
@@ -34,6 +48,8 @@ pub(super) struct Api {
     pub commands: mpsc::Sender<Command>,
     pub kernel: Option<KernelHandle>,
     pub agent_check: Option<Arc<AgentCheck>>,
+    pub manifest: routes::Shared,
+    pub exchange: ExchangeEnds,
 }
 
 /// The body of an answer that is not good.
@@ -50,21 +66,91 @@ pub(super) async fn serve(listener: UnixListener, api: Api) {
     }
 }
 
+/// All of it.
 fn router(api: Api) -> Router {
-    Router::new()
-        .route("/v1/status", get(status))
+    reading()
         .route("/v1/reload", post(reload))
         .route("/v1/detach", post(detach))
-        .route("/metrics", get(prometheus))
-        .fallback(|uri: Uri| async move {
-            let known = "GET /v1/status, POST /v1/reload, POST /v1/detach and GET /metrics";
-            failed(StatusCode::NOT_FOUND, vec![format!("no such path: {}; there are {known}", uri.path())])
+        .merge(routes::routes(api.manifest.clone(), true))
+        .fallback(|uri: Uri| {
+            no_such_path(
+                uri,
+                "GET /v1/status, GET /v1/manifest, POST /v1/plan, POST /v1/edit, POST /v1/reload, \
+                 POST /v1/detach and GET /metrics",
+            )
         })
         .with_state(api)
 }
 
+/// What other nodes may ask for. With `edits` also what changes pools.
+pub(super) fn for_peers(api: Api, edits: bool) -> Router {
+    reading()
+        .merge(routes::routes(api.manifest.clone(), edits))
+        .fallback(|uri: Uri| {
+            no_such_path(
+                uri,
+                "GET /v1/status, GET /v1/report, GET /v1/connections, GET /v1/peers, GET /v1/manifest and GET /metrics; \
+                 all else is on the Unix socket (POST /v1/edit here too with peers.edits)",
+            )
+        })
+        .with_state(api)
+}
+
+/// What changes nothing.
+fn reading() -> Router<Api> {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/report", get(report))
+        .route("/v1/peers", get(peers))
+        .route("/v1/connections", get(connections))
+        .route("/metrics", get(prometheus))
+}
+
+async fn no_such_path(uri: Uri, known: &str) -> Response {
+    failed(StatusCode::NOT_FOUND, vec![format!("no such path: {}; there are {known}", uri.path())])
+}
+
+async fn report(State(api): State<Api>, uri: Uri) -> Response {
+    let mut reports = api.exchange.reports.clone();
+    let tag = |tag: &str| format!("\"{tag}\"");
+    let after = parameter(&uri, "after").map(tag);
+    let wait = parameter(&uri, "wait").and_then(|wait| wait.parse().ok()).unwrap_or(0);
+    let wait = Duration::from_secs(wait).min(LONGEST_WAIT);
+    let news = reports.wait_for(|published| after.as_ref() != Some(&published.etag));
+    match timeout(wait, news).await {
+        Ok(Ok(published)) => {
+            let headers =
+                [(header::CONTENT_TYPE, "application/json"), (header::ETAG, published.etag.as_str())];
+            (headers, published.body.clone()).into_response()
+        }
+        Ok(Err(_)) => ending(),
+        Err(_) => StatusCode::NOT_MODIFIED.into_response(),
+    }
+}
+
+async fn peers(State(api): State<Api>) -> Json<Vec<PeerStatus>> {
+    let own = Arc::clone(&api.exchange.reports.borrow());
+    Json(statuses(&own.report, &api.exchange.peers.borrow(), Instant::now()))
+}
+
+async fn connections(State(api): State<Api>, uri: Uri) -> Json<Vec<HostConnections>> {
+    Json(match parameter(&uri, "own") {
+        Some(_) => api.exchange.sampler.counts().await,
+        None => ask_hosts::connections(&api.exchange).await,
+    })
+}
+
+/// A parameter of the query; none of ours needs escapes.
+fn parameter<'u>(uri: &'u Uri, name: &str) -> Option<&'u str> {
+    let mut pairs = uri.query()?.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
 async fn status(State(api): State<Api>) -> Json<Status> {
     let (mut status, counters) = api.read().await;
+    if api.exchange.sampler.config().is_some_and(|config| ask_hosts::matter(&config.model)) {
+        status.connections = Some(ask_hosts::connections(&api.exchange).await);
+    }
     for counter in counters {
         let of_role = status.counters.entry(counter.role.name().into()).or_default();
         of_role.insert(counter.name.into(), counter.value);
@@ -105,6 +191,12 @@ impl Api {
             None => Vec::new(),
         };
         let mut status = Status::clone(&self.status.borrow());
+        if let Some(kernel) = &self.kernel {
+            status.accounts = kernel.accounts().await.unwrap_or_else(|error| {
+                warn!("accounts: {error}");
+                Vec::new()
+            });
+        }
         status.agent_check =
             self.agent_check.as_ref().map(|server| AgentCheckStatus { answer: server.answer() });
         (status, counters)

@@ -60,6 +60,21 @@ pub struct Account {
     pub over_budget: u64,
 }
 
+/// A fate's name, what it counts in one line, and the count.
+pub type Fate = (&'static str, &'static str, fn(&Account) -> u64);
+
+/// All fates, in the order in which they are shown.
+pub const FATES: [Fate; 8] = [
+    ("local", "accepted by the first host that got them", |a| a.local),
+    ("rescued1", "accepted after one other host", |a| a.rescued[0]),
+    ("rescued2", "accepted after two other hosts", |a| a.rescued[1]),
+    ("rescued3", "accepted after three other hosts", |a| a.rescued[2]),
+    ("rescued4", "accepted after four or more other hosts", |a| a.rescued[3]),
+    ("passed_on", "passed on to the next owner", |a| a.passed_on),
+    ("last_resort", "given to the kernel though nothing knows them", |a| a.last_resort),
+    ("over_budget", "dropped, as too many wanted to be passed on", |a| a.over_budget),
+];
+
 /// What [`Kernel::open`] gives.
 pub struct Opened {
     /// The programs.

@@ -8,7 +8,7 @@ use std::thread;
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::dataplane::{Adopted, Applied, Counter, Dataplane, DataplaneError, Kernel, Opened, Want};
+use super::dataplane::{Account, Adopted, Applied, Counter, Dataplane, DataplaneError, Kernel, Opened, Want};
 use crate::config::Config;
 use crate::desired::Paths;
 
@@ -28,6 +28,7 @@ pub(super) struct Started {
 enum Request {
     Apply(Want, oneshot::Sender<Applied>),
     Counters(oneshot::Sender<Result<Vec<Counter>, DataplaneError>>),
+    Accounts(oneshot::Sender<Result<Vec<Account>, DataplaneError>>),
     Detach(Arc<Config>, oneshot::Sender<Result<(), DataplaneError>>),
 }
 
@@ -71,6 +72,13 @@ impl KernelHandle {
         answer.await.map_err(|_| ended())?
     }
 
+    /// What the host's program did with packets.
+    pub async fn accounts(&self) -> Result<Vec<Account>, DataplaneError> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.requests.send(Request::Accounts(reply));
+        answer.await.map_err(|_| ended())?
+    }
+
     /// Closes the data plane, detaches all and removes the pins. The thread ends.
     pub async fn detach(&self, config: Arc<Config>) -> Result<(), DataplaneError> {
         let (reply, answer) = oneshot::channel();
@@ -89,6 +97,7 @@ fn serve(
         match request {
             Request::Apply(want, reply) => drop(reply.send(dataplane.apply(&want))),
             Request::Counters(reply) => drop(reply.send(dataplane.counters())),
+            Request::Accounts(reply) => drop(reply.send(dataplane.accounts())),
             Request::Detach(config, reply) => {
                 drop(dataplane);
                 drop(reply.send(kernel.detach(&config)));

@@ -2,8 +2,9 @@
 
 use std::fmt::{Display, Write};
 
-use super::dataplane::Counter;
+use super::dataplane::{Counter, FATES};
 use super::status::{HostStatus, ServiceStatus, Status};
+use crate::model::{Doubt, ServiceKey};
 
 /// Name, help and value of one metric of many things.
 type Family<T> = (&'static str, &'static str, fn(&T) -> u64);
@@ -56,6 +57,34 @@ pub(super) fn render(status: &Status, counters: &[Counter]) -> String {
     page.family("lb_bgp_up", "gauge", "The BGP daemon does what it should.", status.bgp.iter(), |bgp| {
         (labelled(&[("driver", &bgp.driver)]), bgp.up.into())
     });
+    page.family(
+        "lb_table_disagreement",
+        "gauge",
+        "Nodes with the same manifest hold different tables of this pool.",
+        status.disagreement.iter(),
+        |(pool, differs)| (labelled(&[("pool", &Escaped(pool))]), (*differs).into()),
+    );
+    let help = "1: a director gets no answer of any kind from the host; 2: most directors do not.";
+    page.family("lb_host_doubt", "gauge", help, status.doubts.iter(), |(host, doubt)| {
+        let (pool, host) = host.split_once('/').unwrap_or_default();
+        let value = if *doubt == Doubt::Dead { 2 } else { 1 };
+        (labelled(&[("pool", &Escaped(pool)), ("host", &Escaped(host))]), value)
+    });
+    let fates: Vec<String> = FATES.iter().map(|(name, help, _)| format!("{name}: {help}")).collect();
+    let help = format!("Packets by what became of them on this host. {}.", fates.join("; "));
+    let fates = status.accounts.iter().flat_map(|account| FATES.iter().map(move |fate| (account, fate)));
+    page.family("lb_host_packets_total", "counter", &help, fates, |(account, (fate, _, value))| {
+        let ServiceKey { vip, port, protocol } = account.service;
+        let generation = account.generation.map_or("unknown".to_owned(), |number| number.to_string());
+        let labels: [(&str, &dyn Display); 5] = [
+            ("vip", &vip),
+            ("port", &port),
+            ("protocol", &protocol),
+            ("generation", &generation),
+            ("fate", fate),
+        ];
+        (labelled(&labels), value(account))
+    });
     for counter in counters {
         let name = format!("lb_{}_{}_total", counter.role.name(), counter.name);
         page.one(&name, "counter", counter.help, counter.value);
@@ -104,8 +133,8 @@ fn labelled(labels: &[(&str, &dyn Display)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::dataplane::Role;
-    use crate::model::HostState;
+    use crate::agent::dataplane::{Account, Role};
+    use crate::model::{HostState, Protocol};
 
     #[test]
     fn every_family_has_its_help_and_type_before_its_samples() {
@@ -120,12 +149,32 @@ mod tests {
             usable6: false,
             reason: None,
         };
-        let status = Status { ready: true, hosts: vec![host], ..Status::default() };
+        let account = Account {
+            service: ServiceKey { vip: [198, 51, 100, 1].into(), port: 80, protocol: Protocol::Tcp },
+            generation: None,
+            local: 1,
+            rescued: [2, 0, 0, 0],
+            passed_on: 3,
+            last_resort: 4,
+            over_budget: 5,
+        };
+        let status = Status {
+            ready: true,
+            hosts: vec![host],
+            accounts: vec![account],
+            disagreement: [("web".to_owned(), true)].into(),
+            doubts: [("web/a".to_owned(), Doubt::Dead)].into(),
+            ..Status::default()
+        };
         let counter = Counter { role: Role::Director, name: "forwarded", help: "Sent to a host.", value: 7 };
         let page = render(&status, &[counter]);
         let expected = [
             "# HELP lb_ready All that this node is configured to do is being done.\n# TYPE lb_ready gauge\nlb_ready 1\n",
             "lb_host_healthy{pool=\"we\\\"b\",host=\"a\"} 1\n",
+            "lb_table_disagreement{pool=\"web\"} 1\n",
+            "lb_host_doubt{pool=\"web\",host=\"a\"} 2\n",
+            "lb_host_packets_total{vip=\"198.51.100.1\",port=\"80\",protocol=\"tcp\",generation=\"unknown\",\
+             fate=\"rescued1\"} 2\n",
             "lb_host_usable6{pool=\"we\\\"b\",host=\"a\"} 0\n",
             "# HELP lb_director_forwarded_total Sent to a host.\n# TYPE lb_director_forwarded_total counter\n\
              lb_director_forwarded_total 7\n",

@@ -14,11 +14,14 @@
 //!   checks. Ends with the runner; programs and maps stay.
 //! - *checker*, *announcer*, *switch*, *agent check*: owned by the runner, see their modules. Ending the announcer
 //!   withdraws nothing.
+//! - *followers* ([`crate::peers`]): owned by the runner; one per node that is asked for its report.
+//! - *sampler* ([`crate::connections`]): owned by the runner; counts this machine's connections while it matters.
 //! - *API* ([`api`]): serves the Unix socket; reads the latest status and sends commands to the runner.
 //!
 //! Nothing is queued but commands: states are `watch` channels, so that a slow reader sees the latest.
 
 pub mod api;
+mod ask_hosts;
 pub mod dataplane;
 mod kernel_thread;
 mod metrics;
@@ -40,6 +43,9 @@ use tokio::sync::mpsc;
 
 use crate::agent_check::{AgentCheck, ListenError};
 use crate::config::{Config, ConfigErrors};
+use crate::manifest::routes;
+use crate::peers;
+use crate::peers::server::Listeners;
 use dataplane::{DataplaneError, Kernel};
 use runner::{Command, Runner};
 
@@ -64,6 +70,9 @@ pub enum AgentError {
     /// The agent check cannot be served.
     #[error(transparent)]
     AgentCheck(#[from] ListenError),
+    /// Other nodes cannot be listened to.
+    #[error(transparent)]
+    Peers(#[from] peers::server::ListenError),
     /// Signals cannot be received.
     #[error("cannot receive signals")]
     Signal(#[source] std::io::Error),
@@ -72,14 +81,26 @@ pub enum AgentError {
 /// Runs until SIGTERM, SIGINT or a detach. Called by `lb agent` with the kernel's real data plane.
 pub async fn run(file: PathBuf, config: Config, kernel: Arc<dyn Kernel>) -> Result<(), AgentError> {
     let agent_check = config.agent_check.as_ref().map(AgentCheck::start).transpose()?.map(Arc::new);
+    let edits = config.peers.as_ref().is_some_and(|peers| peers.edits);
+    let listeners = Listeners::bind(config.peers.as_ref().map_or(&[], |peers| &peers.listen))?;
     let socket = socket::bind(&config.api)?;
     let (commands, for_runner) = mpsc::channel(8);
     let signals = forward_signals(commands.clone()).map_err(AgentError::Signal)?;
     let runner = Runner::start(file, config, kernel).await?;
-    let api = tokio::spawn(api::serve(
-        socket.listen()?,
-        api::Api { status: runner.status(), commands, kernel: runner.kernel(), agent_check },
-    ));
+    let exchange = runner.exchange();
+    let allow = exchange.allow.clone();
+    let manifest =
+        routes::Shared { manifests: runner.manifests(), confirmations: Arc::new(exchange.clone()) };
+    let state = api::Api {
+        status: runner.status(),
+        commands,
+        kernel: runner.kernel(),
+        agent_check,
+        exchange,
+        manifest,
+    };
+    let _for_peers = listeners.serve(api::for_peers(state.clone(), edits), allow);
+    let api = tokio::spawn(api::serve(socket.listen()?, state));
     let result = runner.run(for_runner).await;
     systemd::notify("STOPPING=1");
     signals.abort();

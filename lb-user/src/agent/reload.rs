@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
+use crate::peers;
 
 /// What a reload did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +77,15 @@ pub fn merge(old: &Config, mut new: Config) -> (Config, Changes) {
             }
         }
     }
+    let listen =
+        |config: &Config| config.peers.as_ref().map(|peers| peers.listen.clone()).unwrap_or_default();
+    if keep("peers.listen", listen(old) != listen(&new)) {
+        let listen = listen(old);
+        match &mut new.peers {
+            Some(peers) => peers.listen = listen,
+            none => *none = Some(peers::Config { listen, ..peers::Config::default() }),
+        }
+    }
     if keep("agent_check", old.agent_check != new.agent_check) {
         new.agent_check = old.agent_check.clone();
     }
@@ -87,11 +97,13 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
     let parts = [
         ("node", old.node != new.node),
         ("disable_file", old.disable_file != new.disable_file),
+        ("manifest", old.manifest != new.manifest),
         ("director", old.director != new.director),
         ("host", old.host != new.host),
         ("pools", old.model.pools != new.model.pools || old.checks != new.checks),
         ("services", old.model.services != new.model.services),
         ("bgp", old.bgp != new.bgp),
+        ("peers", old.peers != new.peers),
     ];
     parts.into_iter().filter(|(_, differs)| *differs).map(|(part, _)| part.to_owned()).collect()
 }

@@ -1,10 +1,11 @@
 //! The task that owns configuration and decisions.
 
 mod detach;
+mod peers;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,16 +14,20 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 
 pub(crate) use self::detach::detach_without_agent;
+use self::peers::Exchange;
+pub(super) use self::peers::ExchangeEnds;
 use super::dataplane::{Applied, DataplaneError, Kernel, Want};
 use super::kernel_thread::{self, KernelHandle};
 use super::reload::{Changes, merge};
-use super::status::{Known, ReloadStatus, Status};
+use super::status::{Known, ManifestStatus, ReloadStatus, Status};
 use super::{SETTLE, systemd};
 use crate::bgp::{Announcements, Announcer, BgpStatus, Prefix};
 use crate::config::{Config, ConfigErrors};
 use crate::desired::{self, Decision, Facts, Paths};
 use crate::health::{self, Checker, HealthView};
+use crate::manifest::{self, Manifests, Reading};
 use crate::model::HostId;
+use crate::peers::Report;
 use crate::switch::Switch;
 
 /// How long the announcements of an earlier agent may stand while health is unknown.
@@ -55,6 +60,13 @@ pub(super) struct Runner {
     paths: watch::Receiver<Paths>,
     bgp: watch::Receiver<BgpStatus>,
     disabled: watch::Receiver<bool>,
+    manifests: watch::Sender<Option<Manifests>>,
+    reading: watch::Receiver<Reading>,
+    /// Why the last reading is not in force although it is good in itself.
+    manifest_problem: Option<String>,
+    /// Version of the manifest that the kernel treats packets by.
+    confirmed: watch::Sender<Option<u64>>,
+    exchange: Exchange,
 
     /// Hosts whose health was found in the kernel, so that it counts as known.
     adopted: Option<BTreeSet<HostId>>,
@@ -91,6 +103,13 @@ impl Runner {
         config: Config,
         kernel: Arc<dyn Kernel>,
     ) -> Result<Self, DataplaneError> {
+        let manifests = config.manifest.as_ref().map(Manifests::start);
+        let mut reading = reading_of(manifests.as_ref());
+        let first = reading.borrow_and_update().clone();
+        let (config, manifest_problem) = match with_manifest(&config, &first, &file) {
+            Ok(config) => (config, None),
+            Err(errors) => (config, Some(errors.to_string())),
+        };
         let config = Arc::new(config);
         let needs_kernel = config.director.is_some() || config.host.is_some();
         let started = match needs_kernel {
@@ -111,6 +130,7 @@ impl Runner {
         let announcer = config.bgp.as_ref().map(|bgp| Announcer::start(bgp, wanted_routes));
         let bgp = announcer.as_ref().map_or_else(|| silent(no_bgp()), Announcer::status);
         let switch = Switch::start(&config.disable_file);
+        let exchange = Exchange::start(&config);
         let inherits = |role: bool, time| (adopted.is_some() && role).then(|| Instant::now() + time);
         let runner = Runner {
             adopted_paths_until: inherits(config.director.is_some(), PATHS),
@@ -126,6 +146,11 @@ impl Runner {
             health,
             paths,
             bgp,
+            manifests: watch::Sender::new(manifests),
+            reading,
+            manifest_problem,
+            confirmed: watch::Sender::default(),
+            exchange,
             adopted,
             decision: Decision::default(),
             routes,
@@ -153,6 +178,16 @@ impl Runner {
         self.kernel.clone()
     }
 
+    /// The manifest, while the node goes by one.
+    pub fn manifests(&self) -> watch::Receiver<Option<Manifests>> {
+        self.manifests.subscribe()
+    }
+
+    /// The ends by which others hear of this node and it of them.
+    pub fn exchange(&self) -> ExchangeEnds {
+        self.exchange.ends()
+    }
+
     /// What is to be announced.
     #[cfg(test)]
     pub fn routes(&self) -> watch::Receiver<Option<Announcements>> {
@@ -168,7 +203,9 @@ impl Runner {
                 () = changed(&mut self.health) => {}
                 () = changed(&mut self.disabled) => {}
                 () = changed(&mut self.bgp) => {}
+                () = changed(&mut self.exchange.view) => {}
                 () = changed(&mut self.paths) => self.again = true,
+                () = changed(&mut self.reading) => self.take_manifest(),
                 applied = answered(&mut self.applying) => self.take(applied?),
                 () = until(wake.into_iter().flatten().min()) => self.forget_what_is_past(),
                 command = commands.recv() => match command {
@@ -201,6 +238,7 @@ impl Runner {
         let health = self.known_health();
         let paths = self.paths.borrow_and_update().clone();
         let disabled = *self.disabled.borrow_and_update();
+        let waiting = self.config.waits_for_manifest();
         self.decision = desired::decide(&Facts {
             model: &self.config.model,
             health: &health,
@@ -208,8 +246,15 @@ impl Runner {
             confirmed: &self.applied.services,
             disabled,
             inherited: self.inherited_until.is_some(),
+            waiting,
         });
+        if waiting && (self.adopted.is_some() || self.asked.is_some()) && !disabled {
+            // What is announced and served already goes on.
+            self.decision.vips = None;
+        }
         self.announce();
+        self.exchange.judge(self.report(&health));
+        self.exchange.sampler.update(&self.in_force, *self.confirmed.borrow());
         self.ask_kernel(&health, &paths);
         self.publish(&health, &paths, disabled);
     }
@@ -223,6 +268,10 @@ impl Runner {
             }
         }
         health
+    }
+
+    fn report(&self, health: &HealthView) -> Report {
+        Report::of(&self.in_force, self.exchange.instance, *self.confirmed.borrow(), &self.applied, health)
     }
 
     fn announce(&mut self) {
@@ -248,16 +297,18 @@ impl Runner {
         if desired::paths_are_known(&self.in_force.model, paths) {
             self.adopted_paths_until = None;
         }
-        let Some(kernel) = &self.kernel else { return };
-        if self.applying.is_some() || self.adopted_paths_until.is_some() {
+        let Some(kernel) = &self.kernel else {
+            self.confirmed.send_replace(self.in_force.manifest_version);
+            return;
+        };
+        if self.applying.is_some() || self.adopted_paths_until.is_some() || self.in_force.waits_for_manifest()
+        {
             return;
         }
         let healthy = health.iter().filter(|(_, health)| health.healthy).map(|(host, _)| host.clone());
-        let want = Want {
-            config: Arc::clone(&self.in_force),
-            healthy: healthy.collect(),
-            doubts: Default::default(),
-        };
+        let doubts =
+            if self.in_force.host.is_some() { self.exchange.doubts.clone() } else { Default::default() };
+        let want = Want { config: Arc::clone(&self.in_force), healthy: healthy.collect(), doubts };
         if self.again || self.asked.as_ref() != Some(&want) {
             self.again = false;
             self.applying = Some(kernel.apply(want.clone()));
@@ -272,6 +323,10 @@ impl Runner {
         }
         if !applied.problems.is_empty() || applied.services.values().any(Result::is_err) {
             self.retry_at = Some(Instant::now() + RETRY);
+        }
+        if applied.services.values().all(Result::is_ok) {
+            let asked = self.asked.as_ref().and_then(|asked| asked.config.manifest_version);
+            self.confirmed.send_if_modified(|confirmed| std::mem::replace(confirmed, asked) != asked);
         }
         let marks_are_new = applied.marks != self.applied.marks;
         self.applied = applied;
@@ -316,6 +371,9 @@ impl Runner {
             disabled,
             adopted: self.adopted.is_some(),
             reload: &self.reload,
+            manifest: self.manifest_status(),
+            doubts: &self.exchange.doubts,
+            disagreements: &self.exchange.disagreements,
         });
         self.status.send_if_modified(|last| {
             if **last == status {
@@ -329,6 +387,19 @@ impl Runner {
             *last = Arc::new(status);
             true
         });
+    }
+
+    fn manifest_status(&self) -> Option<ManifestStatus> {
+        let manifests = self.manifests.borrow();
+        let manifests = manifests.as_ref()?;
+        let reading = self.reading.borrow();
+        Some(ManifestStatus {
+            place: manifests.place().to_string(),
+            version: self.config.manifest_version,
+            confirmed: *self.confirmed.borrow(),
+            cached: reading.cached && reading.manifest.is_some(),
+            problem: reading.problem.clone().or_else(|| self.manifest_problem.clone()),
+        })
     }
 
     fn answer_reload(&mut self, reply: Option<oneshot::Sender<Result<Changes, ConfigErrors>>>) {
@@ -351,7 +422,51 @@ impl Runner {
             self.reload.failed += 1;
             self.reload.errors = errors.lines();
         })?;
-        let (config, changes) = merge(&self.config, new);
+        // Another place of the manifest is read at once.
+        let manifests =
+            (new.manifest != self.config.manifest).then(|| new.manifest.as_ref().map(Manifests::start));
+        let reading = manifests.as_ref().map(|manifests| reading_of(manifests.as_ref()));
+        let reading = reading.unwrap_or_else(|| self.reading.clone());
+        let now = reading.borrow().clone();
+        let merged = with_manifest(&new, &now, &self.file).inspect_err(|errors| {
+            self.reload.failed += 1;
+            self.reload.errors = errors.lines();
+        })?;
+        if let Some(manifests) = manifests {
+            self.manifests.send_replace(manifests);
+            self.reading = reading;
+        }
+        let (config, changes) = merge(&self.config, merged);
+        self.manifest_problem = None;
+        self.go_by(config);
+        self.reload.done += 1;
+        self.reload.errors.clear();
+        self.reload.at_restart.clone_from(&changes.at_restart);
+        Ok(changes)
+    }
+
+    /// Goes by the manifest that has come, as a whole or not at all.
+    fn take_manifest(&mut self) {
+        let reading = self.reading.borrow_and_update().clone();
+        match with_manifest(&self.config, &reading, &self.file) {
+            Ok(config) => {
+                self.manifest_problem = None;
+                self.go_by(config);
+            }
+            Err(errors) => {
+                let problem = format!("the last one stays in force: {errors}");
+                error!("manifest refused, {problem}");
+                self.manifest_problem = Some(problem);
+            }
+        }
+    }
+
+    fn go_by(&mut self, config: Config) {
+        if self.config.waits_for_manifest() && !config.waits_for_manifest() {
+            let inherits = |role: bool, time| (self.adopted.is_some() && role).then(|| Instant::now() + time);
+            self.adopted_paths_until = inherits(config.director.is_some(), PATHS);
+            self.inherited_until = inherits(self.announcer.is_some(), INHERITANCE);
+        }
         if self.announcer.is_some() && self.withdraws(&config) {
             self.in_force_until = Some(Instant::now() + SETTLE);
         } else if self.announcer.is_some() && config.model != self.config.model {
@@ -362,11 +477,8 @@ impl Runner {
             self.switch = Switch::start(&config.disable_file);
             self.disabled = self.switch.present();
         }
+        self.exchange.update(&config);
         self.config = Arc::new(config);
-        self.reload.done += 1;
-        self.reload.errors.clear();
-        self.reload.at_restart.clone_from(&changes.at_restart);
-        Ok(changes)
     }
 
     /// Does this configuration lack a VIP that is announced?
@@ -376,6 +488,16 @@ impl Runner {
         let announced = bgp.announced.iter().chain(routes.iter().flat_map(|routes| &routes.routes));
         announced.into_iter().any(|prefix| !vips.contains(&prefix.address))
     }
+}
+
+fn reading_of(manifests: Option<&Manifests>) -> watch::Receiver<Reading> {
+    manifests.map_or_else(|| silent(Reading::default()), Manifests::reading)
+}
+
+/// The configuration with the pools of the manifest, if one has been read.
+fn with_manifest(config: &Config, reading: &Reading, file: &Path) -> Result<Config, ConfigErrors> {
+    let place = config.manifest.as_ref().map(|manifest| manifest.place.to_string()).unwrap_or_default();
+    manifest::merge(config, reading.manifest.as_deref(), &file.display().to_string(), &place)
 }
 
 /// A state that never changes.

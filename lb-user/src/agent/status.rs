@@ -5,12 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-use super::dataplane::{Applied, Interface, Role};
+use super::dataplane::{Account, Applied, Interface, Role};
 use crate::bgp::{BgpStatus, Prefix};
 use crate::config::Config;
+use crate::connections::HostConnections;
 use crate::desired::{Decision, Path, Paths, ServiceDecision};
 use crate::health::HealthView;
-use crate::model::{HostId, HostState, Protocol, ServiceKey};
+use crate::model::{Doubt, HostId, HostState, Protocol, ServiceKey};
+use crate::peers::Disagreement;
 
 /// The document behind `lb status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +27,15 @@ pub struct Status {
     pub ready: bool,
     /// What is missing.
     pub reasons: Vec<String>,
+    /// What is wrong beyond this node, or about to be.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+    /// What directors say against hosts, by pool and host.
+    #[serde(default)]
+    pub doubts: BTreeMap<String, Doubt>,
+    /// Whether nodes with the same manifest hold different tables, by pool.
+    #[serde(default)]
+    pub disagreement: BTreeMap<String, bool>,
     /// Interfaces with a program.
     pub interfaces: Vec<Interface>,
     /// Services in order.
@@ -41,6 +52,15 @@ pub struct Status {
     pub adopted: bool,
     /// What reloads did.
     pub reload: ReloadStatus,
+    /// The manifest, on a node that goes by one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<ManifestStatus>,
+    /// What the host's program did with packets, by service and generation.
+    #[serde(default)]
+    pub accounts: Vec<Account>,
+    /// What each host holds, while a host drains or old generations are in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<Vec<HostConnections>>,
     /// Counters by role and name.
     pub counters: BTreeMap<String, BTreeMap<String, u64>>,
 }
@@ -128,6 +148,21 @@ pub struct ReloadStatus {
     pub at_restart: Vec<String>,
 }
 
+/// What the agent knows of the manifest.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestStatus {
+    /// Where it is.
+    pub place: String,
+    /// The version that this agent goes by; `None`: none has been read yet.
+    pub version: Option<u64>,
+    /// The version that the kernel treats packets by.
+    pub confirmed: Option<u64>,
+    /// It came from the cache, and its place has not been heard since.
+    pub cached: bool,
+    /// Why what is there is not in force.
+    pub problem: Option<String>,
+}
+
 /// All that the agent knows.
 pub(super) struct Known<'a> {
     pub config: &'a Config,
@@ -139,10 +174,13 @@ pub(super) struct Known<'a> {
     pub disabled: bool,
     pub adopted: bool,
     pub reload: &'a ReloadStatus,
+    pub manifest: Option<ManifestStatus>,
+    pub doubts: &'a BTreeMap<HostId, Doubt>,
+    pub disagreements: &'a [Disagreement],
 }
 
 impl Status {
-    /// Writes the document. Counters and the agent check's answer are added when somebody asks.
+    /// Writes the document. Counters, connections and the agent check's answer are added when somebody asks.
     pub(super) fn of(known: &Known<'_>) -> Self {
         let config = known.config;
         // The model of a node without a director is what its hosts decapsulate, not what it serves.
@@ -161,6 +199,9 @@ impl Status {
             roles: config.roles().into_iter().map(Into::into).collect(),
             ready: reasons.is_empty(),
             reasons,
+            warnings: known.disagreements.iter().map(Disagreement::text).collect(),
+            doubts: known.doubts.iter().map(|(host, doubt)| (host.to_string(), *doubt)).collect(),
+            disagreement: disagreement(known),
             interfaces: known.applied.interfaces.clone(),
             services,
             hosts,
@@ -174,9 +215,18 @@ impl Status {
             agent_check: None,
             adopted: known.adopted,
             reload: known.reload.clone(),
+            manifest: known.manifest.clone(),
+            accounts: Vec::new(),
+            connections: None,
             counters: BTreeMap::new(),
         }
     }
+}
+
+/// Every pool with a table here or a disagreement elsewhere.
+fn disagreement(known: &Known<'_>) -> BTreeMap<String, bool> {
+    let held = known.applied.tables.keys().map(|(_, pool)| (pool.clone(), false));
+    held.chain(known.disagreements.iter().map(|found| (found.pool.clone(), true))).collect()
 }
 
 fn service(known: &Known<'_>, key: &ServiceKey, decision: &ServiceDecision) -> ServiceStatus {
@@ -235,6 +285,11 @@ fn hosts(known: &Known<'_>) -> Vec<HostStatus> {
 /// What this node is configured to do and does not.
 fn reasons(known: &Known<'_>) -> Vec<String> {
     let mut reasons = known.applied.problems.clone();
+    if known.config.waits_for_manifest() {
+        let problem = known.manifest.as_ref().and_then(|manifest| manifest.problem.as_deref());
+        let problem = problem.map(|problem| format!(": {problem}")).unwrap_or_default();
+        reasons.push(format!("waits for the manifest{problem}"));
+    }
     let roles =
         [(known.config.director.is_some(), Role::Director), (known.config.host.is_some(), Role::Host)];
     for (_, role) in roles.into_iter().filter(|(wanted, _)| *wanted) {

@@ -1,5 +1,6 @@
 //! The agent against a kernel that records what it is asked for.
 
+mod exchange;
 mod fake;
 
 use std::fs;

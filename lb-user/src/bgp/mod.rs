@@ -76,6 +76,18 @@ impl Prefix {
         };
         Self { address, length }
     }
+
+    /// Whether an address is in it.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let shares = |a: u128, b: u128, bits: u32| {
+            (a ^ b).checked_shr(bits - u32::from(self.length)).unwrap_or(0) == 0
+        };
+        match (self.address, address) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => shares(a.to_bits().into(), b.to_bits().into(), 32),
+            (IpAddr::V6(a), IpAddr::V6(b)) => shares(a.to_bits(), b.to_bits(), 128),
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for Prefix {

@@ -4,10 +4,11 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode, client::conn::http1};
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
@@ -45,12 +46,22 @@ pub(crate) enum ClientError {
 
 /// Sends a request without a body; the body of a good answer.
 pub(crate) async fn request(socket: &Path, method: Method, path: &str) -> Result<Bytes, ClientError> {
+    send(socket, method, path, Bytes::new()).await
+}
+
+/// Posts a value as JSON; the body of a good answer.
+pub(crate) async fn post(socket: &Path, path: &str, body: &impl Serialize) -> Result<Bytes, ClientError> {
+    let body = serde_json::to_vec(body).expect("plain data can be written");
+    send(socket, Method::POST, path, body.into()).await
+}
+
+async fn send(socket: &Path, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
     let stream = UnixStream::connect(socket).await.map_err(|source| match source.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => ClientError::NoAgent(socket.into()),
         _ => ClientError::Refused { path: socket.into(), source },
     })?;
     let broken = |what: String| ClientError::Broken { path: socket.into(), what };
-    let (status, body) = timeout(PATIENCE, exchange(stream, method, path))
+    let (status, body) = timeout(PATIENCE, exchange(stream, method, path, body))
         .await
         .map_err(|_| broken(format!("nothing within {PATIENCE:?}")))?
         .map_err(|error| broken(error.to_string()))?;
@@ -63,11 +74,16 @@ pub(crate) async fn request(socket: &Path, method: Method, path: &str) -> Result
     }
 }
 
-async fn exchange(stream: UnixStream, method: Method, path: &str) -> hyper::Result<(StatusCode, Bytes)> {
+async fn exchange(
+    stream: UnixStream,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> hyper::Result<(StatusCode, Bytes)> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(connection);
-    let request =
-        Request::builder().method(method).uri(path).header("host", "agent").body(Empty::<Bytes>::new());
+    let request = Request::builder().method(method).uri(path).header("host", "agent");
+    let request = request.header("content-type", "application/json").body(Full::new(body));
     let answer = sender.send_request(request.expect("constant parts")).await?;
     let status = answer.status();
     let body = answer.into_body().collect().await?.to_bytes();

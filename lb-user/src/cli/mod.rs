@@ -4,6 +4,9 @@ mod agent;
 mod check;
 pub(crate) mod client;
 mod detach;
+mod edit;
+mod plan;
+mod pool;
 mod reload;
 mod status;
 
@@ -44,6 +47,23 @@ enum Command {
     /// Have the agent read its configuration again; a wrong one is refused and the last one stays in force.
     #[command(after_help = "Example: lb reload")]
     Reload(reload::Args),
+    /// Say what a change of a pool would do, and change nothing.
+    #[command(after_help = "Example: lb plan drain lb7-3\n\nExit code 1 if the change would be refused.")]
+    Plan(plan::Args),
+    /// Show and change pools: hosts that join and leave, generations.
+    #[command(after_help = "Example: lb pool add web lb7-14=192.0.2.152,2001:db8::c000:298")]
+    Pool(pool::Args),
+    /// Give hosts no new connections; those that they have go on.
+    #[command(
+        after_help = "Example: lb drain lb7-3 && lb pool remove web lb7-3 --when-safe\n\nShows the plan first and asks, on a terminal."
+    )]
+    Drain(pool::Hosts),
+    /// Give hosts that were drained new connections again.
+    #[command(after_help = "Example: lb undrain lb7-3")]
+    Undrain(pool::Hosts),
+    /// Change a host's share of new connections.
+    #[command(after_help = "Example: lb weight lb7-3 5")]
+    Weight(pool::Weight),
     /// Withdraw all VIPs, then remove programs and pins, then end the agent. This node forwards nothing afterwards.
     #[command(after_help = "Example: systemctl stop lb; lb detach --config /etc/lb/lb.yaml")]
     Detach(detach::Args),
@@ -85,6 +105,11 @@ pub fn run(kernel: Arc<dyn Kernel>) -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Reload(args) => reload::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Pool(args) => pool::run(&args),
+        Command::Drain(args) => args.run(pool::Hosts::drain),
+        Command::Undrain(args) => args.run(pool::Hosts::undrain),
+        Command::Weight(args) => args.run(),
         Command::Detach(args) => detach::run(&args, kernel),
     };
     result.unwrap_or_else(|error| {

@@ -1,24 +1,34 @@
 //! `lb status`.
 
+mod oracle;
+mod peers;
+
 use std::fmt::Write;
 use std::process::ExitCode;
 
 use hyper::Method;
 
 use super::{Api, Format, client, runtime};
-use crate::agent::status::{HostStatus, ServiceStatus, Status};
+use crate::agent::status::{HostStatus, ManifestStatus, ServiceStatus, Status};
 use crate::model::ServiceKey;
+use crate::peers::PeerStatus;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     api: Api,
+    /// Show all nodes instead, and whether they hold the same tables; exit code 0 only if all answer and agree.
+    #[arg(long)]
+    peers: bool,
     /// How to report.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if args.peers {
+        return run_peers(args);
+    }
     let body = runtime()?.block_on(client::request(&args.api.socket(), Method::GET, "/v1/status"))?;
     let status: Status = serde_json::from_slice(&body)?;
     match args.format {
@@ -27,6 +37,16 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Format::Json => println!("{}", String::from_utf8_lossy(&body)),
     }
     Ok(if status.ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run_peers(args: &Args) -> anyhow::Result<ExitCode> {
+    let body = runtime()?.block_on(client::request(&args.api.socket(), Method::GET, "/v1/peers"))?;
+    let nodes: Vec<PeerStatus> = serde_json::from_slice(&body)?;
+    match args.format {
+        Format::Text => print!("{}", peers::text(&nodes)),
+        Format::Json => println!("{}", String::from_utf8_lossy(&body)),
+    }
+    Ok(if peers::well(&nodes) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The report for people.
@@ -42,11 +62,17 @@ fn text(status: &Status) -> String {
     for reason in &status.reasons {
         let _ = writeln!(page, "  {reason}");
     }
+    for warning in &status.warnings {
+        let _ = writeln!(page, "  warning: {warning}");
+    }
     for error in &status.reload.errors {
         let _ = writeln!(page, "  last reload refused: {error}");
     }
     if !status.reload.at_restart.is_empty() {
         let _ = writeln!(page, "  restart the agent for: {}", status.reload.at_restart.join(", "));
+    }
+    if let Some(manifest) = &status.manifest {
+        let _ = writeln!(page, "{}", of_manifest(manifest));
     }
     if let Some(agent_check) = &status.agent_check {
         let _ = writeln!(page, "agent check answers: {}", agent_check.answer);
@@ -66,12 +92,26 @@ fn text(status: &Status) -> String {
         ["HOST", "STATE", "HEALTHY", "IPV4", "IPV6", "REASON"],
         status.hosts.iter().map(host).collect(),
     );
+    page += &oracle::text(status);
     let counters = status.counters.iter().flat_map(|(role, counters)| {
         let counted = counters.iter().filter(|(_, value)| **value > 0);
         counted.map(move |(name, value)| vec![format!("{role} {name}"), value.to_string()])
     });
     page += &table(["COUNTER", "VALUE"], counters.collect());
     page
+}
+
+fn of_manifest(manifest: &ManifestStatus) -> String {
+    let ManifestStatus { place, version, confirmed, cached, problem } = manifest;
+    let version = version.map_or("none read yet".into(), |version| format!("version {version}"));
+    let kernel = match (confirmed, manifest.version) {
+        (confirmed, wanted) if *confirmed == wanted => String::new(),
+        (Some(confirmed), _) => format!(", kernel at {confirmed}"),
+        (None, _) => ", not yet in the kernel".into(),
+    };
+    let cached = if *cached { ", from the cache" } else { "" };
+    let problem = problem.as_ref().map(|problem| format!("; {problem}")).unwrap_or_default();
+    format!("manifest: {version}{kernel}{cached} ({place}){problem}")
 }
 
 fn service(service: &ServiceStatus) -> Vec<String> {
@@ -103,7 +143,7 @@ fn yes(is: bool) -> String {
 }
 
 /// Columns as wide as they must be, after an empty line; nothing without rows.
-fn table<const N: usize>(head: [&str; N], rows: Vec<Vec<String>>) -> String {
+pub(super) fn table<const N: usize>(head: [&str; N], rows: Vec<Vec<String>>) -> String {
     if rows.is_empty() {
         return String::new();
     }

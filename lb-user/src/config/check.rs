@@ -6,15 +6,17 @@ use std::path::PathBuf;
 
 use crate::agent_check;
 use crate::bgp::{self, BgpConfig};
+use crate::manifest;
 use crate::model::{Model, Protocol, Service, ServiceKey};
+use crate::peers;
 
 use super::check_pools::pools;
 use super::leaf::{Community, Driver};
 use super::problem::nearest;
 use super::reader::{At, Reader};
-use super::types::{Capacity, DirectorConfig, HostConfig};
+use super::types::{Capacity, DirectorConfig, HostConfig, SECOND_CHANCES};
 use super::written::{self, List, Maybe, Written};
-use super::{Config, DEFAULT_API, Position};
+use super::{Config, DEFAULT_API, Places, Position};
 
 /// Fits the parts together. The result counts only if the reader has noted nothing.
 pub(super) fn check(w: Written, host_name: &str, r: &mut Reader) -> Config {
@@ -30,10 +32,12 @@ pub(super) fn check(w: Written, host_name: &str, r: &mut Reader) -> Config {
         );
     }
     let (pools, checks) = pools(&w.pools, &w.services, r);
-    let services = services(&w.services, &w.pools, r);
+    let services = services(&w, r);
+    let own_pools = w.pools.iter().filter_map(|(name, pool)| Some((name.value.clone(), pool.hosts_at?)));
+    let own_pools = Places(own_pools.collect());
     vips_are_not_hosts(&w, r);
     let director = w.director.as_ref().map(|director| director_config(director, &w, r));
-    let host = w.host.as_ref().map(|host| host_config(host, &w.services, r));
+    let host = w.host.as_ref().map(|host| host_config(host, &w, r));
     Config {
         node: or(w.node, || host_name.to_owned()),
         api: or(w.api, || DEFAULT_API.into()),
@@ -42,21 +46,21 @@ pub(super) fn check(w: Written, host_name: &str, r: &mut Reader) -> Config {
         director,
         host,
         model: Model { services, pools },
+        manifest: w.manifest.and_then(|manifest| manifest_config(manifest, r)),
+        manifest_version: None,
+        own_pools,
         checks,
         bgp: w.bgp.map(bgp_config),
+        peers: w.peers.map(|peers| peers_config(peers, r)),
         agent_check: w.agent_check.map(agent_check_config),
     }
 }
 
-fn services(
-    written: &[written::Service],
-    pools: &[(At<String>, written::Pool)],
-    r: &mut Reader,
-) -> BTreeMap<ServiceKey, Service> {
+fn services(w: &Written, r: &mut Reader) -> BTreeMap<ServiceKey, Service> {
     let mut services = BTreeMap::new();
     let mut first_lines: BTreeMap<ServiceKey, u64> = BTreeMap::new();
-    for service in written {
-        let pool = service.pool.as_ref().and_then(|pool| known_pool(pool, pools, r));
+    for service in &w.services {
+        let pool = service.pool.as_ref().and_then(|pool| known_pool(pool, w, r));
         let quorum = quorum(&service.quorum, pool, r);
         let vip = service.vip.as_ref().and_then(|vip| usable_vip(vip, r));
         let (Some(vip), Some(port), false) = (vip, &service.port, service.protocol_is_wrong) else {
@@ -78,13 +82,13 @@ fn services(
     services
 }
 
-fn known_pool<'p>(
-    name: &At<String>,
-    pools: &'p [(At<String>, written::Pool)],
-    r: &mut Reader,
-) -> Option<&'p written::Pool> {
+fn known_pool<'p>(name: &At<String>, w: &'p Written, r: &mut Reader) -> Option<&'p written::Pool> {
+    let pools = &w.pools;
     if let Some((_, pool)) = pools.iter().find(|(pool, _)| pool.value == name.value) {
         return Some(pool);
+    }
+    if w.manifest.is_some() {
+        return None;
     }
     let advice = match nearest(&name.value, pools.iter().map(|(pool, _)| pool.value.as_str())) {
         Some(near) => format!("did you mean {near:?}?"),
@@ -181,7 +185,17 @@ fn director_config(director: &written::Director, w: &Written, r: &mut Reader) ->
             r.wrong(source.at, &source.key, message);
         }
     }
-    let written = &director.capacity;
+    DirectorConfig {
+        interfaces: interfaces(&director.interfaces, r),
+        xdp: copied(&director.xdp),
+        source4: director.source4.as_ref().map(|s| s.value),
+        source6: director.source6.as_ref().map(|s| s.value),
+        capacity: capacity("director", director.at, &director.capacity, w, r),
+    }
+}
+
+/// Sizes of the maps of a role, which stands at `at`.
+fn capacity(role: &str, at: Position, written: &written::Capacity, w: &Written, r: &mut Reader) -> Capacity {
     let default = Capacity::default();
     // One table more than pools: a new one is filled before the old one goes.
     let needed = [
@@ -194,7 +208,7 @@ fn director_config(director: &written::Director, w: &Written, r: &mut Reader) ->
             if (default as usize) < needed {
                 let message =
                     format!("{needed} {what} are needed, the default is {default}; write {needed} or more");
-                r.wrong(director.at, &format!("director.capacity.{what}"), message);
+                r.wrong(at, &format!("{role}.capacity.{what}"), message);
             }
             continue;
         };
@@ -210,20 +224,15 @@ fn director_config(director: &written::Director, w: &Written, r: &mut Reader) ->
         }
     }
     let size = |written: &Maybe<u32>, default| written.as_ref().map_or(default, |size| size.value);
-    DirectorConfig {
-        interfaces: interfaces(&director.interfaces, r),
-        xdp: copied(&director.xdp),
-        source4: director.source4.as_ref().map(|s| s.value),
-        source6: director.source6.as_ref().map(|s| s.value),
-        capacity: Capacity {
-            services: size(&written.services, default.services),
-            hosts: size(&written.hosts, default.hosts),
-            tables: size(&written.tables, default.tables),
-        },
+    Capacity {
+        services: size(&written.services, default.services),
+        hosts: size(&written.hosts, default.hosts),
+        tables: size(&written.tables, default.tables),
     }
 }
 
-fn host_config(host: &written::Host, services: &[written::Service], r: &mut Reader) -> HostConfig {
+fn host_config(host: &written::Host, w: &Written, r: &mut Reader) -> HostConfig {
+    let services = &w.services;
     let served = services.iter().filter_map(|service| service.vip.as_ref()).map(|vip| vip.value);
     let vips: BTreeSet<IpAddr> = match &host.vips {
         Some(vips) => vips.value.iter().filter_map(|vip| usable_vip(vip, r)).collect(),
@@ -245,6 +254,8 @@ fn host_config(host: &written::Host, services: &[written::Service], r: &mut Read
         xdp: copied(&host.xdp),
         accept_from: accept_from.collect::<BTreeSet<_>>().into_iter().collect(),
         vips,
+        second_chances: host.second_chances.as_ref().map_or(SECOND_CHANCES, |chances| chances.value),
+        capacity: capacity("host", host.at, &host.capacity, w, r),
     }
 }
 
@@ -262,6 +273,40 @@ fn interfaces(written: &List<String>, r: &mut Reader) -> Vec<String> {
         interfaces.push(name.value.clone());
     }
     interfaces
+}
+
+fn manifest_config(written: written::Manifest, r: &mut Reader) -> Option<manifest::Config> {
+    const WHERE: &str = "write one of file: /etc/lb/manifest.yaml, etcd: [URL] and peer: [URL]";
+    if written.places != 1 {
+        let what = if written.places == 0 { "says not where it is" } else { "is in one place only" };
+        r.wrong(written.at, "manifest", format!("{what}; {WHERE}"));
+        return None;
+    }
+    for (list, example) in
+        [(&written.etcd, "http://192.0.2.1:2379"), (&written.peer, "http://192.0.2.1:7900")]
+    {
+        nothing_listed(list, &format!("list at least one, as in [\"{example}\"]"), r);
+        for url in list.iter().flat_map(|list| &list.value) {
+            if !url.value.starts_with("http://") || url.value.parse::<hyper::Uri>().is_err() {
+                let message = format!("not an address: {:?}; write one as in \"{example}\"", url.value);
+                r.wrong(url.at, &url.key, message);
+            }
+        }
+    }
+    if let (Some(key), None) = (&written.key, &written.etcd) {
+        r.wrong(key.at, &key.key, "only for etcd; remove it");
+    }
+    if let (Some(cache), Some(_)) = (&written.cache, &written.file) {
+        r.wrong(cache.at, &cache.key, "only for etcd and peer: a file is there already; remove it");
+    }
+    let urls = |list: List<String>| list.map(|list| list.value.into_iter().map(|url| url.value).collect());
+    let place = match (written.file, urls(written.etcd), urls(written.peer)) {
+        (Some(file), ..) => manifest::Place::File(file.value),
+        (_, Some(urls), _) => manifest::Place::Etcd { urls, key: or(written.key, || "/lb/manifest".into()) },
+        (.., Some(urls)) => manifest::Place::Peer(urls),
+        _ => return None,
+    };
+    Some(manifest::Config { place, cache: or(written.cache, || manifest::DEFAULT_CACHE.into()) })
 }
 
 fn bgp_config(bgp: written::Bgp) -> BgpConfig {
@@ -283,6 +328,30 @@ fn bgp_config(bgp: written::Bgp) -> BgpConfig {
             },
         },
     }
+}
+
+fn peers_config(written: written::Peers, r: &mut Reader) -> peers::Config {
+    let edits = copied(&written.edits);
+    if written.listen.is_none() && written.nodes.is_none() && r.problems.is_empty() {
+        let message = "neither listen nor nodes; write one of them, or both";
+        r.wrong(written.at, "peers", message);
+    }
+    nothing_listed(&written.listen, "list addresses of this node, as in [\"192.0.2.132:7400\"]", r);
+    nothing_listed(&written.allow, "list who may ask, as in [192.0.2.128/25]", r);
+    if let Some(edits) = written.edits.as_ref().filter(|edits| edits.value && written.allow.is_none()) {
+        let message = "without peers.allow everybody could edit; list who may, as in allow: [192.0.2.128/25]";
+        r.wrong(edits.at, &edits.key, message);
+    }
+    peers::Config {
+        listen: values(written.listen),
+        nodes: values(written.nodes).into_iter().collect(),
+        allow: values(written.allow),
+        edits,
+    }
+}
+
+fn values<T>(list: List<T>) -> Vec<T> {
+    list.into_iter().flat_map(|list| list.value).map(|item| item.value).collect()
 }
 
 fn agent_check_config(written: written::AgentCheck) -> agent_check::Config {

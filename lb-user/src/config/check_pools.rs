@@ -10,15 +10,16 @@ use crate::table::is_prime;
 
 use super::check::{addresses, copied, not_unicast, nothing_listed};
 use super::leaf::{CheckType, Way};
+use super::problem::Position;
 use super::reader::{At, Reader};
 use super::written;
 
 /// Rows of a table unless the pool says otherwise.
-const DEFAULT_SIZE: u32 = 65537;
+pub(crate) const DEFAULT_SIZE: u32 = 65537;
 /// The largest prime below 2^20; a table of this size takes 2 MiB per owner.
 const LARGEST_SIZE: u32 = 1_048_573;
 /// More would leave no row to hosts of weight 1 in a table of the default size.
-const LARGEST_WEIGHT: u32 = 1000;
+pub(crate) const LARGEST_WEIGHT: u32 = 1000;
 
 type Pools = BTreeMap<String, Pool>;
 type Checks = BTreeMap<String, Vec<Check>>;
@@ -32,17 +33,36 @@ pub(super) fn pools(
     let mut checks = Checks::new();
     for (name, pool) in written {
         let used = services.iter().any(|s| s.pool.as_ref().is_some_and(|pool| pool.value == name.value));
-        let hosts = hosts(name, pool, r);
-        let size = size(name, pool, &hosts, r);
         checks.insert(name.value.clone(), pool.checks.iter().filter_map(|c| check(c, used, r)).collect());
+        if pool.hosts_at.is_none() {
+            only_checks(pool, r);
+            continue;
+        }
+        let hosts = hosts(name, pool.no_hosts, &pool.hosts, r);
+        let size = size(name, &pool.size, &hosts, r);
         let (seed, generation) = (copied(&pool.seed), generation(&pool.generation, r));
         pools.insert(name.value.clone(), Pool { seed, size, generation, hosts, ..Pool::default() });
     }
     (pools, checks)
 }
 
-fn hosts(name: &At<String>, pool: &written::Pool, r: &mut Reader) -> BTreeMap<String, Host> {
-    if let Some(at) = pool.no_hosts {
+/// What else a pool has comes from the manifest, with its hosts.
+fn only_checks(pool: &written::Pool, r: &mut Reader) {
+    let seed = pool.seed.as_ref().map(|seed| (seed.at, &seed.key));
+    let others = [&pool.size, &pool.generation].into_iter().flatten().map(|other| (other.at, &other.key));
+    for (at, key) in seed.into_iter().chain(others) {
+        r.wrong(at, key, "comes from the manifest for a pool without hosts here; remove it or list hosts");
+    }
+}
+
+/// The hosts of a pool; `empty` is where an empty map of them stands.
+pub(crate) fn hosts(
+    name: &At<String>,
+    empty: Option<Position>,
+    members: &[(At<String>, written::Member)],
+    r: &mut Reader,
+) -> BTreeMap<String, Host> {
+    if let Some(at) = empty {
         r.wrong(
             at,
             &format!("{}.hosts", name.key),
@@ -51,7 +71,7 @@ fn hosts(name: &At<String>, pool: &written::Pool, r: &mut Reader) -> BTreeMap<St
     }
     let mut hosts = BTreeMap::new();
     let mut owners: BTreeMap<IpAddr, &str> = BTreeMap::new();
-    for (name, host) in &pool.hosts {
+    for (name, host) in members {
         if !host.has_address {
             r.wrong(name.at, &name.key, "a host without an address; write address4, address6 or both");
         }
@@ -84,7 +104,7 @@ fn hosts(name: &At<String>, pool: &written::Pool, r: &mut Reader) -> BTreeMap<St
 }
 
 /// It has 16 bits in an outer IPv6 header; zero is what probes carry.
-fn generation(written: &written::Maybe<u32>, r: &mut Reader) -> u16 {
+pub(crate) fn generation(written: &written::Maybe<u32>, r: &mut Reader) -> u16 {
     let Some(written) = written else { return 1 };
     match u16::try_from(written.value) {
         Ok(generation) if generation > 0 => generation,
@@ -96,9 +116,15 @@ fn generation(written: &written::Maybe<u32>, r: &mut Reader) -> u16 {
     }
 }
 
-fn size(name: &At<String>, pool: &written::Pool, hosts: &BTreeMap<String, Host>, r: &mut Reader) -> u32 {
-    let size = pool.size.as_ref().map_or(DEFAULT_SIZE, |size| size.value);
-    let (at, key) = match &pool.size {
+/// The rows of a pool's table.
+pub(crate) fn size(
+    name: &At<String>,
+    written: &written::Maybe<u32>,
+    hosts: &BTreeMap<String, Host>,
+    r: &mut Reader,
+) -> u32 {
+    let size = written.as_ref().map_or(DEFAULT_SIZE, |size| size.value);
+    let (at, key) = match written {
         Some(written) => (written.at, written.key.clone()),
         None => (name.at, format!("{}.size", name.key)),
     };

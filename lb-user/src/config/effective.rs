@@ -10,7 +10,9 @@ use serde::Serialize;
 use crate::agent_check;
 use crate::bgp::{self, BgpConfig};
 use crate::health::{self, CheckKind, Through};
+use crate::manifest;
 use crate::model::{self, HostState, Protocol, ServiceKey};
+use crate::peers;
 
 use super::Config;
 use super::types::{Capacity, Decapsulation, DirectorConfig, HostConfig, XdpMode};
@@ -23,6 +25,8 @@ pub struct Effective {
     pins: PathBuf,
     disable_file: PathBuf,
     #[serde(skip_serializing_if = "Option::is_none")]
+    manifest: Option<manifest::Config>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     director: Option<Director>,
     #[serde(skip_serializing_if = "Option::is_none")]
     host: Option<Host>,
@@ -30,6 +34,8 @@ pub struct Effective {
     services: Vec<Service>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bgp: Option<Bgp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peers: Option<Peers>,
     #[serde(skip_serializing_if = "Option::is_none")]
     agent_check: Option<AgentCheck>,
 }
@@ -52,15 +58,24 @@ struct Host {
     xdp: XdpMode,
     accept_from: Vec<String>,
     vips: BTreeSet<IpAddr>,
+    second_chances: u32,
+    capacity: Capacity,
 }
 
 #[derive(Clone, Debug, Serialize)]
 struct Pool {
+    #[serde(flatten)]
+    own: Option<OwnPool>,
+    checks: Vec<Check>,
+}
+
+/// What a pool has that is not in the manifest.
+#[derive(Clone, Debug, Serialize)]
+struct OwnPool {
     seed: u64,
     size: u32,
     generation: u16,
     hosts: BTreeMap<String, Member>,
-    checks: Vec<Check>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -120,6 +135,16 @@ struct Gobgp {
 }
 
 #[derive(Clone, Debug, Serialize)]
+struct Peers {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    listen: Vec<SocketAddr>,
+    nodes: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    allow: Vec<String>,
+    edits: bool,
+}
+
+#[derive(Clone, Debug, Serialize)]
 struct AgentCheck {
     listen: Vec<SocketAddr>,
     file: PathBuf,
@@ -129,17 +154,21 @@ impl From<&Config> for Effective {
     fn from(config: &Config) -> Self {
         let no_checks = Vec::new();
         let checks = |name| config.checks.get(name).unwrap_or(&no_checks);
-        let pools = config.model.pools.iter();
+        let own =
+            |name: &String| config.model.pools.get(name).filter(|_| config.own_pools.0.contains_key(name));
+        let pools = config.checks.keys().map(|name| (name, own(name)));
         Effective {
             node: config.node.clone(),
             api: config.api.clone(),
             pins: config.pins.clone(),
             disable_file: config.disable_file.clone(),
+            manifest: config.manifest.clone(),
             director: config.director.as_ref().map(Director::from),
             host: config.host.as_ref().map(Host::from),
             pools: pools.map(|(name, pool)| (name.clone(), Pool::new(pool, checks(name)))).collect(),
             services: config.model.services.iter().map(Service::from).collect(),
             bgp: config.bgp.as_ref().map(Bgp::from),
+            peers: config.peers.as_ref().map(Peers::from),
             agent_check: config.agent_check.as_ref().map(AgentCheck::from),
         }
     }
@@ -154,21 +183,22 @@ impl From<&DirectorConfig> for Director {
 
 impl From<&HostConfig> for Host {
     fn from(host: &HostConfig) -> Self {
-        let HostConfig { interfaces, decapsulation, xdp, accept_from, vips } = host.clone();
+        let HostConfig { interfaces, decapsulation, xdp, accept_from, vips, second_chances, capacity } =
+            host.clone();
         let accept_from = accept_from.iter().map(ToString::to_string).collect();
-        Host { interfaces, decapsulation, xdp, accept_from, vips }
+        Host { interfaces, decapsulation, xdp, accept_from, vips, second_chances, capacity }
     }
 }
 
 impl Pool {
-    fn new(pool: &model::Pool, checks: &[health::Check]) -> Self {
-        Pool {
+    fn new(pool: Option<&model::Pool>, checks: &[health::Check]) -> Self {
+        let own = pool.map(|pool| OwnPool {
             seed: pool.seed,
             size: pool.size,
             generation: pool.generation,
             hosts: pool.hosts.iter().map(|(name, host)| (name.clone(), Member::from(host))).collect(),
-            checks: checks.iter().map(Check::from).collect(),
-        }
+        });
+        Pool { own, checks: checks.iter().map(Check::from).collect() }
     }
 }
 
@@ -217,6 +247,17 @@ impl From<&BgpConfig> for Bgp {
         };
         let communities = config.communities.iter().map(|(high, low)| format!("{high}:{low}")).collect();
         Bgp { driver: config.driver.name(), bird, gobgp, med: config.med, communities }
+    }
+}
+
+impl From<&peers::Config> for Peers {
+    fn from(config: &peers::Config) -> Self {
+        Peers {
+            listen: config.listen.clone(),
+            nodes: config.nodes.iter().map(ToString::to_string).collect(),
+            allow: config.allow.iter().map(ToString::to_string).collect(),
+            edits: config.edits,
+        }
     }
 }
 

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use crate::bgp::Prefix;
 use crate::model::{HostState, Protocol};
+use crate::peers::PeerUrl;
 
 use super::tree::{Node, Value};
 use super::types::{Decapsulation, XdpMode};
 
 /// A value that is written in one piece.
-pub(super) trait Leaf: Sized {
+pub(crate) trait Leaf: Sized {
     /// The value, or what is wrong and what to do.
     fn read(node: &Node) -> Result<Self, String>;
 }
@@ -34,6 +35,27 @@ impl Leaf for PathBuf {
             return Ok(path);
         }
         Err(format!("not an absolute path: {}; begin it with a slash", node.shown()))
+    }
+}
+
+impl Leaf for bool {
+    fn read(node: &Node) -> Result<Self, String> {
+        match node.value {
+            Value::Bool(value) => Ok(value),
+            _ => Err(format!("not a yes or no: {}; write true or false", node.shown())),
+        }
+    }
+}
+
+impl Leaf for PeerUrl {
+    fn read(node: &Node) -> Result<Self, String> {
+        parsed(node).ok_or_else(|| {
+            format!(
+                "not the address of an agent: {}; write it in quotes, as in \"http://192.0.2.139:7400\" or \
+                 \"http://[2001:db8::1]:7400\"",
+                node.shown()
+            )
+        })
     }
 }
 

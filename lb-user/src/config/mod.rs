@@ -5,15 +5,15 @@
 //! [`check`] fits them together into a [`Config`].
 
 mod check;
-mod check_pools;
+pub(crate) mod check_pools;
 mod effective;
-mod leaf;
+pub(crate) mod leaf;
 mod problem;
-mod reader;
+pub(crate) mod reader;
 pub mod schema;
-mod tree;
+pub(crate) mod tree;
 mod types;
-mod written;
+pub(crate) mod written;
 
 #[cfg(test)]
 mod tests;
@@ -23,12 +23,14 @@ use std::path::{Path, PathBuf};
 
 pub use effective::Effective;
 pub use problem::{ConfigErrors, Position, Problem};
-pub use types::{Capacity, Decapsulation, DirectorConfig, HostConfig, XdpMode};
+pub use types::{Capacity, Decapsulation, DirectorConfig, HostConfig, SECOND_CHANCES, XdpMode};
 
 use crate::agent_check;
 use crate::bgp::BgpConfig;
 use crate::health::Check;
+use crate::manifest;
 use crate::model::Model;
+use crate::peers;
 
 /// Where the configuration is unless another file is named.
 pub const DEFAULT_FILE: &str = "/etc/lb/lb.yaml";
@@ -52,15 +54,40 @@ pub struct Config {
     pub host: Option<HostConfig>,
     /// Services and pools.
     pub model: Model,
+    /// Where the manifest is, which has the pools that have no hosts here.
+    pub manifest: Option<manifest::Config>,
+    /// Version of the manifest whose pools the model has; `None`: none, or none has been read yet.
+    pub manifest_version: Option<u64>,
+    /// Pools whose hosts are in this file.
+    pub own_pools: Places,
     /// Health checks by pool.
     pub checks: BTreeMap<String, Vec<Check>>,
     /// Who announces the VIPs.
     pub bgp: Option<BgpConfig>,
+    /// The exchange with the agents of other nodes.
+    pub peers: Option<peers::Config>,
     /// The server that HAProxy asks.
     pub agent_check: Option<agent_check::Config>,
 }
 
+/// Where things stand in the file, by name. All are equal: configurations differ by what they say.
+#[derive(Clone, Debug, Default)]
+pub struct Places(pub BTreeMap<String, Position>);
+
+impl PartialEq for Places {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Places {}
+
 impl Config {
+    /// Whether packets can be treated as wanted only when the manifest has been read.
+    pub fn waits_for_manifest(&self) -> bool {
+        self.manifest.is_some() && self.manifest_version.is_none()
+    }
+
     /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
         let file = path.display().to_string();

@@ -7,7 +7,7 @@ use super::tree::{Key, Node, Value};
 
 /// A value with its place and key, for messages about it later.
 #[derive(Clone, Debug)]
-pub(super) struct At<T> {
+pub(crate) struct At<T> {
     pub value: T,
     pub at: Position,
     pub key: String,
@@ -15,12 +15,12 @@ pub(super) struct At<T> {
 
 /// Collects problems.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
+pub(crate) struct Reader {
     pub problems: Vec<Problem>,
 }
 
 /// A map whose keys are those of the schema.
-pub(super) struct Section<'t> {
+pub(crate) struct Section<'t> {
     /// Its key; empty at the top.
     pub key: String,
     /// Where it begins: at its key, for one that has a key.
@@ -145,7 +145,8 @@ impl Reader {
         Some(At { value: vec![value], at, key: section.child(name) })
     }
 
-    fn value<T: Leaf>(&mut self, node: &Node, key: String) -> Option<At<T>> {
+    /// The value of a node, if it is right.
+    pub fn value<T: Leaf>(&mut self, node: &Node, key: String) -> Option<At<T>> {
         let read = match node.value {
             Value::Nothing => Err("has no value; write one or remove the key".to_owned()),
             _ => T::read(node),
@@ -198,7 +199,7 @@ fn numbered<'t>(list: &'t [Node], key: &str) -> Vec<At<&'t Node>> {
         .collect()
 }
 
-fn joined(key: &str, name: &str) -> String {
+pub(crate) fn joined(key: &str, name: &str) -> String {
     if key.is_empty() { name.to_owned() } else { format!("{key}.{name}") }
 }
 

@@ -16,22 +16,28 @@ pub(super) const TOP: Keys = Keys {
         "api",
         "pins",
         "disable_file",
+        "manifest",
         "director",
         "host",
         "pools",
         "services",
         "bgp",
+        "peers",
         "agent_check",
     ],
 };
+pub(super) const MANIFEST: Keys = Keys { path: "manifest", keys: &["file", "etcd", "key", "peer", "cache"] };
 pub(super) const DIRECTOR: Keys =
     Keys { path: "director", keys: &["interfaces", "xdp", "source4", "source6", "capacity"] };
 pub(super) const CAPACITY: Keys = Keys { path: "director.capacity", keys: &["services", "hosts", "tables"] };
-pub(super) const HOST: Keys =
-    Keys { path: "host", keys: &["interfaces", "decapsulation", "xdp", "accept_from", "vips"] };
+pub(super) const HOST: Keys = Keys {
+    path: "host",
+    keys: &["interfaces", "decapsulation", "xdp", "accept_from", "vips", "second_chances", "capacity"],
+};
+pub(super) const HOST_CAPACITY: Keys = Keys { path: "host.capacity", keys: &["services", "hosts", "tables"] };
 pub(super) const POOL: Keys =
     Keys { path: "pools.*", keys: &["seed", "size", "generation", "hosts", "checks"] };
-pub(super) const MEMBER: Keys =
+pub(crate) const MEMBER: Keys =
     Keys { path: "pools.*.hosts.*", keys: &["address4", "address6", "weight", "state"] };
 pub(super) const CHECK: Keys = Keys {
     path: "pools.*.checks[]",
@@ -42,8 +48,24 @@ pub(super) const SERVICE: Keys =
 pub(super) const BGP: Keys = Keys { path: "bgp", keys: &["driver", "bird", "gobgp", "med", "communities"] };
 pub(super) const BIRD: Keys = Keys { path: "bgp.bird", keys: &["include", "control"] };
 pub(super) const GOBGP: Keys = Keys { path: "bgp.gobgp", keys: &["api"] };
+pub(super) const PEERS: Keys = Keys { path: "peers", keys: &["listen", "nodes", "allow", "edits"] };
 pub(super) const AGENT_CHECK: Keys = Keys { path: "agent_check", keys: &["listen", "file"] };
 
 /// Every map of the file with its keys.
-pub const ALL: &[Keys] =
-    &[TOP, DIRECTOR, CAPACITY, HOST, POOL, MEMBER, CHECK, SERVICE, BGP, BIRD, GOBGP, AGENT_CHECK];
+pub const ALL: &[Keys] = &[
+    TOP,
+    MANIFEST,
+    DIRECTOR,
+    CAPACITY,
+    HOST,
+    HOST_CAPACITY,
+    POOL,
+    MEMBER,
+    CHECK,
+    SERVICE,
+    BGP,
+    BIRD,
+    GOBGP,
+    PEERS,
+    AGENT_CHECK,
+];

@@ -342,6 +342,28 @@ fn a_director_has_a_source_and_room_for_what_is_configured() {
 }
 
 #[test]
+fn peers_have_addresses_and_edits_name_who_may() {
+    let with = |peers: &str| format!("{GOOD}peers: {peers}\n");
+    let good =
+        parse(&with("{listen: \"[::]:7400\", nodes: [\"http://192.0.2.9:7400\"]}")).unwrap().peers.unwrap();
+    assert_eq!((good.listen.len(), good.nodes.len(), good.edits), (1, 1, false));
+    one(&with("{}"), "9:1: peers: neither listen nor nodes; write one of them, or both");
+    one(
+        &with("{nodes: [\"192.0.2.9:7400\"]}"),
+        "9:17: peers.nodes[0]: not the address of an agent: \"192.0.2.9:7400\"; write it in quotes, as in \
+         \"http://192.0.2.139:7400\" or \"http://[2001:db8::1]:7400\"",
+    );
+    one(
+        &with("{listen: \"[::]:7400\", edits: true}"),
+        "9:37: peers.edits: without peers.allow everybody could edit; list who may, as in allow: [192.0.2.128/25]",
+    );
+    one(
+        &with("{listen: \"[::]:7400\", edits: maybe}"),
+        "9:37: peers.edits: not a yes or no: \"maybe\"; write true or false",
+    );
+}
+
+#[test]
 fn a_node_needs_a_role() {
     one("node: x\n", "1:1: this node has no role; write at least one of director, host and agent_check");
     one("", "1:1: this node has no role; write at least one of director, host and agent_check");

@@ -22,7 +22,7 @@ pub struct DirectorConfig {
     pub capacity: Capacity,
 }
 
-/// How much the director's maps hold.
+/// How much the maps of a role hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Capacity {
     /// Services.
@@ -52,7 +52,14 @@ pub struct HostConfig {
     pub accept_from: Vec<Prefix>,
     /// Inner destinations that are taken; at least one.
     pub vips: BTreeSet<IpAddr>,
+    /// Packets per second that may be passed on to other hosts; 0: none.
+    pub second_chances: u32,
+    /// Sizes of the maps.
+    pub capacity: Capacity,
 }
+
+/// Packets per second that a host passes on, unless the configuration says otherwise.
+pub const SECOND_CHANCES: u32 = 100_000;
 
 /// Where in the kernel an XDP program runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::bgp::Prefix;
 use crate::model::{HostState, Protocol};
+use crate::peers::PeerUrl;
 
 use super::leaf::{CheckType, Community, Driver, Port, Way};
 use super::problem::Position;
@@ -15,21 +16,34 @@ use super::tree::Node;
 use super::types::{Decapsulation, XdpMode};
 
 /// An optional value.
-pub(super) type Maybe<T> = Option<At<T>>;
+pub(crate) type Maybe<T> = Option<At<T>>;
 /// An optional list.
-pub(super) type List<T> = Maybe<Vec<At<T>>>;
+pub(crate) type List<T> = Maybe<Vec<At<T>>>;
 
 pub(super) struct Written {
     pub node: Maybe<String>,
     pub api: Maybe<PathBuf>,
     pub pins: Maybe<PathBuf>,
     pub disable_file: Maybe<PathBuf>,
+    pub manifest: Option<Manifest>,
     pub director: Option<Director>,
     pub host: Option<Host>,
     pub pools: Vec<(At<String>, Pool)>,
     pub services: Vec<Service>,
     pub bgp: Option<Bgp>,
+    pub peers: Option<Peers>,
     pub agent_check: Option<AgentCheck>,
+}
+
+pub(super) struct Manifest {
+    pub at: Position,
+    pub file: Maybe<PathBuf>,
+    pub etcd: List<String>,
+    pub key: Maybe<String>,
+    pub peer: List<String>,
+    pub cache: Maybe<PathBuf>,
+    /// Keys that say where it is and are there, rightly or wrongly.
+    pub places: usize,
 }
 
 pub(super) struct Director {
@@ -57,6 +71,8 @@ pub(super) struct Host {
     pub vips: List<IpAddr>,
     /// The key is there, rightly or wrongly.
     pub has_vips: bool,
+    pub second_chances: Maybe<u32>,
+    pub capacity: Capacity,
 }
 
 pub(super) struct Pool {
@@ -64,12 +80,14 @@ pub(super) struct Pool {
     pub size: Maybe<u32>,
     pub generation: Maybe<u32>,
     pub hosts: Vec<(At<String>, Member)>,
+    /// Where the hosts stand, rightly or wrongly; `None`: they are in the manifest.
+    pub hosts_at: Option<Position>,
     /// Where an empty map of hosts stands. The list may be empty for other reasons: a member that could not be read.
     pub no_hosts: Option<Position>,
     pub checks: Vec<Check>,
 }
 
-pub(super) struct Member {
+pub(crate) struct Member {
     pub address4: Maybe<Ipv4Addr>,
     pub address6: Maybe<Ipv6Addr>,
     /// One of the two is there, rightly or wrongly.
@@ -114,6 +132,14 @@ pub(super) struct Bgp {
     pub communities: List<Community>,
 }
 
+pub(super) struct Peers {
+    pub at: Position,
+    pub listen: List<SocketAddr>,
+    pub nodes: List<PeerUrl>,
+    pub allow: List<Prefix>,
+    pub edits: Maybe<bool>,
+}
+
 pub(super) struct AgentCheck {
     pub listen: List<SocketAddr>,
     pub file: Maybe<PathBuf>,
@@ -129,31 +155,53 @@ pub(super) fn read(tree: &Node, r: &mut Reader) -> Option<Written> {
         api: r.leaf(&top, "api"),
         pins: r.leaf(&top, "pins"),
         disable_file: r.leaf(&top, "disable_file"),
+        manifest: r.subsection(&top, "manifest", &schema::MANIFEST).map(|s| manifest(&s, r)),
         director: r.subsection(&top, "director", &schema::DIRECTOR).map(|s| director(&s, r)),
         host: r.subsection(&top, "host", &schema::HOST).map(|s| host(&s, r)),
-        pools: sections(r, &top, "pools", &schema::POOL, pool),
+        pools: {
+            // Without a manifest a pool has nobody else to tell it its hosts.
+            let alone = !top.has("manifest");
+            sections(r, &top, "pools", &schema::POOL, |s, _, r| pool(s, alone, r))
+        },
         services: listed(r, &top, "services", &schema::SERVICE, service),
         bgp: r.subsection(&top, "bgp", &schema::BGP).map(|s| bgp(&s, r)),
+        peers: r.subsection(&top, "peers", &schema::PEERS).map(|s| peers(&s, r)),
         agent_check: r
             .subsection(&top, "agent_check", &schema::AGENT_CHECK)
             .map(|s| AgentCheck { listen: r.one_or_more(&s, "listen"), file: r.leaf(&s, "file") }),
     })
 }
 
+fn manifest(s: &Section<'_>, r: &mut Reader) -> Manifest {
+    Manifest {
+        at: s.at,
+        file: r.leaf(s, "file"),
+        etcd: r.one_or_more(s, "etcd"),
+        key: r.leaf(s, "key"),
+        peer: r.one_or_more(s, "peer"),
+        cache: r.leaf(s, "cache"),
+        places: ["file", "etcd", "peer"].into_iter().filter(|key| s.has(key)).count(),
+    }
+}
+
 fn director(s: &Section<'_>, r: &mut Reader) -> Director {
-    let capacity = r.subsection(s, "capacity", &schema::CAPACITY).map(|s| Capacity {
-        services: r.leaf(&s, "services"),
-        hosts: r.leaf(&s, "hosts"),
-        tables: r.leaf(&s, "tables"),
-    });
     Director {
         at: s.at,
         interfaces: interfaces(s, r),
         xdp: r.leaf(s, "xdp"),
         source4: r.leaf(s, "source4"),
         source6: r.leaf(s, "source6"),
-        capacity: capacity.unwrap_or_default(),
+        capacity: capacity(s, &schema::CAPACITY, r),
     }
+}
+
+fn capacity(s: &Section<'_>, keys: &'static schema::Keys, r: &mut Reader) -> Capacity {
+    let capacity = r.subsection(s, "capacity", keys).map(|s| Capacity {
+        services: r.leaf(&s, "services"),
+        hosts: r.leaf(&s, "hosts"),
+        tables: r.leaf(&s, "tables"),
+    });
+    capacity.unwrap_or_default()
 }
 
 fn host(s: &Section<'_>, r: &mut Reader) -> Host {
@@ -172,6 +220,8 @@ fn host(s: &Section<'_>, r: &mut Reader) -> Host {
         accept_from: r.list(s, "accept_from", "[192.0.2.128/25]"),
         vips: r.list(s, "vips", "[198.51.100.1]"),
         has_vips: s.has("vips"),
+        second_chances: r.leaf(s, "second_chances"),
+        capacity: capacity(s, &schema::HOST_CAPACITY, r),
     }
 }
 
@@ -182,21 +232,22 @@ fn interfaces(s: &Section<'_>, r: &mut Reader) -> List<String> {
     r.list(s, "interfaces", "[eth0]")
 }
 
-fn pool(s: &Section<'_>, _: At<()>, r: &mut Reader) -> Pool {
-    if !s.has("hosts") {
+fn pool(s: &Section<'_>, alone: bool, r: &mut Reader) -> Pool {
+    if alone && !s.has("hosts") {
         r.missing(s, "hosts", "list at least one host with its address");
     }
     Pool {
         seed: r.leaf(s, "seed"),
         size: r.leaf(s, "size"),
         generation: r.leaf(s, "generation"),
+        hosts_at: s.place("hosts"),
         no_hosts: s.place("hosts").filter(|_| r.named(s, "hosts").is_empty()),
         hosts: sections(r, s, "hosts", &schema::MEMBER, member),
         checks: listed(r, s, "checks", &schema::CHECK, check),
     }
 }
 
-fn member(s: &Section<'_>, _: At<()>, r: &mut Reader) -> Member {
+pub(crate) fn member(s: &Section<'_>, _: At<()>, r: &mut Reader) -> Member {
     Member {
         address4: r.leaf(s, "address4"),
         address6: r.leaf(s, "address6"),
@@ -248,8 +299,18 @@ fn bgp(s: &Section<'_>, r: &mut Reader) -> Bgp {
     }
 }
 
+fn peers(s: &Section<'_>, r: &mut Reader) -> Peers {
+    Peers {
+        at: s.at,
+        listen: r.one_or_more(s, "listen"),
+        nodes: r.list(s, "nodes", "[\"http://192.0.2.139:7400\"]"),
+        allow: r.list(s, "allow", "[192.0.2.128/25]"),
+        edits: r.leaf(s, "edits"),
+    }
+}
+
 /// The sections of a map with names that the operator chooses.
-fn sections<T>(
+pub(crate) fn sections<T>(
     r: &mut Reader,
     parent: &Section<'_>,
     name: &str,
@@ -268,7 +329,7 @@ fn sections<T>(
 }
 
 /// The sections of a list.
-fn listed<T>(
+pub(crate) fn listed<T>(
     r: &mut Reader,
     parent: &Section<'_>,
     name: &str,

@@ -1,7 +1,9 @@
 //! Reading counters: per reason, summed over CPUs.
 
-use aya::maps::{MapData, PerCpuArray};
+use aya::Pod;
+use aya::maps::{MapData, MapError, PerCpuArray, PerCpuValues};
 
+use super::pools::map_error;
 use super::{Error, Result};
 
 /// One counter with its place in the list of reasons.
@@ -29,4 +31,16 @@ pub fn read(
     };
     let counter = |(index, (name, help))| Ok(Counter { program, name, help, value: value(index)? });
     reasons.enumerate().map(counter).collect()
+}
+
+/// Clears one counter on all CPUs: what it counted was of another thing.
+pub fn zero<T: Pod + Default>(
+    map: &mut PerCpuArray<MapData, T>,
+    name: &'static str,
+    index: u32,
+) -> Result<()> {
+    let cpus = map.get(&index, 0).map_err(map_error(name))?.len();
+    let zero = PerCpuValues::try_from((0..cpus).map(|_| T::default()).collect::<Vec<_>>());
+    let zero = zero.map_err(|error| map_error(name)(MapError::IoError(error)))?;
+    map.set(index, zero, 0).map_err(map_error(name))
 }

@@ -6,43 +6,49 @@ use std::path::Path;
 
 use aya::include_bytes_aligned;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{HashMap, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use aya::programs::TcAttachType;
 use lb_common::flow::Addr;
-use lb_common::maps::{ADDRESS_LOCAL, ADDRESS_VIP};
+use lb_common::maps::{self, ADDRESS_LOCAL, ADDRESS_VIP, Budget, KEEP, View, account_index};
 use lb_common::reasons;
 
+use super::accounts::{Accounts, ByGeneration};
 use super::attach::{self, Attached};
 use super::counters::{self, Counter};
-use super::director::{NO_PREALLOC, map_error, write_addresses};
+use super::director::{NO_PREALLOC, write_addresses};
 use super::load::{Capacities, Loaded, MapShape, Object, kind};
+use super::nexthops::{Sources, Standing};
+use super::pools::{self, HOST_IDS, InForce, NEXTHOPS, Pools, SERVICES, TABLES, map_error, shape};
+use super::slots::stable_id;
 use super::{Error, Mode, Result, modes};
-use crate::config::{Decapsulation, XdpMode};
+use crate::config::{Capacity, Decapsulation, XdpMode};
+use crate::model::{Doubt, Family, Host, HostId, HostState, Model, Protocol, ServiceKey};
+use crate::netlink::NextHops;
 
 /// The host's object.
 pub static OBJECT: Object = Object {
     name: "host",
     bytes: include_bytes_aligned!("../../prebuilt/host.o"),
     maps: &[
-        MapShape { name: "ADDRESSES", kind: kind::HASH, key: 16, value: 4, flags: 0, entries: 1024 },
-        MapShape {
-            name: "SENDERS",
-            kind: kind::LPM_TRIE,
-            key: 20,
-            value: 4,
-            flags: NO_PREALLOC,
-            entries: 1024,
-        },
-        MapShape {
-            name: "HOST_COUNTERS",
-            kind: kind::PERCPU_ARRAY,
-            key: 4,
-            value: 8,
-            flags: 0,
-            entries: reasons::Host::COUNT as u32,
-        },
+        SERVICES,
+        TABLES,
+        NEXTHOPS,
+        HOST_IDS,
+        shape("ADDRESSES", kind::HASH, 16, 4, 1024),
+        MapShape { flags: NO_PREALLOC, ..shape("SENDERS", kind::LPM_TRIE, 20, 4, 1024) },
+        shape("VIEWS", kind::ARRAY, 4, size_of::<View>(), 64),
+        shape("ACCOUNTS", kind::PERCPU_ARRAY, 4, size_of::<maps::Account>(), account_index(1024, 0)),
+        shape("BUDGET", kind::ARRAY, 4, size_of::<Budget>(), 1),
+        shape("HOST_COUNTERS", kind::PERCPU_ARRAY, 4, 8, reasons::Host::COUNT as u32),
     ],
 };
+
+/// How many entries each map has.
+fn entries(capacity: Capacity) -> Capacities {
+    let mut entries = pools::entries(capacity);
+    entries.extend([("VIEWS", capacity.tables), ("ACCOUNTS", account_index(capacity.services, 0))]);
+    entries
+}
 
 /// What the host's programs need to know about this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +59,8 @@ pub struct HostOptions {
     pub decapsulation: Decapsulation,
     /// Which XDP modes may be used.
     pub xdp: XdpMode,
+    /// Sizes of the maps.
+    pub capacity: Capacity,
 }
 
 /// What is unwrapped.
@@ -66,11 +74,29 @@ pub struct Accept {
     pub vips: Vec<IpAddr>,
 }
 
+/// What the second chance needs to know.
+#[derive(Clone, Copy, Debug)]
+pub struct Fellows<'a> {
+    /// Services and pools, as the directors have them.
+    pub model: &'a Model,
+    /// Addresses of this machine: the members that have them are this host.
+    pub locals: &'a [IpAddr],
+    /// How the other hosts are reached.
+    pub nexthops: &'a NextHops,
+    /// What is said against them.
+    pub doubts: &'a BTreeMap<HostId, Doubt>,
+    /// Packets that may be passed on per second; 0: none is, and everything is kept.
+    pub per_second: u32,
+}
+
 /// The host's programs and maps.
 pub struct HostPlane {
     loaded: Loaded,
     options: HostOptions,
     attached: Vec<Attached>,
+    pools: Pools,
+    accounts: Accounts,
+    budget: Array<MapData, Budget>,
     addresses: HashMap<MapData, Addr, u32>,
     senders: LpmTrie<MapData, Addr, u32>,
     counters: PerCpuArray<MapData, u64>,
@@ -79,8 +105,11 @@ pub struct HostPlane {
 impl HostPlane {
     /// Loads the programs over the maps pinned below `pins`, without attaching them; without pins, for test runs.
     pub fn load(options: HostOptions, pins: Option<&Path>) -> Result<Self> {
-        let mut loaded = OBJECT.load(pins, &Capacities::new())?;
+        let mut loaded = OBJECT.load(pins, &entries(options.capacity))?;
         Ok(HostPlane {
+            pools: Pools::take(&mut loaded, "host", options.capacity)?,
+            accounts: Accounts::take(&mut loaded)?,
+            budget: loaded.map("BUDGET")?,
             addresses: loaded.map("ADDRESSES")?,
             senders: loaded.map("SENDERS")?,
             counters: loaded.map("HOST_COUNTERS")?,
@@ -194,10 +223,59 @@ impl HostPlane {
         Ok(())
     }
 
+    /// Brings the maps of the second chance to what is wanted, in the order of [`super::pools`]. What is unwrapped does
+    /// not depend on it: a packet of a service that is not there is kept.
+    pub fn sync_fellows(&mut self, want: &Fellows<'_>) -> Result<BTreeMap<String, InForce>> {
+        let model = want.model;
+        self.pools.check_capacity(model)?;
+        self.set_budget(want.per_second)?;
+        self.pools.assign_slots(model)?;
+        let standing = |id: &HostId, host: &Host| match (host.state, want.doubts.get(id)) {
+            (HostState::Down, _) | (_, Some(Doubt::Dead)) => Standing::Dead,
+            (_, Some(Doubt::Suspected)) => Standing::Doubtful,
+            // Also one that is drained or fails its checks: it keeps its connections.
+            _ => Standing::Good,
+        };
+        self.pools.write_nexthops(model, Sources::default(), want.nexthops, standing)?;
+        let tables = self.pools.write_tables(model)?;
+        let own = |pool: &str| own_id(model, pool, want.locals);
+        self.accounts.write_views(&self.pools.services(), model, &tables, own)?;
+        let flags = |key: &ServiceKey| {
+            let keeps = key.protocol == Protocol::Udp || want.per_second == 0;
+            if keeps { KEEP } else { 0 }
+        };
+        let accounts = &mut self.accounts;
+        self.pools.write_services(model, &tables, flags, |id| accounts.clear(id))?;
+        self.pools.settle(model, tables)?;
+        Ok(self.pools.in_force())
+    }
+
+    /// What became of packets, by service and generation.
+    pub fn accounts(&self) -> Result<Vec<ByGeneration>> {
+        self.accounts.read(&self.pools.services())
+    }
+
+    fn set_budget(&mut self, per_second: u32) -> Result<()> {
+        let want = Budget::per_second(per_second.into());
+        let have = self.budget.get(&0, 0).map_err(map_error("BUDGET"))?;
+        if have.limit != want.limit {
+            self.budget.set(0, want, 0).map_err(map_error("BUDGET"))?;
+        }
+        Ok(())
+    }
+
     /// All counters.
     pub fn counters(&self) -> Result<Vec<Counter>> {
         counters::read(&self.counters, "host", reasons::Host::ALL.iter().map(|r| (r.name(), r.help())))
     }
+}
+
+/// The stable id that this host has in a pool; 0 if it is no member.
+fn own_id(model: &Model, pool: &str, locals: &[IpAddr]) -> u64 {
+    let is_own =
+        |host: &Host| Family::ALL.iter().any(|f| host.outer(*f).is_some_and(|a| locals.contains(&a)));
+    let own = model.hosts().find(|(id, host)| id.pool == pool && is_own(host));
+    own.map_or(0, |(id, host)| stable_id(&id, host))
 }
 
 /// Neither worked: the first failure is the one to mend.

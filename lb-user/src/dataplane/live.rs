@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::director::{Director, DirectorOptions};
-use super::host::{Accept, HostOptions, HostPlane};
+use super::accounts::ByGeneration;
+use super::director::{Director, DirectorOptions, InForce};
+use super::host::{Accept, Fellows, HostOptions, HostPlane};
 use super::machine::{self, Machine, addresses};
-use super::nexthops::{self, Sources};
+use super::nexthops::{self, Sources, Standing};
 use super::{Error, director, host, kernel_tunnel, load, probe_route};
 use crate::agent::dataplane::{
-    Adopted, Applied, Counter, Dataplane, DataplaneError, Interface, Kernel, Opened, Role, Want,
+    Account, Adopted, Applied, Counter, Dataplane, DataplaneError, Interface, Kernel, Opened, Role, Want,
 };
 use crate::config::{Config, Decapsulation, HostConfig};
 use crate::desired::{self, Confirmed, Paths, Serving};
@@ -27,7 +28,9 @@ impl Kernel for Live {
     fn open(&self, config: &Config) -> Result<Opened, DataplaneError> {
         let director =
             config.director.as_ref().map(|_| OpenDirector::open(config)).transpose().map_err(report)?;
-        let host = config.host.as_ref().map(|_| OpenHost::open(config)).transpose().map_err(report)?;
+        let shared = director.as_ref().map(|director| director.nexthops.clone());
+        let host =
+            config.host.as_ref().map(|_| OpenHost::open(config, shared)).transpose().map_err(report)?;
         // With maps made anew a program of before still serves, and what is announced is to stay as well.
         let running = |plane: &Director| plane.adopted() || plane.replaces_older_maps();
         let adopted = director.as_ref().filter(|director| running(&director.plane));
@@ -35,7 +38,7 @@ impl Kernel for Live {
             adopted.map(|director| Adopted { healthy: director.plane.adopted_health(&config.model) });
         let paths = match &director {
             Some(director) => director.paths.clone(),
-            None => poke(machine::follow()),
+            None => poke(machine::follow(), host.as_ref().map(|host| host.nexthops.clone())),
         };
         let adopted = adopted.or_else(|| {
             host.as_ref().filter(|host| host.plane.adopted()).map(|_| Adopted { healthy: BTreeMap::new() })
@@ -70,11 +73,25 @@ impl Dataplane for Planes {
             director.apply(want, &mut applied);
         }
         if let Some(host) = &mut self.host
-            && let Err(error) = host.apply(&want.config, &mut applied)
+            && let Err(error) = host.apply(want, &mut applied)
         {
             applied.problems.push(chain(&error));
         }
         applied
+    }
+
+    fn accounts(&mut self) -> Result<Vec<Account>, DataplaneError> {
+        let Some(host) = &self.host else { return Ok(Vec::new()) };
+        let account = |by: ByGeneration| Account {
+            service: by.service,
+            generation: by.generation,
+            local: by.account.local,
+            rescued: by.account.rescued,
+            passed_on: by.account.passed_on,
+            last_resort: by.account.last_resort,
+            over_budget: by.account.over_budget,
+        };
+        Ok(host.plane.accounts().map_err(report)?.into_iter().map(account).collect())
     }
 
     fn counters(&mut self) -> Result<Vec<Counter>, DataplaneError> {
@@ -123,11 +140,7 @@ impl OpenDirector {
         let mut plane = Director::load(options, Some(&config.pins))?;
         plane.follow_log();
         let sources = sources(config);
-        let (wanted, wanted_by) = watch::channel(outer_addresses(&config.model));
-        let nexthops = Resolver::start(wanted_by).map_err(|error| Error::Netlink {
-            what: "follow routes and neighbours".into(),
-            reason: error.to_string(),
-        })?;
+        let (wanted, nexthops) = resolve(outer_addresses(&config.model))?;
         let (model, of_model) = watch::channel((Arc::new(config.model.clone()), sources));
         let (paths_to, paths) = watch::channel(Paths::new());
         tokio::spawn(follow_paths(nexthops.clone(), of_model, machine::follow(), paths_to));
@@ -160,9 +173,9 @@ impl OpenDirector {
         let nexthops = self.nexthops.borrow().clone();
         match self.plane.sync(&config.model, sources, &nexthops, &health) {
             Ok(confirmed) => {
-                let serving = |f: director::InForce| Serving { generation: f.generation, digest: f.digest };
                 applied.services =
                     confirmed.services.into_iter().map(|(key, f)| (key, Ok(serving(f)))).collect();
+                applied.tables.extend(tables(Role::Director, confirmed.tables));
                 self.confirmed = applied.services.clone();
             }
             Err(error) => {
@@ -213,7 +226,9 @@ impl OpenDirector {
             want.config.model.hosts().any(|(id, host)| {
                 id.pool == service.pool
                     && want.healthy.contains(&id)
-                    && nexthops::entry(host, Family::of(key.vip), true, sources, &nexthops).1.is_none()
+                    && nexthops::entry(host, Family::of(key.vip), Standing::Good, sources, &nexthops)
+                        .1
+                        .is_none()
             })
         });
         served || !self.plane.replaces_older_maps() || self.opened.elapsed() > PATIENCE
@@ -267,10 +282,28 @@ fn ensure_probe_route(source: IpAddr) -> super::Result<()> {
     done
 }
 
-/// Has everything applied again whenever this machine has changed: a host's data plane has no paths of its own.
-fn poke(mut machine: watch::Receiver<Machine>) -> watch::Receiver<Paths> {
+/// Has everything applied again whenever this machine or the way to a fellow host has changed: without the role of a
+/// director, nothing is to be known of paths.
+fn poke(
+    mut machine: watch::Receiver<Machine>,
+    nexthops: Option<watch::Receiver<NextHops>>,
+) -> watch::Receiver<Paths> {
     let (to, paths) = watch::channel(Paths::new());
-    tokio::spawn(async move { while machine.changed().await.is_ok() && to.send(Paths::new()).is_ok() {} });
+    let mut nexthops = nexthops;
+    tokio::spawn(async move {
+        loop {
+            let changed = match &mut nexthops {
+                Some(nexthops) => tokio::select! {
+                    changed = machine.changed() => changed,
+                    changed = nexthops.changed() => changed,
+                },
+                None => machine.changed().await,
+            };
+            if changed.is_err() || to.send(Paths::new()).is_err() {
+                return;
+            }
+        }
+    });
     paths
 }
 
@@ -325,7 +358,7 @@ fn paths_of(model: &Model, sources: Sources, nexthops: &NextHops) -> Paths {
         }
         let mut path = desired::Path { usable4: true, usable6: true, reason: None };
         for family in Family::ALL {
-            let (_, reason) = nexthops::entry(host, family, true, sources, nexthops);
+            let (_, reason) = nexthops::entry(host, family, Standing::Good, sources, nexthops);
             match family {
                 Family::V4 => path.usable4 = reason.is_none(),
                 Family::V6 => path.usable6 = reason.is_none(),
@@ -339,25 +372,37 @@ fn paths_of(model: &Model, sources: Sources, nexthops: &NextHops) -> Paths {
 
 struct OpenHost {
     plane: HostPlane,
+    nexthops: watch::Receiver<NextHops>,
+    /// Addresses that the next hops are followed for, unless the director does it.
+    wanted: Option<watch::Sender<BTreeSet<IpAddr>>>,
+    /// Tables as the kernel has them.
+    tables: BTreeMap<String, InForce>,
     attached: bool,
     /// Addresses that the kernel's tunnel devices were made for.
     tunnels: Option<Vec<IpAddr>>,
 }
 
 impl OpenHost {
-    fn open(config: &Config) -> super::Result<Self> {
+    /// With the next hops of the director, if this node is one as well: both then see the same at the same time.
+    fn open(config: &Config, shared: Option<watch::Receiver<NextHops>>) -> super::Result<Self> {
         let Some(role) = &config.host else { unreachable!("opened for hosts only") };
         let options = HostOptions {
             interfaces: role.interfaces.clone(),
             decapsulation: role.decapsulation,
             xdp: role.xdp,
+            capacity: role.capacity,
         };
         let mut plane = HostPlane::load(options, Some(&config.pins))?;
         plane.follow_log();
-        Ok(OpenHost { plane, attached: false, tunnels: None })
+        let (wanted, nexthops) = match shared {
+            Some(nexthops) => (None, nexthops),
+            None => resolve(fellow_addresses(config)).map(|(wanted, nexthops)| (Some(wanted), nexthops))?,
+        };
+        Ok(OpenHost { plane, nexthops, wanted, tables: BTreeMap::new(), attached: false, tunnels: None })
     }
 
-    fn apply(&mut self, config: &Config, applied: &mut Applied) -> super::Result<()> {
+    fn apply(&mut self, want: &Want, applied: &mut Applied) -> super::Result<()> {
+        let config = &*want.config;
         let Some(role) = &config.host else { return Ok(()) };
         let vips: Vec<IpAddr> = role.vips.iter().copied().collect();
         let locals: Vec<_> =
@@ -366,7 +411,10 @@ impl OpenHost {
             applied.problems.push("this machine has no address that a tunnel could end at; add one".into());
         }
         let senders = role.accept_from.iter().map(|prefix| (prefix.address, prefix.length)).collect();
-        self.plane.sync(&Accept { senders, locals, vips })?;
+        let accept = Accept { senders, locals, vips };
+        self.plane.sync(&accept)?;
+        // Before the program is attached: what it knows no service of, it keeps.
+        self.follow_fellows(role, want, &accept.locals, applied);
         if !self.attached || self.plane.is_detached() {
             self.attached = false;
             self.plane.attach()?;
@@ -387,6 +435,26 @@ impl OpenHost {
         }
     }
 
+    /// Without them everything that comes here is kept, as the directors sent it.
+    fn follow_fellows(&mut self, role: &HostConfig, want: &Want, locals: &[IpAddr], applied: &mut Applied) {
+        if let Some(wanted) = &self.wanted {
+            wanted.send_if_modified(|wanted| replace(wanted, fellow_addresses(&want.config)));
+        }
+        let nexthops = self.nexthops.borrow_and_update().clone();
+        let fellows = Fellows {
+            model: &want.config.model,
+            locals,
+            nexthops: &nexthops,
+            doubts: &want.doubts,
+            per_second: role.second_chances,
+        };
+        match self.plane.sync_fellows(&fellows) {
+            Ok(tables) => self.tables = tables,
+            Err(error) => applied.problems.push(chain(&error)),
+        }
+        applied.tables.extend(tables(Role::Host, self.tables.clone()));
+    }
+
     fn ensure_tunnels(&mut self, role: &HostConfig, applied: &mut Applied) -> super::Result<()> {
         applied.problems.extend(kernel_tunnel::obstacle());
         let of_interface = role.interfaces.first().map(|name| addresses(Some(name))).unwrap_or_default();
@@ -400,6 +468,29 @@ impl OpenHost {
     }
 }
 
+fn serving(in_force: InForce) -> Serving {
+    Serving { generation: in_force.generation, digest: in_force.digest }
+}
+
+fn tables(
+    role: Role,
+    in_force: BTreeMap<String, InForce>,
+) -> impl Iterator<Item = ((Role, String), Serving)> {
+    in_force.into_iter().map(move |(pool, table)| ((role, pool), serving(table)))
+}
+
+/// Follows routes and neighbours towards the addresses that are sent to.
+fn resolve(
+    addresses: BTreeSet<IpAddr>,
+) -> super::Result<(watch::Sender<BTreeSet<IpAddr>>, watch::Receiver<NextHops>)> {
+    let (wanted, wanted_by) = watch::channel(addresses);
+    let nexthops = Resolver::start(wanted_by).map_err(|error| Error::Netlink {
+        what: "follow routes and neighbours".into(),
+        reason: error.to_string(),
+    })?;
+    Ok((wanted, nexthops))
+}
+
 /// Outer sources: as configured, else the first global address of the first interface.
 fn sources(config: &Config) -> Sources {
     let Some(role) = &config.director else { return Sources::default() };
@@ -407,6 +498,15 @@ fn sources(config: &Config) -> Sources {
     let v4 = || of_interface.iter().find_map(|a| if let IpAddr::V4(v4) = a { Some(*v4) } else { None });
     let v6 = || of_interface.iter().find_map(|a| if let IpAddr::V6(v6) = a { Some(*v6) } else { None });
     Sources { v4: role.source4.or_else(v4), v6: role.source6.or_else(v6) }
+}
+
+/// Every address that this host may pass packets on to.
+fn fellow_addresses(config: &Config) -> BTreeSet<IpAddr> {
+    let passes = |host: &HostConfig| host.decapsulation != Decapsulation::Kernel && host.second_chances > 0;
+    match &config.host {
+        Some(host) if passes(host) && !config.model.services.is_empty() => outer_addresses(&config.model),
+        _ => BTreeSet::new(),
+    }
 }
 
 /// Every address that packets of this model may be sent to.

@@ -5,6 +5,7 @@
 //!
 //! Whatever is pinned outlives the agent (promise 2): dropping these values closes descriptors and nothing else.
 
+pub mod accounts;
 pub mod attach;
 pub mod counters;
 pub mod director;
@@ -14,6 +15,7 @@ pub mod live;
 pub mod load;
 pub mod machine;
 pub mod nexthops;
+mod pools;
 pub mod probe_route;
 pub mod slots;
 pub mod tables;
@@ -103,9 +105,7 @@ pub enum Error {
         source: crate::table::TableError,
     },
     /// More of something than its map holds.
-    #[error(
-        "{want} {what}, but there is room for {room}; raise director.capacity.{key} and restart the agent"
-    )]
+    #[error("{want} {what}, but there is room for {room}; raise {role}.capacity.{key} and restart the agent")]
     Capacity {
         /// Of what.
         what: &'static str,
@@ -113,6 +113,8 @@ pub enum Error {
         want: usize,
         /// How many fit.
         room: usize,
+        /// The role whose maps they are.
+        role: &'static str,
         /// The key of the configuration.
         key: &'static str,
     },

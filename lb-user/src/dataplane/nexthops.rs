@@ -1,4 +1,4 @@
-//! From what netlink and the health checks say to the next hop entries of the director's programs. Pure.
+//! From what netlink and the health checks say to the next hop entries of the programs. Pure.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -17,15 +17,29 @@ pub struct Sources {
     pub v6: Option<Ipv6Addr>,
 }
 
+/// What is thought of a host besides the way to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It gets packets.
+    Good,
+    /// A director sends it none but probes; to its fellow hosts it comes last.
+    Doubtful,
+    /// It gets nothing.
+    Dead,
+}
+
 /// The entry of a host for packets of one inner family, and why it cannot be reached, if so.
 pub fn entry(
     host: &Host,
     inner: Family,
-    healthy: bool,
+    standing: Standing,
     sources: Sources,
     nexthops: &NextHops,
 ) -> (Nexthop, Option<String>) {
-    let health = if healthy { HEALTHY } else { 0 };
+    let health = if standing == Standing::Good { HEALTHY } else { 0 };
+    if standing == Standing::Dead {
+        return (Nexthop::UNKNOWN, Some("is dead".into()));
+    }
     match resolved(host, inner, sources, nexthops) {
         Ok(nexthop) => (Nexthop { state: RESOLVED | health, ..nexthop }, None),
         Err(reason) => (Nexthop { state: health, ..Nexthop::UNKNOWN }, Some(reason)),

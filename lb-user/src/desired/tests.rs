@@ -69,7 +69,7 @@ fn the_disable_file_withdraws_what_was_inherited_at_once() {
 #[test]
 fn without_a_predecessor_nothing_is_announced_before_it_is_known() {
     let mut case = Case::new(1, 1);
-    *case.health(0) = HostHealth { healthy: false, known: false, reason: None };
+    *case.health(0) = HostHealth { healthy: false, known: false, silent: false, reason: None };
     assert_eq!(case.decide().vips, Some(BTreeSet::new()));
 }
 
@@ -148,7 +148,7 @@ impl Case {
             let address4 = Some([192, 0, 2, number as u8 + 1].into());
             let host = Host { address4, address6: None, weight: 1, state: HostState::Active };
             members.insert(format!("h{number}"), host);
-            let health = HostHealth { healthy: true, known: true, reason: None };
+            let health = HostHealth { healthy: true, known: true, silent: false, reason: None };
             case.health.insert(id(number), health);
             case.paths.insert(id(number), Path { usable4: true, usable6: true, reason: None });
         }
@@ -179,6 +179,7 @@ impl Case {
             confirmed: &self.confirmed,
             disabled: self.disabled,
             inherited: self.inherited,
+            waiting: false,
         })
     }
 
@@ -205,7 +206,7 @@ fn any_case() -> impl Strategy<Value = Case> {
         .prop_map(|(hosts, services, disabled, inherited)| {
             let mut case = Case { disabled, inherited, ..Case::new(4, 1) };
             for (number, (active, healthy, known, usable4, usable6)) in hosts.into_iter().enumerate() {
-                *case.health(number) = HostHealth { healthy, known, reason: None };
+                *case.health(number) = HostHealth { healthy, known, silent: false, reason: None };
                 *case.path(number) = Path { usable4, usable6, reason: None };
                 let pool = case.model.pools.get_mut("web").unwrap();
                 let state = if active { HostState::Active } else { HostState::Down };

@@ -16,7 +16,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tracing::{info, warn};
 
-use super::{Change, CheckKind, HealthView, HostHealth, Machine, Plan, Probe, ProbeError, Through};
+use super::{Change, CheckKind, Failure, HealthView, HostHealth, Machine, Plan, Probe, ProbeError, Through};
 use crate::model::HostId;
 
 /// Runs the probes of a plan until it is dropped.
@@ -203,7 +203,7 @@ impl Driver {
                 running.obstacle = Some(obstacle);
                 return;
             }
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(Failure { reason: error.to_string(), silent: error.is_silence() }),
             Ok(()) => Ok(()),
         };
         running.obstacle = None;
@@ -243,7 +243,10 @@ impl Driver {
             .find_map(|r| r.machine.reason())
             .or_else(|| probes.iter().find_map(|r| r.obstacle.as_deref()))
             .map(str::to_owned);
-        HostHealth { healthy, known, reason }
+        // A probe that cannot be sent says nothing.
+        let mut sent = probes.iter().filter(|r| r.obstacle.is_none()).peekable();
+        let silent = !healthy && sent.peek().is_some() && sent.all(|r| r.machine.silent());
+        HostHealth { healthy, known, silent, reason }
     }
 }
 

@@ -28,12 +28,23 @@ pub struct Machine {
     /// Whether a result has been seen.
     seen: bool,
     reason: Option<String>,
+    /// Latest failures in a row that were no answer of any kind.
+    quiet: u32,
+}
+
+/// A probe that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The reason shown to operators.
+    pub reason: String,
+    /// There was no answer of any kind.
+    pub silent: bool,
 }
 
 impl Machine {
     /// A machine that goes on from `initial`, or lets the first result decide.
     pub fn new(rise: u32, fall: u32, initial: Option<bool>) -> Self {
-        Self { rise, fall, healthy: initial, against: 0, seen: false, reason: None }
+        Self { rise, fall, healthy: initial, against: 0, seen: false, reason: None, quiet: 0 }
     }
 
     /// Takes new thresholds; what has been counted stays counted.
@@ -42,12 +53,14 @@ impl Machine {
         self.fall = fall;
     }
 
-    /// Takes the result of a probe; the error is the reason shown to operators.
-    pub fn result(&mut self, result: Result<(), String>) -> Option<Change> {
+    /// Takes the result of a probe.
+    pub fn result(&mut self, result: Result<(), Failure>) -> Option<Change> {
         self.seen = true;
         let success = result.is_ok();
+        let silent = matches!(&result, Err(failure) if failure.silent);
+        self.quiet = if silent { self.quiet.saturating_add(1) } else { 0 };
         match result {
-            Err(reason) => self.reason = Some(reason),
+            Err(failure) => self.reason = Some(failure.reason),
             Ok(()) if self.healthy != Some(false) => self.reason = None,
             Ok(()) => {}
         }
@@ -83,6 +96,12 @@ impl Machine {
         self.seen
     }
 
+    /// Whether it is unhealthy and as many failures in a row as make a thing unhealthy were no answer of any kind. One
+    /// answer of any kind ends that: what answers lives.
+    pub fn silent(&self) -> bool {
+        !self.healthy() && self.quiet >= self.fall.max(1)
+    }
+
     /// The latest failure, until successes have made up for it.
     pub fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
@@ -95,8 +114,52 @@ mod tests {
 
     use super::*;
 
-    fn fail() -> Result<(), String> {
-        Err("status 503".into())
+    fn fail() -> Result<(), Failure> {
+        Err(Failure { reason: "status 503".into(), silent: false })
+    }
+
+    fn nothing() -> Result<(), Failure> {
+        Err(Failure { reason: "connect: timeout".into(), silent: true })
+    }
+
+    #[test]
+    fn only_failures_without_any_answer_make_it_silent() {
+        let mut machine = Machine::new(2, 3, Some(true));
+        for _ in 0..2 {
+            machine.result(nothing());
+            assert!(!machine.silent(), "still healthy");
+        }
+        machine.result(nothing());
+        assert!(!machine.healthy() && machine.silent());
+
+        let mut mixed = Machine::new(2, 3, Some(true));
+        for result in [nothing(), fail(), nothing()] {
+            mixed.result(result);
+        }
+        assert!(!mixed.healthy() && !mixed.silent(), "it has answered meanwhile");
+        mixed.result(nothing());
+        assert!(!mixed.silent());
+        mixed.result(nothing());
+        assert!(mixed.silent(), "three in a row by now");
+    }
+
+    #[test]
+    fn an_answer_of_any_kind_ends_silence_before_it_is_healthy() {
+        for answer in [fail(), Ok(())] {
+            let mut machine = Machine::new(2, 2, Some(true));
+            machine.result(nothing());
+            machine.result(nothing());
+            assert!(machine.silent());
+            machine.result(answer);
+            assert!(!machine.healthy() && !machine.silent());
+        }
+    }
+
+    #[test]
+    fn the_first_failure_makes_it_unhealthy_but_not_silent() {
+        let mut machine = Machine::new(2, 3, None);
+        machine.result(nothing());
+        assert!(!machine.healthy() && !machine.silent());
     }
 
     #[test]

@@ -13,9 +13,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use checker::Checker;
-pub use machine::{Change, Machine};
+pub use machine::{Change, Failure, Machine};
 pub use plan::plan;
-pub use probe::{ProbeError, probe};
+pub use probe::{ProbeError, Stage, probe};
 
 use crate::model::HostId;
 
@@ -95,6 +95,8 @@ pub struct HostHealth {
     pub healthy: bool,
     /// `false` until the probes have said enough to judge: each has a result, or one has found it unhealthy.
     pub known: bool,
+    /// It is unhealthy, and none of its probes gets an answer of any kind: no connection, no refusal, nothing.
+    pub silent: bool,
     /// The latest failure that still counts against it.
     pub reason: Option<String>,
 }

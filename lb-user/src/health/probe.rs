@@ -1,5 +1,6 @@
 //! One probe: a connection, and for HTTP one request. Thin; what a result means is for the [`Machine`](super::Machine).
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -48,8 +49,8 @@ pub enum ProbeError {
     /// It took too long.
     #[error("{stage} {address}: timeout after {after:?}")]
     Timeout {
-        /// What was being done: `connect to` or `no complete answer from`.
-        stage: &'static str,
+        /// What was being done.
+        stage: Stage,
         /// Whom.
         address: SocketAddr,
         /// The check's timeout.
@@ -83,7 +84,37 @@ pub enum ProbeError {
     },
 }
 
+/// What a probe was doing when its time was up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The host has said nothing yet.
+    Connect,
+    /// The host has accepted a connection.
+    Answer,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Stage::Connect => "connect to",
+            Stage::Answer => "no complete answer from",
+        })
+    }
+}
+
 impl ProbeError {
+    /// Whether the host gave no answer of any kind: one that refuses, resets or is slow lives.
+    pub fn is_silence(&self) -> bool {
+        match self {
+            Self::Timeout { stage, .. } => *stage == Stage::Connect,
+            Self::Connect { source, .. } => matches!(
+                Errno::from_raw(source.raw_os_error().unwrap_or(0)),
+                Errno::ETIMEDOUT | Errno::EHOSTUNREACH | Errno::ENETUNREACH | Errno::EHOSTDOWN
+            ),
+            _ => false,
+        }
+    }
+
     /// Whether the failure is this machine's own and says nothing about the host.
     pub fn is_local(&self) -> bool {
         matches!(self, Self::Local { .. } | Self::NoTunnel { .. })
@@ -98,12 +129,12 @@ pub async fn probe(check: &Check, target: &ProbeTarget) -> Result<(), ProbeError
     if check.through == Through::Tunnel && target.mark.is_none() {
         return Err(ProbeError::NoTunnel { address });
     }
-    let stream = timeout_at(deadline, connect(target)).await.map_err(|_| late("connect to"))??;
+    let stream = timeout_at(deadline, connect(target)).await.map_err(|_| late(Stage::Connect))??;
     match &check.kind {
         CheckKind::Tcp => Ok(()),
-        CheckKind::Http { path, status } => timeout_at(deadline, ask(stream, path, status, target))
-            .await
-            .map_err(|_| late("no complete answer from"))?,
+        CheckKind::Http { path, status } => {
+            timeout_at(deadline, ask(stream, path, status, target)).await.map_err(|_| late(Stage::Answer))?
+        }
     }
 }
 
@@ -286,6 +317,23 @@ pub(super) mod tests {
         let expected = format!("no complete answer from {}: timeout after 300ms", target.address);
         assert_eq!(error.to_string(), expected);
         assert!(!error.is_local());
+        assert!(!error.is_silence(), "it has accepted the connection");
+    }
+
+    #[test]
+    fn no_answer_of_any_kind_is_silence() {
+        let address = "192.0.2.1:80".parse().unwrap();
+        let error =
+            |number| ProbeError::Connect { address, source: io::Error::from_raw_os_error(number as i32) };
+        for silent in [Errno::ETIMEDOUT, Errno::EHOSTUNREACH, Errno::ENETUNREACH] {
+            assert!(error(silent).is_silence(), "{silent}");
+        }
+        for answered in [Errno::ECONNREFUSED, Errno::ECONNRESET] {
+            assert!(!error(answered).is_silence(), "{answered}");
+        }
+        let after = Duration::from_secs(1);
+        assert!(ProbeError::Timeout { stage: Stage::Connect, address, after }.is_silence());
+        assert!(!ProbeError::NoTunnel { address }.is_silence());
     }
 
     #[tokio::test]
@@ -296,6 +344,7 @@ pub(super) mod tests {
         drop(listener);
         let error = probe(&check, &target).await.unwrap_err();
         assert_eq!(error.to_string(), format!("connect to {}: connection refused", target.address));
+        assert!(!error.is_silence(), "a refusal is an answer");
     }
 
     #[tokio::test]

@@ -1,25 +1,16 @@
-//! ICMP for a VIP: errors follow the flow they quote (RFC 792, RFC 4443), echo requests are answered.
-//!
-//! An error quotes what a host sent from the VIP to a client: reversed, that is the client's flow. Eight bytes behind
-//! the quoted IP header are enough, since ports come first.
+//! ICMP for a VIP: errors follow the flow they quote, echo requests are answered.
 
 use lb_common::flow::{Addr, Flow};
 use lb_common::outer::{ETHERNET, IPV4, IPV6, TTL, fold};
 use lb_common::reasons::Director;
-use lb_ebpf::packet::{
-    Frame, Ipv4, Ipv4L4, Ipv6, Ipv6L4, L4, LATER_FRAGMENT, V4_NO_OPTIONS, icmp_type, protocol,
-};
+use lb_ebpf::packet::{Frame, Ipv4, Ipv6, L4, icmp_type};
+use lb_ebpf::{pools, quote};
 
 use crate::maps;
 use crate::parse::Packet;
 
-const ICMP: usize = 8;
-/// Destination unreachable, time exceeded, parameter problem; source quench is deprecated, redirects are not for us.
-const ERRORS4: [u8; 3] = [3, 11, 12];
 const ECHO4: u8 = 8;
 const ECHO_REPLY4: u8 = 0;
-/// Destination unreachable, packet too big, time exceeded, parameter problem.
-const ERRORS6: core::ops::RangeInclusive<u8> = 1..=4;
 const ECHO6: u8 = 128;
 const ECHO_REPLY6: u8 = 129;
 
@@ -34,24 +25,12 @@ pub fn parse4(frame: &Frame, ip: &Ipv4, icmp: L4) -> Result<Packet, Director> {
     if kind == ECHO4 {
         return Err(echo4(frame, ip, icmp).unwrap_or(Director::Truncated));
     }
-    if !ERRORS4.contains(&kind) {
+    if !quote::is_error4(kind) {
         return Err(Director::IcmpOther);
     }
     let len = u16::from_be(ip.total_len);
-    let quote = frame.read::<Ipv4L4>(ETHERNET + IPV4 + ICMP).ok_or(Director::IcmpQuote)?;
-    let ports = matches!(quote.ip.protocol, protocol::TCP | protocol::UDP);
-    let usable = quote.ip.version_ihl == V4_NO_OPTIONS && quote.ip.fragment & LATER_FRAGMENT == 0;
-    if !usable || !ports || (len as usize) < IPV4 + ICMP + IPV4 + 8 {
-        return Err(Director::IcmpQuote);
-    }
-    let quoted = Flow {
-        source: Addr::v4(quote.ip.source),
-        destination: Addr::v4(quote.ip.destination),
-        ports: quote.l4.first,
-        protocol: quote.ip.protocol,
-        v6: false,
-    };
-    follow(vip, quoted, len)
+    let flow = quote::flow4(frame, ETHERNET + IPV4, len as usize - IPV4).ok_or(Director::IcmpQuote)?;
+    follow(vip, flow, len)
 }
 
 /// An ICMPv6 packet over a well-formed IPv6 header.
@@ -65,32 +44,20 @@ pub fn parse6(frame: &Frame, ip: &Ipv6, icmp: L4) -> Result<Packet, Director> {
     if kind == ECHO6 {
         return Err(echo6(frame, ip, icmp).unwrap_or(Director::Truncated));
     }
-    if !ERRORS6.contains(&kind) {
+    if !quote::is_error6(kind) {
         return Err(Director::IcmpOther);
     }
     let payload = u16::from_be(ip.payload_len);
-    let quote = frame.read::<Ipv6L4>(ETHERNET + IPV6 + ICMP).ok_or(Director::IcmpQuote)?;
-    let ports = matches!(quote.ip.next_header, protocol::TCP | protocol::UDP);
-    if !quote.ip.is_v6() || !ports || (payload as usize) < ICMP + IPV6 + 8 {
-        return Err(Director::IcmpQuote);
-    }
-    let quoted = Flow {
-        source: Addr::v6(quote.ip.source),
-        destination: Addr::v6(quote.ip.destination),
-        ports: quote.l4.first,
-        protocol: quote.ip.next_header,
-        v6: true,
-    };
-    follow(vip, quoted, payload + IPV6 as u16)
+    let flow = quote::flow6(frame, ETHERNET + IPV6, payload as usize).ok_or(Director::IcmpQuote)?;
+    follow(vip, flow, payload + IPV6 as u16)
 }
 
 #[inline(always)]
-fn follow(vip: Addr, quoted: Flow, len: u16) -> Result<Packet, Director> {
-    let flow = quoted.reversed();
+fn follow(vip: Addr, flow: Flow, len: u16) -> Result<Packet, Director> {
     if flow.destination != vip {
         return Err(Director::IcmpForeign);
     }
-    let service = maps::service(flow.destination, flow.destination_port(), flow.protocol);
+    let service = pools::service(flow.destination, flow.destination_port(), flow.protocol);
     let service = service.ok_or(Director::IcmpForeign)?;
     Ok(Packet { flow, service, len, reason: Director::ForwardedError })
 }

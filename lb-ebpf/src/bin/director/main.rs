@@ -19,10 +19,12 @@ use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use lb_common::flow;
 use lb_common::maps::{NO_OWNER, Nexthop, PROBE_MARK, PROBE_MASK, RESOLVED, Row, USABLE};
-use lb_common::outer::{ETHERNET, IPV4, IPV6, first_word6, patch4};
+use lb_common::outer::{ETHERNET, IPV4, IPV6};
 use lb_common::reasons::{Director, Probe, Verdict};
 use lb_ebpf::counters::count;
+use lb_ebpf::encapsulate::{Mark, write4, write6};
 use lb_ebpf::packet::Frame;
+use lb_ebpf::pools;
 
 /// Every packet ends here: one reason, one counter, one action.
 #[xdp]
@@ -50,17 +52,18 @@ fn direct(ctx: &XdpContext) -> Result<(Director, u32), Director> {
     let packet = parse::parse(&Frame::xdp(ctx))?;
     let service = &packet.service;
     let hash = flow::hash(service.seed, &packet.flow);
-    let row = maps::row(service.table, flow::row(hash, service.rows)).ok_or(Director::NoTable)?;
+    let row = pools::row(service.table, flow::row(hash, service.rows)).ok_or(Director::NoTable)?;
     let nexthop = first_usable(row, packet.flow.v6).ok_or(Director::NoHost)?;
     if packet.len > nexthop.mtu.saturating_sub(u16::from(nexthop.outer_len)) {
         return Err(Director::TooBig);
     }
+    let mark = Mark { generation: service.generation, hop: 0 };
     if nexthop.outer_len == IPV4 as u8 {
         make_room(ctx, IPV4)?;
-        write4(&Frame::xdp(ctx), nexthop, packet.len, service.generation).ok_or(Director::NoHeadroom)?;
+        write4(&Frame::xdp(ctx), nexthop, packet.len, mark).ok_or(Director::NoHeadroom)?;
     } else {
         make_room(ctx, IPV6)?;
-        write6(&Frame::xdp(ctx), nexthop, packet.len, service.generation).ok_or(Director::NoHeadroom)?;
+        write6(&Frame::xdp(ctx), nexthop, packet.len, mark).ok_or(Director::NoHeadroom)?;
     }
     maps::count_traffic(service.id, packet.len);
     // SAFETY: the context is valid for the whole program.
@@ -81,7 +84,7 @@ fn first_usable(row: Row, inner_v6: bool) -> Option<&'static Nexthop> {
         if slot == NO_OWNER {
             return None;
         }
-        if let Some(nexthop) = maps::nexthop(slot, inner_v6)
+        if let Some(nexthop) = pools::nexthop(slot, inner_v6)
             && nexthop.state & USABLE == USABLE
         {
             return Some(nexthop);
@@ -97,36 +100,6 @@ fn make_room(ctx: &XdpContext, bytes: usize) -> Result<(), Director> {
         0 => Ok(()),
         _ => Err(Director::NoHeadroom),
     }
-}
-
-/// Copies `WORDS` eight-byte words of the template, from its start.
-#[inline(always)]
-fn template<const WORDS: usize>(nexthop: &Nexthop) -> [u64; WORDS] {
-    const { assert!(WORDS * 8 <= lb_common::maps::HEADER_MAX) };
-    // SAFETY: inside the header by the assertion; aligned, since it stands at offset 8 of a map value.
-    unsafe { *nexthop.header.as_ptr().cast() }
-}
-
-#[inline(always)]
-fn write4(frame: &Frame, nexthop: &Nexthop, len: u16, generation: u16) -> Option<()> {
-    let h = &nexthop.header;
-    let base = u16::from_ne_bytes([h[ETHERNET + 10], h[ETHERNET + 11]]);
-    let (length, id, checksum) = patch4(base, len, generation, 0);
-    frame.write(0, template::<4>(nexthop))?;
-    frame.write(32, u16::from_ne_bytes([h[32], h[33]]))?;
-    frame.write(ETHERNET + 2, length)?;
-    frame.write(ETHERNET + 4, id)?;
-    frame.write(ETHERNET + 10, checksum)
-}
-
-#[inline(always)]
-fn write6(frame: &Frame, nexthop: &Nexthop, len: u16, generation: u16) -> Option<()> {
-    let h = &nexthop.header;
-    frame.write(0, template::<6>(nexthop))?;
-    frame.write(48, u32::from_ne_bytes([h[48], h[49], h[50], h[51]]))?;
-    frame.write(52, u16::from_ne_bytes([h[52], h[53]]))?;
-    frame.write(ETHERNET, first_word6(generation, 0))?;
-    frame.write(ETHERNET + 4, len.to_be())
 }
 
 /// Encapsulates packets that carry the mark of a probe, at TC egress.
@@ -155,7 +128,7 @@ fn send_probe(ctx: &TcContext) -> Result<i32, Probe> {
     if mark & PROBE_MASK != PROBE_MARK {
         return Err(Probe::NotProbe);
     }
-    let nexthop = maps::nexthop_of_mark(mark & !PROBE_MASK).ok_or(Probe::NoHost)?;
+    let nexthop = pools::nexthop_of_mark(mark & !PROBE_MASK).ok_or(Probe::NoHost)?;
     if nexthop.state & RESOLVED == 0 {
         return Err(Probe::NoHost);
     }
@@ -169,8 +142,9 @@ fn send_probe(ctx: &TcContext) -> Result<i32, Probe> {
     ctx.pull_data((ETHERNET + IPV6) as u32).map_err(|_| Probe::Failed)?;
     // Probes belong to no generation: they go to the host whatever the tables say.
     let frame = Frame::tc(ctx);
+    let mark = Mark { generation: 0, hop: 0 };
     let written =
-        if room == IPV4 { write4(&frame, nexthop, inner, 0) } else { write6(&frame, nexthop, inner, 0) };
+        if room == IPV4 { write4(&frame, nexthop, inner, mark) } else { write6(&frame, nexthop, inner, mark) };
     written.ok_or(Probe::Failed)?;
     if nexthop.ifindex == egress {
         return Ok(TC_ACT_OK);

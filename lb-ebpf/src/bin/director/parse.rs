@@ -5,6 +5,7 @@ use lb_common::maps::Service;
 use lb_common::outer::{ETH_IPV4, ETH_IPV6, ETHERNET, IPV4, IPV6};
 use lb_common::reasons::Director;
 use lb_ebpf::packet::{ANY_FRAGMENT, Frame, Ipv4, Ipv4L4, Ipv6, Ipv6L4, V4_NO_OPTIONS, protocol};
+use lb_ebpf::pools;
 
 use crate::{icmp, maps};
 
@@ -103,7 +104,7 @@ fn parse6(frame: &Frame) -> Result<Packet, Director> {
 /// A service exists only for TCP and UDP: other protocols find none.
 #[inline(always)]
 fn of_service(flow: Flow, len: u16) -> Result<Packet, Director> {
-    match maps::service(flow.destination, flow.destination_port(), flow.protocol) {
+    match pools::service(flow.destination, flow.destination_port(), flow.protocol) {
         Some(service) => Ok(Packet { flow, service, len, reason: Director::Forwarded }),
         None => Err(refuse(&flow.destination, Director::NoService)),
     }

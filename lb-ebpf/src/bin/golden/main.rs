@@ -6,21 +6,13 @@
 #![no_main]
 
 use aya_ebpf::bindings::xdp_action;
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps};
-use aya_ebpf::macros::{btf_map, xdp};
+use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use lb_common::digest;
 use lb_common::flow::{self, Addr, Flow};
-use lb_common::maps::{NO_OWNER, Row};
+use lb_common::maps::NO_OWNER;
 use lb_ebpf::packet::Frame;
-
-type Table = Array<Row, 65537, { 1 << 10 | 1 << 12 }>;
-
-#[btf_map]
-static TABLES: ArrayOfMaps<Table, 4> = ArrayOfMaps::new();
-
-#[btf_map]
-static HOST_IDS: Array<u64, 4096> = Array::new();
+use lb_ebpf::pools;
 
 /// Flow in, hash and row out.
 #[repr(C)]
@@ -83,11 +75,11 @@ pub fn golden_digest(ctx: XdpContext) -> u32 {
         if index >= request.rows {
             break;
         }
-        let Some(row) = TABLES.get_value(request.table, &index).copied() else {
+        let Some(row) = pools::row(request.table, index) else {
             return xdp_action::XDP_ABORTED;
         };
         for slot in row {
-            let id = if slot == NO_OWNER { 0 } else { HOST_IDS.get(u32::from(slot)).copied().unwrap_or(0) };
+            let id = if slot == NO_OWNER { 0 } else { pools::host_id(slot) };
             request.state = digest::step(request.state, id);
         }
         request.done += 1;

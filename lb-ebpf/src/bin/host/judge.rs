@@ -3,6 +3,7 @@
 use lb_common::flow::Addr;
 use lb_common::outer::{ETH_IPV4, ETH_IPV6, ETHERNET, IPV4, IPV6, PROTO_IPIP, PROTO_IPV6};
 use lb_common::reasons::Host;
+use lb_ebpf::encapsulate::Mark;
 use lb_ebpf::packet::protocol::{DESTINATION, FRAGMENT, HOP_BY_HOP, ICMPV6, ROUTING, TCP, UDP};
 use lb_ebpf::packet::{ANY_FRAGMENT, Frame, Ipv4, Ipv6, V4_NO_OPTIONS};
 
@@ -15,6 +16,10 @@ pub struct Inner {
     pub outer_len: usize,
     /// EtherType of the inner packet, as it stands in the packet.
     pub ethertype: u16,
+    /// Bytes of the inner packet.
+    pub len: u16,
+    /// What the outer header said of the sender's view.
+    pub mark: Mark,
 }
 
 impl Inner {
@@ -57,7 +62,9 @@ fn outer4(frame: &Frame, len: usize) -> Result<Inner, Host> {
     if !maps::is_sender(Addr::v4(ip.source)) {
         return Err(Host::Sender);
     }
-    inner::<IPV4>(frame, ip.protocol, u16::from_be(ip.total_len) as usize, len)
+    let id = u16::from_be(ip.id);
+    let mark = Mark { generation: id >> 4, hop: (id & 15) as u8 };
+    inner::<IPV4>(frame, ip.protocol, u16::from_be(ip.total_len) as usize, len, mark)
 }
 
 #[inline(always)]
@@ -76,7 +83,9 @@ fn outer6(frame: &Frame, len: usize) -> Result<Inner, Host> {
     if source.is_mapped() || !maps::is_sender(source) {
         return Err(Host::Sender);
     }
-    inner::<IPV6>(frame, ip.next_header, IPV6 + u16::from_be(ip.payload_len) as usize, len)
+    let first = u32::from_be(ip.first);
+    let mark = Mark { generation: (first >> 4) as u16, hop: (first & 15) as u8 };
+    inner::<IPV6>(frame, ip.next_header, IPV6 + u16::from_be(ip.payload_len) as usize, len, mark)
 }
 
 /// Checks the inner packet. The outer packet has `outer` bytes by its header, and is in a frame of `frame_len` bytes.
@@ -86,6 +95,7 @@ fn inner<const OUTER: usize>(
     protocol: u8,
     outer: usize,
     frame_len: usize,
+    mark: Mark,
 ) -> Result<Inner, Host> {
     let at = ETHERNET + OUTER;
     let (sane, len, destination, ethertype) = if protocol == PROTO_IPIP {
@@ -104,7 +114,7 @@ fn inner<const OUTER: usize>(
     if (protocol == PROTO_IPV6 && destination.is_mapped()) || !maps::is_vip(destination) {
         return Err(Host::NotVip);
     }
-    Ok(Inner { outer_len: OUTER, ethertype })
+    Ok(Inner { outer_len: OUTER, ethertype, len: len as u16, mark })
 }
 
 /// Most IPv6 extension headers that are looked behind.

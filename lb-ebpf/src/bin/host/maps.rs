@@ -1,10 +1,15 @@
-//! The host's maps.
+//! The host's own maps, beside those of [`lb_ebpf::pools`].
+
+use core::arch::asm;
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::btf_maps::{HashMap, LpmTrie, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray};
+use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::btf_map;
 use lb_common::flow::Addr;
-use lb_common::maps::{ADDRESS_LOCAL, ADDRESS_VIP};
+use lb_common::maps::{
+    ADDRESS_LOCAL, ADDRESS_VIP, Account, Budget, GENERATIONS, View, WINDOW_BITS, account_index,
+};
 use lb_common::reasons::Host;
 
 /// What an address is to this host: a bit set, read as one word.
@@ -18,6 +23,57 @@ static SENDERS: LpmTrie<Addr, u32, 1024> = LpmTrie::new();
 /// Packets per reason.
 #[btf_map]
 pub static HOST_COUNTERS: PerCpuArray<u64, { Host::COUNT }> = PerCpuArray::new();
+
+/// Of the table in the same slot of the tables; written before a service names the slot. Where generations come and go
+/// over the same rows it is written in place: a packet of that moment may be accounted to another generation.
+#[btf_map]
+static VIEWS: Array<View, 64> = Array::new();
+
+/// Indexed by [`account_index`].
+#[btf_map]
+static ACCOUNTS: PerCpuArray<Account, 9216> = PerCpuArray::new();
+
+/// One entry; see [`Budget`] for how CPUs share it.
+#[btf_map]
+static BUDGET: Array<Budget, 1> = Array::new();
+
+/// What is known of the pool of a table.
+#[inline(always)]
+pub fn view(table: u32) -> Option<&'static View> {
+    VIEWS.get(table)
+}
+
+/// Adds a packet of a service to an account of the generation.
+#[inline(always)]
+pub fn account(service: u32, table: u32, generation: u16, packet: impl FnOnce(&mut Account) -> &mut u64) {
+    let place = view(table).map_or(GENERATIONS, |view| view.place(generation));
+    if let Some(account) = ACCOUNTS.get_ptr_mut(account_index(service, place)) {
+        // SAFETY: this CPU's slot, as in `counters::count`.
+        unsafe { *packet(&mut *account) += 1 };
+    }
+}
+
+/// Takes one packet from the budget; false if there is none left.
+#[inline(always)]
+pub fn afford() -> bool {
+    let Some(budget) = BUDGET.get_ptr_mut(0) else { return false };
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() } >> WINDOW_BITS;
+    // SAFETY: a valid pointer. Other CPUs read and write these words at the same time, each as a whole; what that can
+    // do to the count is said at `Budget`.
+    unsafe {
+        if (&raw const (*budget).window).read_volatile() != now {
+            (&raw mut (*budget).window).write_volatile(now);
+            (&raw mut (*budget).spent).write_volatile(0);
+        }
+        if (&raw const (*budget).spent).read_volatile() >= (&raw const (*budget).limit).read_volatile() {
+            return false;
+        }
+        // The target has no atomic types: `BPF_XADD`.
+        asm!("lock *(u64 *)({} + 0) += {}", in(reg) &raw mut (*budget).spent, in(reg) 1u64);
+    }
+    true
+}
 
 #[inline(always)]
 fn roles(address: Addr) -> u32 {

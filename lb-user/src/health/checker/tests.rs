@@ -77,7 +77,7 @@ async fn a_host_rises_falls_and_rises() {
     let server = Server::start().await;
     let checker = Checker::start(plan([("lb7-1", vec![server.probe(2, 3)])]), BTreeMap::new());
     let first = checker.view().borrow()[&host("lb7-1")].clone();
-    assert_eq!(first, HostHealth { healthy: false, known: false, reason: None });
+    assert_eq!(first, HostHealth { healthy: false, known: false, silent: false, reason: None });
     wait(&checker, "lb7-1", |h| h.healthy && h.known).await;
     server.well.store(false, Ordering::SeqCst);
     let down = wait(&checker, "lb7-1", |h| !h.healthy).await;

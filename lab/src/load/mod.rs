@@ -1,0 +1,332 @@
+//! The load of a scenario: long-lived connections that prove that they are still the same, and new requests all the time.
+//!
+//! `lab load` runs inside the users node, on one thread: every connection is a task ([`connection`]). It says what happens
+//! in lines of JSON ([`Said`]) and is told what to do in lines of words ([`Order`]); [`handle`] is the other end of both.
+
+use std::cell::{Cell, RefCell};
+use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::sync::watch;
+use tokio::task::{JoinSet, LocalSet};
+
+use crate::address::twin;
+use crate::topology::vips;
+
+mod answer;
+mod connection;
+pub mod handle;
+mod requests;
+
+/// How much load there is.
+#[derive(Clone, Debug, Args)]
+pub struct LoadArgs {
+    /// Long-lived connections
+    #[arg(long, default_value_t = 200)]
+    pub connections: u32,
+    /// Users' addresses they come from
+    #[arg(long, default_value_t = 200)]
+    pub addresses: u32,
+    /// New requests a second
+    #[arg(long, default_value_t = 50)]
+    pub requests: u32,
+    /// Milliseconds between two requests of a connection, on average
+    #[arg(long, default_value_t = 3000)]
+    pub think: u64,
+    /// Milliseconds after which an answer is missing
+    #[arg(long, default_value_t = 20000)]
+    pub patience: u64,
+}
+
+/// How a connection or a request ended that should not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// RST.
+    Reset,
+    /// FIN, without being asked to.
+    Closed,
+    /// No answer in time.
+    Timeout,
+    /// The answer is to another request.
+    WrongEcho,
+    /// Another L7 host answered.
+    OtherHost,
+    /// A status other than 200.
+    Status,
+    /// No HTTP.
+    Garbage,
+    /// The connection was not established.
+    NotConnected,
+}
+
+impl Cause {
+    /// As JSON has it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Reset => "reset",
+            Self::Closed => "closed",
+            Self::Timeout => "timeout",
+            Self::WrongEcho => "wrong-echo",
+            Self::OtherHost => "other-host",
+            Self::Status => "status",
+            Self::Garbage => "garbage",
+            Self::NotConnected => "not-connected",
+        }
+    }
+}
+
+/// A long-lived connection that broke.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Broken {
+    /// Its user's address and port.
+    pub user: String,
+    /// Where it goes.
+    pub vip: IpAddr,
+    /// The L7 host that holds it.
+    pub l7: String,
+    /// The server that answered last.
+    pub server: String,
+    /// How it broke.
+    pub cause: Cause,
+    /// How long ago the request was sent that was not answered; 0 for a connection that broke while idle.
+    pub asked_ago_ms: u64,
+}
+
+/// A new request without a good answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Its user's address.
+    pub user: IpAddr,
+    /// Where it went.
+    pub vip: IpAddr,
+    /// What was wrong.
+    pub cause: Cause,
+    /// How long ago it was begun.
+    pub asked_ago_ms: u64,
+}
+
+/// The end.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Connections that were established and answered once.
+    pub opened: u32,
+    /// Those that answered to the end, or until they were asked to end.
+    pub survived: u32,
+    /// Of these, the ones that were asked to end before the others.
+    pub closed: u32,
+    /// Answers on long-lived connections.
+    pub answers: u64,
+    /// Answers by another server than the last one, through the same L7 host: HAProxy's decision.
+    pub moved: u64,
+    /// The slowest answer on a long-lived connection, in ms.
+    pub slowest_ms: u64,
+    /// New requests with a good answer.
+    pub ok: u64,
+    /// Without.
+    pub failed: u64,
+    /// 99 of 100 good answers to new requests came within this, in ms.
+    pub p99_ms: u64,
+}
+
+/// A line of output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Said {
+    /// All connections were tried; from here on they count.
+    Opened {
+        /// Connections that were established and answered once.
+        opened: u32,
+        /// Why others were not, some of the reasons.
+        problems: Vec<String>,
+    },
+    /// A connection broke.
+    Broken(Broken),
+    /// A new request failed.
+    Failed(Failure),
+    /// All connections have ended.
+    Done(Summary),
+}
+
+/// A line of input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Connections on this L7 host end in an orderly way, after an answer.
+    Close(String),
+    /// Every connection proves itself once more and ends.
+    Finish,
+}
+
+impl Order {
+    fn parse(line: &str) -> Option<Self> {
+        match line.split_whitespace().collect::<Vec<_>>()[..] {
+            ["close", host] => Some(Self::Close(host.to_owned())),
+            ["finish"] => Some(Self::Finish),
+            _ => None,
+        }
+    }
+
+    /// The line that [`Order::parse`] reads.
+    pub fn line(&self) -> String {
+        match self {
+            Self::Close(host) => format!("close {host}\n"),
+            Self::Finish => "finish\n".to_owned(),
+        }
+    }
+}
+
+/// What connections were told so far.
+#[derive(Clone, Debug, Default)]
+struct Orders {
+    close: Vec<String>,
+    finish: bool,
+}
+
+/// What all tasks of the one thread share.
+struct Shared {
+    args: LoadArgs,
+    orders: watch::Receiver<Orders>,
+    summary: RefCell<Summary>,
+    problems: RefCell<Vec<String>>,
+    tried: Cell<u32>,
+    /// Of new requests with good answers.
+    latencies: RefCell<Vec<u32>>,
+}
+
+/// The command: runs until told to finish, or until nobody listens any more.
+pub fn run(args: LoadArgs) -> Result<u8> {
+    allow_descriptors(u64::from(args.connections) + 4096);
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("making a runtime")?;
+    LocalSet::new().block_on(&runtime, work(args));
+    // A thread may still wait for input.
+    runtime.shutdown_background();
+    Ok(0)
+}
+
+async fn work(args: LoadArgs) {
+    let (tell, orders) = watch::channel(Orders::default());
+    let shared = Rc::new(Shared {
+        args,
+        orders,
+        summary: RefCell::default(),
+        problems: RefCell::default(),
+        tried: Cell::new(0),
+        latencies: RefCell::default(),
+    });
+    tokio::task::spawn_local(listen(tell));
+    let mut tasks = JoinSet::new();
+    for number in 0..shared.args.connections {
+        tasks.spawn_local(connection::live(number, shared.clone()));
+    }
+    tasks.spawn_local(requests::all(shared.clone()));
+    while tasks.join_next().await.is_some() {}
+    let mut summary = shared.summary.borrow().clone();
+    let mut latencies = shared.latencies.borrow_mut();
+    latencies.sort_unstable();
+    let p99 = latencies.get((latencies.len() * 99 / 100).min(latencies.len().saturating_sub(1)));
+    summary.p99_ms = p99.copied().unwrap_or_default().into();
+    say(&Said::Done(summary));
+}
+
+/// Takes orders; the end of input is one to finish.
+async fn listen(tell: watch::Sender<Orders>) {
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        match Order::parse(&line) {
+            Some(Order::Close(host)) => tell.send_modify(|orders| orders.close.push(host)),
+            Some(Order::Finish) => break,
+            None => eprintln!("lab load: not an order: {line}"),
+        }
+    }
+    tell.send_modify(|orders| orders.finish = true);
+    // Whoever waits for a change sees an open channel.
+    tell.closed().await;
+}
+
+impl Shared {
+    /// Source and destination of connection or request `number`: users and VIPs in all combinations.
+    fn route(&self, number: u64) -> (IpAddr, IpAddr) {
+        let vips = vips();
+        let vip = vips[usize::try_from(number).unwrap_or_default() % vips.len()];
+        let user = scramble(number) % u64::from(self.args.addresses.max(1));
+        let user = Ipv4Addr::new(203, 0, 113, u8::try_from(user + 1).unwrap_or(1));
+        (if vip.is_ipv4() { user.into() } else { twin(user).into() }, vip)
+    }
+
+    /// One more connection was tried. When all were, they begin to count.
+    fn tried(&self) {
+        self.tried.set(self.tried.get() + 1);
+        if self.tried.get() == self.args.connections {
+            let problems = self.problems.borrow().iter().take(5).cloned().collect();
+            say(&Said::Opened { opened: self.summary.borrow().opened, problems });
+        }
+    }
+}
+
+/// Writes a line. If nobody reads, the load has no purpose any more.
+fn say(said: &Said) {
+    use std::io::Write;
+    let line = serde_json::to_string(said).expect("plain data");
+    if writeln!(std::io::stdout(), "{line}").is_err() {
+        std::process::exit(1);
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// SplitMix64's output function: looks random, is the same in each run.
+fn scramble(number: u64) -> u64 {
+    let mut z = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Allows at least `wanted` open files, as far as the machine permits; connections beyond that say so themselves.
+fn allow_descriptors(wanted: u64) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls get a valid pointer to a `rlimit` that outlives them.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 && limit.rlim_cur < wanted {
+            limit.rlim_cur = wanted;
+            limit.rlim_max = limit.rlim_max.max(wanted);
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_are_read_as_they_are_written() {
+        for order in [Order::Close("lb7-2".to_owned()), Order::Finish] {
+            assert_eq!(Order::parse(&order.line()), Some(order));
+        }
+        assert_eq!(Order::parse("close"), None);
+    }
+
+    #[test]
+    fn what_is_said_is_one_line_that_reads_back() {
+        let broken = Said::Broken(Broken {
+            user: "203.0.113.7:10022".to_owned(),
+            vip: "198.51.100.1".parse().unwrap(),
+            l7: "lb7-1".to_owned(),
+            server: "s1".to_owned(),
+            cause: Cause::Reset,
+            asked_ago_ms: 12,
+        });
+        let line = serde_json::to_string(&broken).unwrap();
+        assert!(!line.contains('\n') && line.contains("\"cause\":\"reset\""), "{line}");
+        assert_eq!(serde_json::from_str::<Said>(&line).unwrap(), broken);
+    }
+}

@@ -1,0 +1,257 @@
+//! A scenario's file. YAML as written → checked [`Scenario`]; every mistake has its place.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_saphyr::{Location, Spanned};
+
+use super::action::{Action, duration_of};
+use crate::spec::SpecErrors;
+
+/// A checked scenario.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scenario {
+    /// What it is called in reports.
+    pub name: String,
+    /// What it proves.
+    pub description: String,
+    /// Keys of the lab file that it needs, as `--set` takes them.
+    pub set: Vec<String>,
+    /// Long-lived connections.
+    pub connections: Option<u32>,
+    /// New requests a second.
+    pub requests: u32,
+    /// How long the load runs before the timeline begins.
+    pub warmup: Duration,
+    /// From the start of the timeline until connections prove themselves for the last time.
+    pub duration: Duration,
+    /// How long an answer may take.
+    pub patience: Duration,
+    /// What happens, in order.
+    pub timeline: Vec<Event>,
+    /// What must come out.
+    pub expect: Expect,
+}
+
+/// Something that happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Since the start of the timeline.
+    pub at: Duration,
+    /// As written.
+    pub text: String,
+    /// What it means.
+    pub action: Action,
+    /// Where `lb` runs.
+    pub on: String,
+}
+
+/// What must come out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expect {
+    /// Broken connections at most.
+    pub broken: u32,
+    /// Excused ones at least: else the timeline killed nobody's host.
+    pub excused_at_least: u32,
+    /// Failed new requests at most; any number if absent.
+    pub failed: Option<u64>,
+}
+
+/// The keys, for messages.
+const KEYS: &str = "keys: name description set connections requests warmup duration patience timeline (at do on) expect \
+     (broken excused_at_least failed)";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    name: Option<String>,
+    description: Option<String>,
+    set: Option<BTreeMap<String, Setting>>,
+    connections: Option<Spanned<u32>>,
+    requests: Option<u32>,
+    warmup: Option<Spanned<String>>,
+    duration: Option<Spanned<String>>,
+    patience: Option<Spanned<String>>,
+    timeline: Spanned<Vec<WrittenEvent>>,
+    #[serde(default)]
+    expect: WrittenExpect,
+}
+
+/// A value of the lab file.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Setting {
+    Number(u32),
+    Switch(bool),
+    Word(String),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenEvent {
+    at: Spanned<String>,
+    #[serde(rename = "do")]
+    action: Spanned<String>,
+    on: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct WrittenExpect {
+    broken: u32,
+    excused_at_least: u32,
+    failed: Option<u64>,
+}
+
+/// Reads the scenario described by `yaml`, called `source` in messages.
+pub fn load(source: &str, yaml: &str) -> Result<Scenario, SpecErrors> {
+    let written: Written =
+        serde_saphyr::from_str(yaml).map_err(|error| SpecErrors(vec![describe(source, &error)]))?;
+    let mut check = Check { source, errors: Vec::new() };
+    let scenario = check.scenario(written);
+    if check.errors.is_empty() { Ok(scenario) } else { Err(SpecErrors(check.errors)) }
+}
+
+fn describe(source: &str, error: &serde_saphyr::Error) -> String {
+    let error = error.without_snippet();
+    let text = error.to_string();
+    let text = text.split(" at line ").next().unwrap_or(&text).trim().replace('\n', " ");
+    let place = error.location().map_or_else(|| format!("{source}: "), |place| place_of(source, &place));
+    format!("{place}{text}; {KEYS}")
+}
+
+fn place_of(source: &str, place: &Location) -> String {
+    format!("{source}:{}:{}: ", place.line(), place.column())
+}
+
+struct Check<'a> {
+    source: &'a str,
+    errors: Vec<String>,
+}
+
+impl Check<'_> {
+    fn wrong(&mut self, place: &Location, problem: &str) {
+        self.errors.push(format!("{}{problem}", place_of(self.source, place)));
+    }
+
+    fn scenario(&mut self, written: Written) -> Scenario {
+        let file = self.source.rsplit('/').next().unwrap_or(self.source);
+        let name = written.name.unwrap_or_else(|| file.trim_end_matches(".yaml").to_owned());
+        let timeline = self.timeline(written.timeline);
+        let end = timeline.last().map_or(Duration::ZERO, |event| event.at);
+        let duration = self.duration("duration", written.duration.as_ref());
+        if let (Some(duration), Some(spanned)) = (duration, &written.duration)
+            && duration < end
+        {
+            self.wrong(&spanned.referenced, "duration: the timeline goes on for longer; raise it");
+        }
+        if let Some(spanned) = &written.connections
+            && !(1..=50_000).contains(&spanned.value)
+        {
+            self.wrong(&spanned.referenced, "connections: choose 1 to 50000");
+        }
+        Scenario {
+            name,
+            description: written.description.unwrap_or_default().trim().to_owned(),
+            set: written.set.unwrap_or_default().iter().map(|(key, value)| setting(key, value)).collect(),
+            connections: written.connections.map(|spanned| spanned.value),
+            requests: written.requests.unwrap_or(50),
+            warmup: self.duration("warmup", written.warmup.as_ref()).unwrap_or(Duration::from_secs(1)),
+            duration: duration.unwrap_or(end + Duration::from_secs(5)),
+            patience: self.duration("patience", written.patience.as_ref()).unwrap_or(Duration::from_secs(20)),
+            timeline,
+            expect: Expect {
+                broken: written.expect.broken,
+                excused_at_least: written.expect.excused_at_least,
+                failed: written.expect.failed,
+            },
+        }
+    }
+
+    fn timeline(&mut self, written: Spanned<Vec<WrittenEvent>>) -> Vec<Event> {
+        let mut events: Vec<Event> = Vec::new();
+        for event in written.value {
+            let place = event.at.referenced;
+            let Some(at) = self.duration("at", Some(&event.at)) else { continue };
+            if events.last().is_some_and(|last| last.at > at) {
+                self.wrong(&place, "at: earlier than the event before it; write events in order of time");
+            }
+            match Action::parse(&event.action.value) {
+                Ok(action) => events.push(Event {
+                    at,
+                    text: event.action.value,
+                    action,
+                    on: event.on.unwrap_or_else(|| "lb4-1".to_owned()),
+                }),
+                Err(problem) => self.wrong(&event.action.referenced, &format!("do: {problem}")),
+            }
+        }
+        events
+    }
+
+    fn duration(&mut self, key: &str, written: Option<&Spanned<String>>) -> Option<Duration> {
+        let written = written?;
+        let duration = duration_of(&written.value);
+        if duration.is_none() {
+            let problem = format!("{key}: `{}` is no duration; write e.g. 500ms, 5s or 1m", written.value);
+            self.wrong(&written.referenced, &problem);
+        }
+        duration
+    }
+}
+
+fn setting(key: &str, value: &Setting) -> String {
+    match value {
+        Setting::Number(number) => format!("{key}={number}"),
+        Setting::Switch(switch) => format!("{key}={switch}"),
+        Setting::Word(word) => format!("{key}={word}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::action::Nodes;
+
+    #[test]
+    fn scenario_has_defaults_for_all_but_its_timeline() {
+        let yaml = "timeline:\n  - {at: 2s, do: disable lb4-2}\n";
+        let scenario = load("configs/scenarios/02-x.yaml", yaml).unwrap();
+        assert_eq!(scenario.name, "02-x");
+        assert_eq!((scenario.requests, scenario.expect.broken), (50, 0));
+        assert_eq!(scenario.duration, Duration::from_secs(7));
+        assert_eq!(scenario.timeline[0].action, Action::Disable(Nodes("lb4-2".to_owned())));
+        assert_eq!(scenario.timeline[0].on, "lb4-1");
+    }
+
+    #[test]
+    fn settings_become_sets() {
+        let yaml = "set: {spare_lb7: 2, bgp: bird, bfd: true}\ntimeline: []\n";
+        assert_eq!(load("x", yaml).unwrap().set, ["bfd=true", "bgp=bird", "spare_lb7=2"]);
+    }
+
+    #[test]
+    fn every_mistake_is_named_with_its_place() {
+        let yaml = "warmup: soon
+timeline:
+  - {at: 5s, do: disable lb4-2}
+  - {at: 3s, do: enable lb4-2}
+  - {at: 6s, do: explode lb4-2}
+duration: 1s
+";
+        let errors = load("x.yaml", yaml).unwrap_err().0;
+        assert_eq!(errors.len(), 4, "{errors:#?}");
+        let all = errors.join("\n");
+        assert!(all.contains("x.yaml:1:9: warmup: `soon` is no duration"), "{all}");
+        assert!(all.contains("x.yaml:4:10: at: earlier than the event before it"), "{all}");
+        assert!(all.contains("x.yaml:5:18: do: `explode` is no action"), "{all}");
+        assert!(all.contains("x.yaml:6:11: duration: the timeline goes on for longer"), "{all}");
+    }
+
+    #[test]
+    fn unknown_key_is_refused_with_its_place_and_the_keys_there_are() {
+        let error = load("x.yaml", "timeline: []\nconections: 3\n").unwrap_err();
+        assert!(error.0[0].starts_with("x.yaml:2:1: ") && error.0[0].contains("keys: name"), "{error}");
+    }
+}

@@ -1,0 +1,116 @@
+//! `lab run`: the fourteen scenarios at a size that fits a test, and that the instrument sees what breaks.
+
+mod common;
+
+use std::fs;
+use std::process::Output;
+
+use common::{Lab, figure, text};
+use serde_json::Value;
+
+/// Long-lived connections in each scenario.
+const CONNECTIONS: &str = "--connections=300";
+
+/// Scenarios in which rows move away from hosts that keep their connections: these live by second chances only.
+const MOVES_ROWS: [&str; 9] = ["03", "04", "05", "06", "07", "08", "10", "11", "14"];
+
+fn rescued(report: &Value) -> u64 {
+    let events = report["events"].as_array().expect("events");
+    events.iter().filter_map(|event| event["rescued"].as_u64()).sum()
+}
+
+/// Runs scenarios on a lab that comes and goes with the command.
+fn run(lab: &Lab, arguments: &[&str]) -> Option<Output> {
+    let output = lab.run(&[&["run", CONNECTIONS], arguments].concat());
+    let said = text(&output.stderr);
+    println!("{said}");
+    if said.contains("lab up needs:") {
+        println!("skipped: lab run: {}", said.trim());
+        return None;
+    }
+    Some(output)
+}
+
+#[test]
+fn no_scenario_breaks_a_connection() {
+    let Some(lab) = Lab::new("no scenario breaks a connection") else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let junit = folder.path().join("junit.xml").display().to_string();
+    let Some(output) = run(&lab, &["--all", "--format=json", "--junit", &junit]) else { return };
+    let reports: Vec<Value> = serde_json::from_slice(&output.stdout).expect("reports");
+    assert_eq!(reports.len(), 14);
+    let mut failed = Vec::new();
+    let mut without_rescue = Vec::new();
+    for report in &reports {
+        let name = report["scenario"].as_str().expect("a name");
+        let connections = &report["connections"];
+        let rescued = rescued(report);
+        figure(
+            &format!("scenario {name}"),
+            format!(
+                "{} of {} survived, {} broken, {} excused, {rescued} packets rescued, {} requests failed",
+                connections["survived"],
+                connections["opened"],
+                connections["broken"],
+                connections["excused"],
+                report["requests"]["failed"]
+            ),
+        );
+        if report["verdict"] != "pass" {
+            failed.push(format!("{report:#}"));
+        }
+        if rescued == 0 && MOVES_ROWS.iter().any(|number| name.starts_with(number)) {
+            without_rescue.push(name);
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+    assert!(without_rescue.is_empty(), "rows moved, and nobody needed a second chance: {without_rescue:?}");
+    assert!(output.status.success());
+    let xml = fs::read_to_string(junit).expect("JUnit's file");
+    assert!(xml.contains("tests=\"14\" failures=\"0\""), "{xml}");
+}
+
+/// Without a second chance hosts refuse what moved to them: an instrument that passes this sees nothing.
+#[test]
+fn without_second_chances_the_same_change_breaks_connections() {
+    let Some(lab) = Lab::new("breakage is seen") else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("breakage.yaml");
+    // Each director has the pool in its own configuration, and hosts know nothing of it.
+    let scenario = "description: A host is forgotten while a director loses power.
+set: {manifest: false}
+timeline:
+  - {at: 1s, do: power-off lb4-1}
+  - {at: 2s, do: \"exec lb4-*,!lb4-1 sed -i '/lb7-4:/d' /etc/lb/lb.yaml && lb reload\"}
+duration: 6s
+";
+    fs::write(&file, scenario).expect("writing the scenario");
+    let Some(output) = run(&lab, &[&file.display().to_string(), "--format=json"]) else { return };
+    let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+    assert_eq!(output.status.code(), Some(1), "{report:#}");
+    assert_eq!(report["verdict"], "fail");
+    let broken = report["connections"]["broken"].as_u64().expect("a number");
+    figure("host forgotten without second chances: connections broken of 300", broken);
+    // About a quarter: the rows of one host of four.
+    assert!((30..=150).contains(&broken), "{report:#}");
+    assert_eq!(report["connections"]["excused"], 0, "{report:#}");
+    assert!(!lab.paths.folder.exists(), "the lab went with the command");
+}
+
+#[test]
+fn wrong_scenarios_are_refused_with_their_place_before_anything_happens() {
+    let Some(lab) = Lab::new("wrong scenarios") else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("x.yaml").display().to_string();
+    fs::write(&file, "timeline:\n  - {at: 1s, do: explode lb4-1}\n").expect("writing the scenario");
+    for (scenario, problem) in [
+        (file.as_str(), format!("lab: {file}:2:18: do: `explode` is no action; there are: ")),
+        ("no-such", "lab: no-such: no such file, and no scenario of that name; there are: 01-".to_owned()),
+    ] {
+        let output = lab.run(&["run", scenario]);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.starts_with(&problem), "{said}");
+    }
+    assert!(!lab.paths.folder.exists() && !lab.paths.cgroup.exists());
+}

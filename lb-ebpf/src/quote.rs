@@ -1,0 +1,64 @@
+//! ICMP errors follow the flow they quote (RFC 792, RFC 4443).
+//!
+//! An error quotes what a host sent from the VIP to a client: reversed, that is the client's flow. Eight bytes behind
+//! the quoted IP header are enough, since ports come first.
+
+use lb_common::flow::{Addr, Flow};
+use lb_common::outer::{IPV4, IPV6};
+
+use crate::packet::{Frame, Ipv4L4, Ipv6L4, LATER_FRAGMENT, V4_NO_OPTIONS, protocol};
+
+const ICMP: usize = 8;
+/// Destination unreachable, time exceeded, parameter problem; source quench is deprecated, redirects are not for us.
+const ERRORS4: [u8; 3] = [3, 11, 12];
+/// Destination unreachable, packet too big, time exceeded, parameter problem.
+const ERRORS6: core::ops::RangeInclusive<u8> = 1..=4;
+
+/// The ICMP type is that of an error.
+#[inline(always)]
+pub fn is_error4(kind: u8) -> bool {
+    ERRORS4.contains(&kind)
+}
+
+/// The ICMPv6 type is that of an error.
+#[inline(always)]
+pub fn is_error6(kind: u8) -> bool {
+    ERRORS6.contains(&kind)
+}
+
+/// The flow of the ICMP error at `at`, which has `len` bytes; none if the quotation is too short or names no port.
+#[inline(always)]
+pub fn flow4(frame: &Frame, at: usize, len: usize) -> Option<Flow> {
+    let quote = frame.read::<Ipv4L4>(at + ICMP)?;
+    let ports = matches!(quote.ip.protocol, protocol::TCP | protocol::UDP);
+    let usable = quote.ip.version_ihl == V4_NO_OPTIONS && quote.ip.fragment & LATER_FRAGMENT == 0;
+    if !usable || !ports || len < ICMP + IPV4 + 8 {
+        return None;
+    }
+    let quoted = Flow {
+        source: Addr::v4(quote.ip.source),
+        destination: Addr::v4(quote.ip.destination),
+        ports: quote.l4.first,
+        protocol: quote.ip.protocol,
+        v6: false,
+    };
+    Some(quoted.reversed())
+}
+
+/// The flow of the ICMPv6 error at `at`, which has `len` bytes; none if the quotation is too short or names no port.
+#[inline(always)]
+pub fn flow6(frame: &Frame, at: usize, len: usize) -> Option<Flow> {
+    let quote = frame.read::<Ipv6L4>(at + ICMP)?;
+    let ports = matches!(quote.ip.next_header, protocol::TCP | protocol::UDP);
+    if !quote.ip.is_v6() || !ports || len < ICMP + IPV6 + 8 {
+        return None;
+    }
+    let quoted = Flow {
+        source: Addr::v6(quote.ip.source),
+        destination: Addr::v6(quote.ip.destination),
+        ports: quote.l4.first,
+        protocol: quote.ip.next_header,
+        v6: true,
+    };
+    Some(quoted.reversed())
+}

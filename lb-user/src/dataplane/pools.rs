@@ -1,0 +1,360 @@
+//! The maps that say which host a packet belongs to, of directors and hosts alike, in step with the model.
+//!
+//! Written in this order, at every moment what is named exists: hosts, tables, the services that name them; then go what
+//! nothing names any more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use aya::maps::{Array, HashMap, MapData};
+use lb_common::maps::{self, HEALTHY, Nexthop, nexthop_index};
+
+use super::load::{Capacities, Loaded, MapShape, kind};
+use super::nexthops::{self, Sources, Standing};
+use super::slots::{Slots, stable_id};
+use super::tables::Tables;
+use super::{Error, Result};
+use crate::config::Capacity;
+use crate::model::{Family, Host, HostId, Model, Pool, Protocol, ServiceKey};
+use crate::netlink::NextHops;
+use crate::table;
+
+/// The maps' shapes in both objects.
+pub(super) const SERVICES: MapShape = shape("SERVICES", kind::HASH, 20, size_of::<maps::Service>(), 1024);
+/// See [`SERVICES`].
+pub(super) const TABLES: MapShape = shape("TABLES", kind::ARRAY_OF_MAPS, 4, 4, 64);
+/// See [`SERVICES`].
+pub(super) const NEXTHOPS: MapShape = shape("NEXTHOPS", kind::ARRAY, 4, size_of::<Nexthop>(), 8192);
+/// See [`SERVICES`].
+pub(super) const HOST_IDS: MapShape = shape("HOST_IDS", kind::ARRAY, 4, 8, 4096);
+
+/// A map without flags.
+pub(super) const fn shape(name: &'static str, kind: u32, key: u32, value: usize, entries: u32) -> MapShape {
+    MapShape { name, kind, key, value: value as u32, flags: 0, entries }
+}
+
+/// How many entries each of the maps has.
+pub(super) fn entries(capacity: Capacity) -> Capacities {
+    BTreeMap::from([
+        ("SERVICES", capacity.services),
+        ("TABLES", capacity.tables),
+        ("NEXTHOPS", capacity.hosts * 2),
+        ("HOST_IDS", capacity.hosts),
+    ])
+}
+
+/// A service or table as the kernel has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InForce {
+    /// Generation written to outer headers.
+    pub generation: u16,
+    /// Digest of the table *as it is in the kernel*.
+    pub digest: u64,
+}
+
+/// Whether a host can be reached, by inner family: `None` is yes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// For IPv4 VIPs.
+    pub v4: Option<String>,
+    /// For IPv6 VIPs.
+    pub v6: Option<String>,
+}
+
+/// The table of a pool that is in force, and what it was made of.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct PoolTable {
+    pub slot: u32,
+    pub made_of: Pool,
+    pub digest: u64,
+}
+
+/// Services, tables, next hops and host ids of one role.
+pub(super) struct Pools {
+    role: &'static str,
+    capacity: Capacity,
+    services: HashMap<MapData, maps::ServiceKey, maps::Service>,
+    tables: Tables,
+    nexthops: Array<MapData, Nexthop>,
+    host_ids: Array<MapData, u64>,
+    slots: Slots,
+    /// What the next hop map holds, to write only what changes.
+    entries: BTreeMap<u32, Nexthop>,
+    in_force: BTreeMap<String, PoolTable>,
+}
+
+impl Pools {
+    /// Takes the maps of a loaded object, with what they hold.
+    pub fn take(loaded: &mut Loaded, role: &'static str, capacity: Capacity) -> Result<Self> {
+        let mut pools = Pools {
+            role,
+            capacity,
+            services: loaded.map("SERVICES")?,
+            tables: Tables::new(loaded.map("TABLES")?),
+            nexthops: loaded.map("NEXTHOPS")?,
+            host_ids: loaded.map("HOST_IDS")?,
+            slots: Slots::default(),
+            entries: BTreeMap::new(),
+            in_force: BTreeMap::new(),
+        };
+        if loaded.adopted {
+            pools.adopt()?;
+        }
+        Ok(pools)
+    }
+
+    fn adopt(&mut self) -> Result<()> {
+        let ids = (0..self.host_ids.len()).map(|slot| self.host_ids.get(&slot, 0));
+        let ids = ids.collect::<std::result::Result<Vec<_>, _>>().map_err(map_error("HOST_IDS"))?;
+        self.slots = Slots::adopt(ids);
+        for (_, slot) in self.slots.iter() {
+            for v6 in [false, true] {
+                let index = nexthop_index(slot, v6);
+                let entry = self.nexthops.get(&index, 0).map_err(map_error("NEXTHOPS"))?;
+                self.entries.insert(index, entry);
+            }
+        }
+        Ok(())
+    }
+
+    /// Which hosts of `model` the maps call healthy.
+    pub fn health(&self, model: &Model) -> BTreeMap<HostId, bool> {
+        let healthy =
+            |slot| self.entries.get(&nexthop_index(slot, false)).is_some_and(|e| e.state & HEALTHY != 0);
+        let hosts = model.hosts().filter_map(|(id, host)| {
+            let slot = self.slots.get(stable_id(&id, host))?;
+            Some((id, healthy(slot)))
+        });
+        hosts.collect()
+    }
+
+    /// The slot of a host.
+    pub fn slot(&self, id: &HostId, host: &Host) -> Option<u16> {
+        self.slots.get(stable_id(id, host))
+    }
+
+    /// The tables in force, by pool.
+    pub fn in_force(&self) -> BTreeMap<String, InForce> {
+        let tables = self.in_force.iter();
+        tables
+            .map(|(name, table)| {
+                (name.clone(), InForce { generation: table.made_of.generation, digest: table.digest })
+            })
+            .collect()
+    }
+
+    /// The services in the kernel.
+    pub fn services(&self) -> BTreeMap<ServiceKey, maps::Service> {
+        let all = self.services.iter().filter_map(|entry| entry.ok());
+        all.filter_map(|(key, service)| Some((user_key(&key)?, service))).collect()
+    }
+
+    pub fn check_capacity(&self, model: &Model) -> Result<()> {
+        let Capacity { services, hosts, tables } = self.capacity;
+        let vips = vips(model).len();
+        let rooms = [
+            ("services", model.services.len(), services, "services"),
+            ("VIPs", vips, services, "services"),
+            ("hosts", model.hosts().count(), hosts, "hosts"),
+            // One slot more than pools, or no table could ever be replaced.
+            ("tables", model.pools.len() + 1, tables, "tables"),
+        ];
+        for (what, want, room, key) in rooms {
+            if want > room as usize {
+                return Err(self.full(what, want, room, key));
+            }
+        }
+        Ok(())
+    }
+
+    fn full(&self, what: &'static str, want: usize, room: u32, key: &'static str) -> Error {
+        Error::Capacity { what, want, room: room as usize, role: self.role, key }
+    }
+
+    pub fn assign_slots(&mut self, model: &Model) -> Result<()> {
+        let capacity = u16::try_from(self.capacity.hosts).unwrap_or(maps::NO_OWNER);
+        let wanted: Vec<_> = model.hosts().map(|(id, host)| stable_id(&id, host)).collect();
+        // Hosts that go keep their slots until the tables are changed.
+        let all: BTreeSet<u64> = self.slots.iter().map(|(id, _)| id).chain(wanted.iter().copied()).collect();
+        let full = self.full("hosts", all.len(), capacity.into(), "hosts");
+        let new = self.slots.assign(wanted, capacity).ok_or(full)?;
+        for (id, slot) in new {
+            self.host_ids.set(u32::from(slot), id, 0).map_err(map_error("HOST_IDS"))?;
+        }
+        Ok(())
+    }
+
+    pub fn write_nexthops(
+        &mut self,
+        model: &Model,
+        sources: Sources,
+        nexthops: &NextHops,
+        standing: impl Fn(&HostId, &Host) -> Standing,
+    ) -> Result<BTreeMap<HostId, Reach>> {
+        let mut reached = BTreeMap::new();
+        for (id, host) in model.hosts() {
+            let Some(slot) = self.slots.get(stable_id(&id, host)) else { continue };
+            let standing = standing(&id, host);
+            let mut reach = Reach::default();
+            for family in Family::ALL {
+                let (entry, reason) = nexthops::entry(host, family, standing, sources, nexthops);
+                let index = nexthop_index(slot, family == Family::V6);
+                if self.entries.get(&index) != Some(&entry) {
+                    self.nexthops.set(index, entry, 0).map_err(map_error("NEXTHOPS"))?;
+                    self.entries.insert(index, entry);
+                }
+                match family {
+                    Family::V4 => reach.v4 = reason,
+                    Family::V6 => reach.v6 = reason,
+                }
+            }
+            reached.insert(id, reach);
+        }
+        Ok(reached)
+    }
+
+    /// Makes or finds the table of each pool. A table in force is never touched: a new one goes to a free slot.
+    pub fn write_tables(&mut self, model: &Model) -> Result<BTreeMap<String, PoolTable>> {
+        let mut next = BTreeMap::new();
+        let mut taken = self.slots_in_services()?;
+        // Also those of pools that no service uses: one may use them later.
+        let stay = |name: &String, pool: &Pool| self.in_force.get(name).filter(|have| have.made_of == *pool);
+        taken.extend(model.pools.iter().filter_map(|(name, pool)| stay(name, pool)).map(|have| have.slot));
+        for (name, pool) in &model.pools {
+            if let Some(have) = stay(name, pool) {
+                next.insert(name.clone(), have.clone());
+                continue;
+            }
+            let rows = self.rows(name, pool)?;
+            let want = table::digest(&rows, |slot| self.id_of(slot));
+            let slot = match self.adopted_slot(model, name, pool, want)? {
+                Some(slot) => slot,
+                None => {
+                    let room = self.tables.capacity();
+                    let free = (0..room).find(|slot| !taken.contains(slot));
+                    let slot = free.ok_or_else(|| self.full("tables", room as usize + 1, room, "tables"))?;
+                    self.tables.put(slot, &rows)?;
+                    slot
+                }
+            };
+            taken.insert(slot);
+            let have = self.tables.digest(slot, pool.size, |slot| self.id_of(slot))?.unwrap_or(0);
+            if have != want {
+                return Err(Error::Digest { pool: name.clone(), have, want });
+            }
+            next.insert(name.clone(), PoolTable { slot, made_of: pool.clone(), digest: want });
+        }
+        Ok(next)
+    }
+
+    fn rows(&self, name: &str, pool: &Pool) -> Result<Vec<maps::Row>> {
+        let generations = pool.generations();
+        if generations.iter().all(|generation| generation.hosts.is_empty()) {
+            return Ok(vec![maps::EMPTY_ROW; pool.size as usize]);
+        }
+        let slots = pool.hosts.iter().filter_map(|(host_name, host)| {
+            let id = HostId { pool: name.into(), host: host_name.clone() };
+            Some((host_name.clone(), self.slots.get(stable_id(&id, host))?))
+        });
+        let table = table::rows(&generations, pool.seed, pool.size, &slots.collect());
+        table.map(|table| table.rows).map_err(|source| Error::Pool { pool: name.into(), source })
+    }
+
+    fn id_of(&self, slot: u16) -> u64 {
+        self.host_ids.get(&u32::from(slot), 0).unwrap_or(0)
+    }
+
+    /// Slots that services in the kernel name.
+    fn slots_in_services(&self) -> Result<BTreeSet<u32>> {
+        let services = self.services.iter().map(|entry| entry.map(|(_, service)| service.table));
+        services.collect::<std::result::Result<_, _>>().map_err(map_error("SERVICES"))
+    }
+
+    /// The table that the pool's services in the kernel name already, if it is the wanted one.
+    fn adopted_slot(&self, model: &Model, name: &str, pool: &Pool, want: u64) -> Result<Option<u32>> {
+        for (key, _) in model.services.iter().filter(|(_, service)| service.pool == name) {
+            let Ok(have) = self.services.get(&kernel_key(key), 0) else { continue };
+            let digest = self.tables.digest(have.table, pool.size, |slot| self.id_of(slot))?;
+            if digest == Some(want) {
+                return Ok(Some(have.table));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes the services, and calls `fresh` with the id of each new one before it is there: its counters are another's.
+    pub fn write_services(
+        &mut self,
+        model: &Model,
+        tables: &BTreeMap<String, PoolTable>,
+        flags: impl Fn(&ServiceKey) -> u16,
+        mut fresh: impl FnMut(u32) -> Result<()>,
+    ) -> Result<BTreeMap<ServiceKey, InForce>> {
+        // First, so that what they held is there for new ones.
+        let (have, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            self.services().into_iter().partition(|(key, _)| model.services.contains_key(key));
+        for key in gone.keys() {
+            self.services.remove(&kernel_key(key)).map_err(map_error("SERVICES"))?;
+        }
+        let mut ids: BTreeSet<u32> = have.values().map(|service| service.id).collect();
+        let mut confirmed = BTreeMap::new();
+        for (key, service) in &model.services {
+            let Some(table) = tables.get(&service.pool) else { continue };
+            let id = match have.get(key) {
+                Some(have) => have.id,
+                None => {
+                    let id = lowest_free(&mut ids);
+                    fresh(id)?;
+                    id
+                }
+            };
+            let Pool { seed, size, generation, .. } = table.made_of;
+            let want =
+                maps::Service { seed, id, table: table.slot, rows: size, generation, flags: flags(key) };
+            if have.get(key) != Some(&want) {
+                self.services.insert(kernel_key(key), want, 0).map_err(map_error("SERVICES"))?;
+            }
+            confirmed.insert(*key, InForce { generation, digest: table.digest });
+        }
+        Ok(confirmed)
+    }
+
+    /// The last step: `tables` are in force, and hosts that none of them names lose their slots.
+    pub fn settle(&mut self, model: &Model, tables: BTreeMap<String, PoolTable>) -> Result<()> {
+        self.in_force = tables;
+        let wanted = model.hosts().map(|(id, host)| stable_id(&id, host)).collect();
+        for slot in self.slots.release(&wanted) {
+            for v6 in [false, true] {
+                let index = nexthop_index(slot, v6);
+                self.nexthops.set(index, Nexthop::UNKNOWN, 0).map_err(map_error("NEXTHOPS"))?;
+                self.entries.remove(&index);
+            }
+            self.host_ids.set(u32::from(slot), 0, 0).map_err(map_error("HOST_IDS"))?;
+        }
+        Ok(())
+    }
+}
+
+/// All VIPs of a model.
+pub(super) fn vips(model: &Model) -> BTreeSet<IpAddr> {
+    model.services.keys().map(|key| key.vip).collect()
+}
+
+pub(super) fn map_error(map: &'static str) -> impl Fn(aya::maps::MapError) -> Error {
+    move |source| Error::Map { map, source }
+}
+
+fn kernel_key(key: &ServiceKey) -> maps::ServiceKey {
+    maps::ServiceKey::new(key.vip.into(), key.port.to_be(), key.protocol.number())
+}
+
+fn user_key(key: &maps::ServiceKey) -> Option<ServiceKey> {
+    let protocol = Protocol::from_number(key.protocol())?;
+    Some(ServiceKey { vip: key.vip().into(), port: key.port(), protocol })
+}
+
+fn lowest_free(ids: &mut BTreeSet<u32>) -> u32 {
+    let id = (0..).find(|id| !ids.contains(id)).unwrap_or(0);
+    ids.insert(id);
+    id
+}

@@ -1,0 +1,1 @@
+//! What each change makes, and why it is refused.

@@ -1,0 +1,1 @@
+//! What is kept and what is told when the place holds something strange.
