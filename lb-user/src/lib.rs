@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod agent_check;
+pub mod bench;
 pub mod bgp;
 pub mod cli;
 pub mod config;

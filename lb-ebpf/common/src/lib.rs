@@ -5,6 +5,7 @@
 
 #![cfg_attr(not(test), no_std)]
 
+pub mod bench;
 pub mod chance;
 pub mod digest;
 pub mod flow;

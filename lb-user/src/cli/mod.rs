@@ -1,6 +1,7 @@
 //! The command line: one file per command. Each returns its exit code; errors are printed once, here.
 
 mod agent;
+mod bench;
 mod check;
 pub(crate) mod client;
 mod detach;
@@ -64,6 +65,10 @@ enum Command {
     /// Change a host's share of new connections.
     #[command(after_help = "Example: lb weight lb7-3 5")]
     Weight(pool::Weight),
+    /// Measure what the programs cost per packet, as a ratio to the least that any director must do. Needs root.
+    #[command(after_help = "Example: lb bench --rounds 21 --path tcp4 --path host_local4\n\n\
+        Everything runs in the kernel on made-up packets; no traffic is touched. Compare ratios, not nanoseconds.")]
+    Bench(bench::Args),
     /// Withdraw all VIPs, then remove programs and pins, then end the agent. This node forwards nothing afterwards.
     #[command(after_help = "Example: systemctl stop lb; lb detach --config /etc/lb/lb.yaml")]
     Detach(detach::Args),
@@ -102,6 +107,7 @@ enum Format {
 pub fn run(kernel: Arc<dyn Kernel>) -> ExitCode {
     let result = match Cli::parse().command {
         Command::Agent(args) => agent::run(args, kernel),
+        Command::Bench(args) => bench::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Reload(args) => reload::run(&args),

@@ -1,0 +1,111 @@
+//! For `lb bench` only: runs a program again and again on the same packet, and what its figures are held against.
+//!
+//! `BPF_PROG_TEST_RUN` does not restore a packet between repeats: after the first, an encapsulating program would see its
+//! own output. So each repeat begins here: the packet gets its length and headers back, its flow varies if it should, and
+//! a tail call goes to the program that is measured.
+
+#![no_std]
+#![no_main]
+
+use aya_ebpf::bindings::{bpf_sock_tuple, xdp_action};
+use aya_ebpf::btf_maps::{Array, PerCpuArray, ProgramArray};
+use aya_ebpf::helpers::bpf_xdp_adjust_head;
+use aya_ebpf::helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp};
+use aya_ebpf::macros::{btf_map, xdp};
+use aya_ebpf::programs::XdpContext;
+use lb_common::bench::{Case, HEAD};
+use lb_common::outer::{ETHERNET, IPV4};
+use lb_ebpf::packet::Frame;
+
+/// What is run, and on what.
+#[btf_map]
+static CASE: Array<Case, 1> = Array::new();
+
+/// Repeats so far, for flows that vary.
+#[btf_map]
+static REPEATS: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+/// The program that is measured.
+#[btf_map]
+static MEASURED: ProgramArray<1> = ProgramArray::new();
+
+/// Begins every repeat.
+#[xdp]
+pub fn bench(ctx: XdpContext) -> u32 {
+    if restore(&ctx).is_some() {
+        // SAFETY: nothing here is left to drop.
+        unsafe { MEASURED.tail_call(&ctx, 0) };
+    }
+    xdp_action::XDP_ABORTED
+}
+
+#[inline(always)]
+fn restore(ctx: &XdpContext) -> Option<()> {
+    let case = CASE.get(0)?;
+    let grown = Frame::xdp(ctx).len() as i32 - case.len as i32;
+    // SAFETY: the helper checks the length; the frame is taken anew.
+    if grown != 0 && unsafe { bpf_xdp_adjust_head(ctx.ctx, grown) } != 0 {
+        return None;
+    }
+    let frame = Frame::xdp(ctx);
+    frame.write::<[u64; HEAD / 8]>(0, case.head)?;
+    if case.flows == 0 {
+        return Some(());
+    }
+    let repeats = REPEATS.get_ptr_mut(0)?;
+    // SAFETY: this CPU's slot.
+    let number = unsafe {
+        *repeats += 1;
+        *repeats as u32
+    };
+    // An odd factor: all numbers below a power of two come, in no order that a cache could foresee.
+    let varied = number.wrapping_mul(0x9e37_79b1) >> (32 - case.flows);
+    frame.write((case.vary_at & 127) as usize, case.vary_from | varied.to_be())
+}
+
+/// The least that any director in XDP must do: room for an outer header, a constant one, and out.
+#[xdp]
+pub fn floor(ctx: XdpContext) -> u32 {
+    // SAFETY: as above.
+    if unsafe { bpf_xdp_adjust_head(ctx.ctx, -(IPV4 as i32)) } != 0 {
+        return xdp_action::XDP_ABORTED;
+    }
+    let header = [0x0102_0304_0506_0708u64; 4];
+    let written = Frame::xdp(&ctx).write(0, header).and(Frame::xdp(&ctx).write(32, 0x090au16));
+    if written.is_some() { xdp_action::XDP_TX } else { xdp_action::XDP_ABORTED }
+}
+
+/// Nothing: what measuring itself costs.
+#[xdp]
+pub fn null(_: XdpContext) -> u32 {
+    xdp_action::XDP_TX
+}
+
+/// The kernel's socket lookup for the IPv4 packet behind an outer IPv4 header, and nothing else.
+#[xdp]
+pub fn lookup4(ctx: XdpContext) -> u32 {
+    let frame = Frame::xdp(&ctx);
+    let addresses = frame.read::<[u32; 2]>(ETHERNET + IPV4 + 12);
+    let ports = frame.read::<[u16; 2]>(ETHERNET + IPV4 + IPV4);
+    let (Some([saddr, daddr]), Some([sport, dport])) = (addresses, ports) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    // SAFETY: plain data, all zeroes are a value.
+    let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
+    tuple.__bindgen_anon_1.ipv4.saddr = saddr;
+    tuple.__bindgen_anon_1.ipv4.daddr = daddr;
+    tuple.__bindgen_anon_1.ipv4.sport = sport;
+    tuple.__bindgen_anon_1.ipv4.dport = dport;
+    // SAFETY: the tuple lives as long as the call; 12 bytes of it are an IPv4 tuple; -1 is the packet's own namespace.
+    let socket = unsafe { bpf_skc_lookup_tcp(ctx.ctx.cast(), &raw mut tuple, 12, u64::MAX, 0) };
+    if socket.is_null() {
+        return xdp_action::XDP_DROP;
+    }
+    // SAFETY: just found, released once.
+    unsafe { bpf_sk_release(socket.cast()) };
+    xdp_action::XDP_PASS
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

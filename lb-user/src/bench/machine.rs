@@ -1,0 +1,198 @@
+//! The director and the host that are measured: the real programs over maps of a pool of thirteen hosts, and a real
+//! connection for the host to find.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use nix::sched::{CloneFlags, unshare};
+
+use super::packets::{self, ACK, Ends, SYN};
+use super::{Subject, XDP_PASS, XDP_TX, descriptor, vary_at};
+use crate::config::{Capacity, Decapsulation, XdpMode};
+use crate::dataplane::director::{Director, DirectorOptions};
+use crate::dataplane::host::{Accept, Fellows, HostOptions, HostPlane};
+use crate::dataplane::nexthops::Sources;
+use crate::model::{Host, HostId, HostState, Model, Pool, Protocol, Service, ServiceKey};
+use crate::netlink::{NextHop, NextHops};
+
+const HOSTS: u8 = 13;
+const VIP4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0xc633, 0x6401);
+/// Flows vary in their last twenty bits.
+const CLIENT4: Ipv4Addr = Ipv4Addr::new(203, 0, 0, 1);
+const CLIENT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0xcb00, 1);
+const DIRECTOR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 200);
+/// A million flows.
+const MANY: u32 = 20;
+const LOOPBACK: u32 = 1;
+const GENERATION: u16 = 1;
+/// Payload of all packets, so that they are as long as what is restored of them.
+const PAYLOAD: usize = 90;
+
+/// Runs `work` in a thread with a network of its own, where `lo` is up and has the VIP.
+pub fn in_own_network<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let run = || {
+        unshare(CloneFlags::CLONE_NEWNET).context("a network namespace of its own (run as root)")?;
+        ip(&["link", "set", "lo", "up"])?;
+        ip(&["address", "add", &format!("{VIP4}/32"), "dev", "lo"])?;
+        work()
+    };
+    std::thread::scope(|scope| scope.spawn(run).join())
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn ip(arguments: &[&str]) -> Result<()> {
+    let status = Command::new("ip").args(arguments).status().context("running ip (apt install iproute2)")?;
+    ensure!(status.success(), "ip {} failed", arguments.join(" "));
+    Ok(())
+}
+
+/// What is measured, and what it needs to live.
+pub(super) struct Subjects {
+    director: Director,
+    host: HostPlane,
+    /// The ends of the connection that the host holds.
+    held: Ends,
+    /// A flow whose row the host owns, but whose connection it does not hold.
+    strange: Ends,
+    _sockets: (TcpListener, TcpStream, TcpStream),
+}
+
+impl Subjects {
+    pub fn make() -> Result<Self> {
+        let listener = TcpListener::bind((VIP4, 80)).context("listening on the VIP")?;
+        let client = TcpStream::connect((VIP4, 80))?;
+        let (server, peer) = listener.accept()?;
+        let SocketAddr::V4(peer) = peer else { unreachable!("bound to an IPv4 address") };
+        let held = Ends { source: ((*peer.ip()).into(), peer.port()), destination: (VIP4.into(), 80) };
+
+        let model = model();
+        let nexthops = nexthops(&model);
+        let health: BTreeMap<HostId, bool> = model.hosts().map(|(id, _)| (id, true)).collect();
+        let options =
+            DirectorOptions { interfaces: vec![], xdp: XdpMode::Auto, capacity: Capacity::default() };
+        let mut director = Director::load(options, None)?;
+        director.sync(&model, Sources::default(), &nexthops, &health)?;
+
+        let options = HostOptions {
+            interfaces: vec![],
+            decapsulation: Decapsulation::Xdp,
+            xdp: XdpMode::Auto,
+            capacity: Capacity::default(),
+        };
+        let mut host = HostPlane::load(options, None)?;
+        let locals = [IpAddr::V4(host4(1))];
+        host.sync(&Accept {
+            senders: vec![(Ipv4Addr::new(192, 0, 2, 0).into(), 24)],
+            locals: locals.to_vec(),
+            vips: vec![VIP4.into(), VIP6.into()],
+        })?;
+        host.sync_fellows(&Fellows {
+            model: &model,
+            locals: &locals,
+            nexthops: &nexthops,
+            doubts: &BTreeMap::new(),
+            per_second: u32::MAX,
+        })?;
+        let strange = Ends { source: (CLIENT4.into(), 40000), destination: (VIP4.into(), 80) };
+        Ok(Subjects { director, host, held, strange, _sockets: (listener, client, server) })
+    }
+
+    /// An ordinary packet to the director.
+    pub fn plain_packet(&self) -> Vec<u8> {
+        packets::tcp(to_vip4(), ACK, PAYLOAD)
+    }
+
+    /// A packet to the host, of the connection that it holds.
+    pub fn held_packet(&self) -> Vec<u8> {
+        packets::tunnelled(&packets::tcp(self.held, ACK, PAYLOAD), DIRECTOR, host4(1), GENERATION, 0)
+    }
+
+    pub fn subjects(mut self) -> Result<Vec<Subject>> {
+        let director = descriptor(self.director.program()?)?;
+        let host = descriptor(self.host.program()?)?;
+        let six = Ends { source: (CLIENT6.into(), 40000), destination: (VIP6.into(), 80) };
+        let other = Ends { destination: (Ipv4Addr::new(198, 51, 100, 99).into(), 80), ..to_vip4() };
+        let tcp4 = packets::tcp(to_vip4(), ACK, PAYLOAD);
+        let error = packets::icmp4_error(to_vip4(), Ipv4Addr::new(192, 0, 2, 1));
+        let strange =
+            packets::tunnelled(&packets::tcp(self.strange, ACK, PAYLOAD), DIRECTOR, host4(1), GENERATION, 0);
+        let at_director = [
+            ("tcp4", tcp4.clone(), 0, CLIENT4.into(), XDP_TX),
+            ("tcp4", tcp4, MANY, CLIENT4.into(), XDP_TX),
+            ("tcp6", packets::tcp(six, ACK, PAYLOAD), 0, CLIENT6.into(), XDP_TX),
+            ("tcp6", packets::tcp(six, ACK, PAYLOAD), MANY, CLIENT6.into(), XDP_TX),
+            ("udp4", packets::udp(to_vip4(), PAYLOAD), 0, CLIENT4.into(), XDP_TX),
+            ("udp4", packets::udp(to_vip4(), PAYLOAD), MANY, CLIENT4.into(), XDP_TX),
+            ("syn4", packets::tcp(to_vip4(), SYN, PAYLOAD), MANY, CLIENT4.into(), XDP_TX),
+            ("icmp4_error", error, 0, CLIENT4.into(), XDP_TX),
+            ("pass4", packets::tcp(other, ACK, PAYLOAD), 0, CLIENT4.into(), XDP_PASS),
+        ];
+        let mut subjects = Vec::new();
+        for (path, packet, flows, source, returns) in at_director {
+            let program = director.try_clone()?;
+            subjects.push(Subject { path, program, packet, flows, vary_at: vary_at(source, 0), returns });
+        }
+        let held = self.held_packet();
+        for (path, packet, flows, returns) in [
+            ("host_local4", held, 0, XDP_PASS),
+            ("host_rescue4", strange.clone(), 0, XDP_TX),
+            ("host_rescue4", strange, MANY, XDP_TX),
+        ] {
+            let vary_at = vary_at(CLIENT4.into(), 20);
+            subjects.push(Subject { path, program: host.try_clone()?, packet, flows, vary_at, returns });
+        }
+        // Programs and maps live by their descriptors; the connection must live as long as the process measures.
+        std::mem::forget(self);
+        Ok(subjects)
+    }
+}
+
+fn to_vip4() -> Ends {
+    Ends { source: (CLIENT4.into(), 40000), destination: (VIP4.into(), 80) }
+}
+
+fn host4(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(192, 0, 2, number)
+}
+
+fn model() -> Model {
+    let host = |number| Host {
+        address4: Some(host4(number)),
+        address6: Some(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0xc000, 0x200 + u16::from(number))),
+        weight: 1,
+        state: HostState::Active,
+    };
+    let hosts = (1..=HOSTS).map(|number| (format!("lb7-{number}"), host(number))).collect();
+    let pool = Pool { seed: 0, size: 65537, generation: GENERATION, hosts, others: vec![] };
+    let mut model = Model { pools: [("web".to_owned(), pool)].into(), ..Model::default() };
+    for vip in [IpAddr::from(VIP4), VIP6.into()] {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let service = Service { pool: "web".into(), quorum: 1 };
+            model.services.insert(ServiceKey { vip, port: 80, protocol }, service);
+        }
+    }
+    model
+}
+
+fn nexthops(model: &Model) -> NextHops {
+    let hop = |address: &IpAddr| NextHop {
+        ifindex: LOOPBACK,
+        source_mac: [2, 0, 0, 0, 0, 1],
+        mac: [2, 0, 0, 0, 0, 2],
+        mtu: 1500,
+        source: Some(match address {
+            IpAddr::V4(_) => DIRECTOR.into(),
+            IpAddr::V6(_) => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0xc000, 0x2c8).into(),
+        }),
+    };
+    let addresses = model.hosts().flat_map(|(_, host)| {
+        [host.address4.map(IpAddr::V4), host.address6.map(IpAddr::V6)]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+    });
+    addresses.map(|address| (address, Ok(hop(&address)))).collect()
+}
