@@ -3,14 +3,14 @@
 //! A packet walks the owners of its row in the circular order of their ids, from wherever it began. The order does not
 //! depend on generations, so hosts whose manifests are a version apart still walk the same way round, and every owner that
 //! both know gets its turn. The hop field of the outer header counts places in its low three bits, and ends the walk; its
-//! fourth bit says that a doubtful owner was left out on the way.
+//! fourth bit says that an owner that may live was left out on the way.
 
 use crate::maps::OWNERS;
 
 /// Hop of a packet that has had all its chances: whoever gets it keeps it.
 pub const FINAL: u8 = 15;
 
-/// Bit of the hop: an owner whose turn comes last was passed over.
+/// Bit of the hop: an owner that may hold the connection was passed over.
 const PASSED_OVER: u8 = 8;
 
 /// When an owner's turn comes.
@@ -20,7 +20,9 @@ pub enum Turn {
     InOrder,
     /// After all others: some director doubts that it lives.
     Last,
-    /// Never: it is dead, or there is no way to it.
+    /// Not now: it lives, but there is no way to it for the moment.
+    NoWay,
+    /// Never: it is dead.
     Never,
 }
 
@@ -48,8 +50,9 @@ pub enum Next {
     },
     /// Nobody is left: it is kept.
     Keep,
-    /// Nobody is left, but a host on the way passed over an owner that this one does not doubt: until they agree it is
-    /// dropped, to be sent again. An answer from here could break a connection that the other one holds.
+    /// Nobody is left, but an owner that may live was passed over, by this host for want of a way, or by another one that
+    /// doubts what this one does not: it is dropped, to be sent again when that has changed. An answer from here could break
+    /// a connection that the owner holds.
     Wait,
 }
 
@@ -64,7 +67,7 @@ pub fn next(owners: &[Owner; OWNERS], own: u64, hop: u8, home: bool) -> Next {
     }
     let (passed_over, hop) = (hop & PASSED_OVER, hop & (PASSED_OVER - 1));
     let (mut count, mut best, mut last) = (0u8, OWNERS, OWNERS);
-    let (mut best_way, mut last_way) = (u64::MAX, u64::MAX);
+    let (mut best_way, mut last_way, mut lost_way) = (u64::MAX, u64::MAX, u64::MAX);
     let mut place = 0;
     while place < OWNERS {
         let owner = owners[place];
@@ -75,6 +78,7 @@ pub fn next(owners: &[Owner; OWNERS], own: u64, hop: u8, home: bool) -> Next {
             match owner.turn {
                 Turn::InOrder if way < best_way => (best, best_way) = (place, way),
                 Turn::Last if way < last_way => (last, last_way) = (place, way),
+                Turn::NoWay if way < lost_way => lost_way = way,
                 _ => {}
             }
         }
@@ -92,14 +96,15 @@ pub fn next(owners: &[Owner; OWNERS], own: u64, hop: u8, home: bool) -> Next {
             place += 1;
         }
         if steps <= count + !home as u8 {
-            let doubt = if last_way < best_way { PASSED_OVER } else { 0 };
+            let doubt = if last_way < best_way || lost_way < best_way { PASSED_OVER } else { 0 };
             return Next::PassOn { place: best, hop: steps | passed_over | doubt };
         }
     }
     if last < OWNERS {
         return Next::PassOn { place: last, hop: FINAL };
     }
-    if passed_over != 0 && !home { Next::Wait } else { Next::Keep }
+    let may_live = passed_over != 0 || lost_way < u64::MAX;
+    if may_live && !home { Next::Wait } else { Next::Keep }
 }
 
 #[cfg(test)]
@@ -161,6 +166,21 @@ mod tests {
         assert_eq!(next(&owners, 10, late + 2, false), Next::Wait);
         assert_eq!(next(&doubting, 10, late + 2, false), Next::PassOn { place: 2, hop: FINAL });
         assert_eq!(hop, 3 | PASSED_OVER);
+    }
+
+    #[test]
+    fn while_there_is_no_way_to_an_owner_nobody_answers_for_it() {
+        let mut owners = in_order([10, 20, 30, 0]);
+        owners[1].turn = Turn::NoWay;
+        let Next::PassOn { place: 2, hop } = next(&owners, 10, 0, false) else { panic!("not to 30") };
+        assert_eq!(hop, 2 | PASSED_OVER);
+        assert_eq!(
+            next(&owners, 30, 3 | PASSED_OVER, false),
+            Next::PassOn { place: 0, hop: 4 | PASSED_OVER }
+        );
+        assert_eq!(next(&owners, 10, 4, false), Next::Wait);
+        // Its packet may be its first, for all that a host knows.
+        assert_eq!(next(&owners, 10, 3, true), Next::Keep);
     }
 
     #[test]

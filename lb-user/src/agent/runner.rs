@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 pub(crate) use self::detach::detach_without_agent;
 use self::peers::Exchange;
 pub(super) use self::peers::ExchangeEnds;
-use super::dataplane::{Applied, DataplaneError, Kernel, Want};
+use super::dataplane::{Applied, DataplaneError, Kernel, Role, Want};
 use super::kernel_thread::{self, KernelHandle};
 use super::reload::{Changes, merge};
 use super::status::{Known, ManifestStatus, ReloadStatus, Status};
@@ -26,7 +26,7 @@ use crate::config::{Config, ConfigErrors};
 use crate::desired::{self, Decision, Facts, Paths};
 use crate::health::{self, Checker, HealthView};
 use crate::manifest::{self, Manifests, Reading};
-use crate::model::HostId;
+use crate::model::{HostId, Service};
 use crate::peers::Report;
 use crate::switch::Switch;
 
@@ -330,7 +330,7 @@ impl Runner {
         if !applied.problems.is_empty() || applied.services.values().any(Result::is_err) {
             self.retry_at = Some(Instant::now() + RETRY);
         }
-        if applied.services.values().all(Result::is_ok) {
+        if self.asked.as_ref().is_some_and(|asked| is_done(&asked.config, &applied)) {
             let asked = self.asked.as_ref().and_then(|asked| asked.config.manifest_version);
             self.confirmed.send_if_modified(|confirmed| std::mem::replace(confirmed, asked) != asked);
         }
@@ -504,6 +504,13 @@ fn reading_of(manifests: Option<&Manifests>) -> watch::Receiver<Reading> {
 fn with_manifest(config: &Config, reading: &Reading, file: &Path) -> Result<Config, ConfigErrors> {
     let place = config.manifest.as_ref().map(|manifest| manifest.place.to_string()).unwrap_or_default();
     manifest::merge(config, reading.manifest.as_deref(), &file.display().to_string(), &place)
+}
+
+/// The kernel treats packets as this configuration says, in every role.
+fn is_done(config: &Config, applied: &Applied) -> bool {
+    let tables = |service: &Service| applied.tables.contains_key(&(Role::Host, service.pool.clone()));
+    applied.services.values().all(Result::is_ok)
+        && (config.host.is_none() || config.model.services.values().all(tables))
 }
 
 /// A state that never changes.

@@ -14,7 +14,7 @@ use crate::config::{Capacity, Decapsulation, XdpMode};
 use crate::dataplane::director::{Director, DirectorOptions};
 use crate::dataplane::host::{Accept, Fellows, HostOptions, HostPlane};
 use crate::dataplane::nexthops::Sources;
-use crate::model::{Host, HostId, HostState, Model, Pool, Protocol, Service, ServiceKey};
+use crate::model::{Affinity, Host, HostId, HostState, Model, Pool, Protocol, Service, ServiceKey};
 use crate::netlink::{NextHop, NextHops};
 
 const HOSTS: u8 = 13;
@@ -71,8 +71,12 @@ impl Subjects {
         let model = model();
         let nexthops = nexthops(&model);
         let health: BTreeMap<HostId, bool> = model.hosts().map(|(id, _)| (id, true)).collect();
-        let options =
-            DirectorOptions { interfaces: vec![], xdp: XdpMode::Auto, capacity: Capacity::default() };
+        let options = DirectorOptions {
+            interfaces: vec![],
+            xdp: XdpMode::Auto,
+            capacity: Capacity::default(),
+            flows: 1 << 16,
+        };
         let mut director = Director::load(options, None)?;
         director.sync(&model, Sources::default(), &nexthops, &health)?;
 
@@ -170,7 +174,7 @@ fn model() -> Model {
     let mut model = Model { pools: [("web".to_owned(), pool)].into(), ..Model::default() };
     for vip in [IpAddr::from(VIP4), VIP6.into()] {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
-            let service = Service { pool: "web".into(), quorum: 1 };
+            let service = Service { pool: "web".into(), quorum: 1, affinity: Affinity::of(protocol) };
             model.services.insert(ServiceKey { vip, port: 80, protocol }, service);
         }
     }

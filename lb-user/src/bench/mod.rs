@@ -202,7 +202,6 @@ impl Wrapper {
     }
 }
 
-const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
 

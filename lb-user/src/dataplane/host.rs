@@ -187,6 +187,11 @@ impl HostPlane {
         self.loaded.adopted
     }
 
+    /// A program of ours runs on an interface, of this agent or of one before it.
+    pub fn runs(&self) -> bool {
+        self.loaded.has_links()
+    }
+
     /// The XDP program, for test runs.
     pub fn program(&mut self) -> Result<&mut aya::programs::Xdp> {
         self.loaded.xdp("host")

@@ -379,9 +379,8 @@ struct OpenHost {
     nexthops: watch::Receiver<NextHops>,
     /// Addresses that the next hops are followed for, unless the director does it.
     wanted: Option<watch::Sender<BTreeSet<IpAddr>>>,
-    /// Tables as the kernel has them.
-    tables: BTreeMap<String, InForce>,
     attached: bool,
+    opened: Instant,
     /// Addresses that the kernel's tunnel devices were made for.
     tunnels: Option<Vec<IpAddr>>,
 }
@@ -402,7 +401,7 @@ impl OpenHost {
             Some(nexthops) => (None, nexthops),
             None => resolve(fellow_addresses(config)).map(|(wanted, nexthops)| (Some(wanted), nexthops))?,
         };
-        Ok(OpenHost { plane, nexthops, wanted, tables: BTreeMap::new(), attached: false, tunnels: None })
+        Ok(OpenHost { plane, nexthops, wanted, attached: false, opened: Instant::now(), tunnels: None })
     }
 
     fn apply(&mut self, want: &Want, applied: &mut Applied) -> super::Result<()> {
@@ -417,6 +416,15 @@ impl OpenHost {
         let senders = role.accept_from.iter().map(|prefix| (prefix.address, prefix.length)).collect();
         let accept = Accept { senders, locals, vips };
         self.plane.sync(&accept)?;
+        if let Some(wanted) = &self.wanted {
+            wanted.send_if_modified(|wanted| replace(wanted, fellow_addresses(config)));
+        }
+        if self.waits_for_ways(want) {
+            applied
+                .problems
+                .push("waits for the ways to the other hosts before it replaces what runs".into());
+            return Ok(());
+        }
         // Before the program is attached: what it knows no service of, it keeps.
         self.follow_fellows(role, want, &accept.locals, applied);
         if !self.attached || self.plane.is_detached() {
@@ -441,9 +449,6 @@ impl OpenHost {
 
     /// Without them everything that comes here is kept, as the directors sent it.
     fn follow_fellows(&mut self, role: &HostConfig, want: &Want, locals: &[IpAddr], applied: &mut Applied) {
-        if let Some(wanted) = &self.wanted {
-            wanted.send_if_modified(|wanted| replace(wanted, fellow_addresses(&want.config)));
-        }
         let nexthops = self.nexthops.borrow_and_update().clone();
         let fellows = Fellows {
             model: &want.config.model,
@@ -453,10 +458,22 @@ impl OpenHost {
             per_second: role.second_chances,
         };
         match self.plane.sync_fellows(&fellows) {
-            Ok(tables) => self.tables = tables,
+            Ok(in_force) => applied.tables.extend(tables(Role::Host, in_force)),
+            // What was in force stays, but it is not what is wanted.
             Err(error) => applied.problems.push(chain(&error)),
         }
-        applied.tables.extend(tables(Role::Host, self.tables.clone()));
+    }
+
+    /// What runs knows ways that a new agent has yet to look up: to write none instead would take away what works, and a
+    /// program over new maps would keep what it cannot pass on. Once all have been looked up, for good or ill, or after a
+    /// while, it goes on.
+    fn waits_for_ways(&self, want: &Want) -> bool {
+        let nexthops = self.nexthops.borrow();
+        let known = |address: &IpAddr| nexthops.contains_key(address);
+        !self.attached
+            && self.plane.runs()
+            && self.opened.elapsed() < PATIENCE
+            && !fellow_addresses(&want.config).iter().all(known)
     }
 
     fn ensure_tunnels(&mut self, role: &HostConfig, applied: &mut Applied) -> super::Result<()> {

@@ -6,7 +6,7 @@ use core::ffi::c_void;
 
 use lb_common::chance::{self, NOBODY, Next, Owner, Turn};
 use lb_common::flow::{self, Addr, Flow};
-use lb_common::maps::{KEEP, NO_OWNER, Nexthop, OWNERS, RESOLVED, Row, Service, USABLE};
+use lb_common::maps::{HEALTHY, KEEP, NO_OWNER, Nexthop, OWNERS, RESOLVED, Row, Service, USABLE};
 use lb_common::outer::{ETH_IPV4, ETHERNET, IPV4, IPV6};
 use lb_common::reasons::Host;
 use lb_ebpf::encapsulate::Mark;
@@ -208,5 +208,6 @@ static TURNS: [Turn; 8] = {
     let mut turns = [Turn::Never; 8];
     turns[USABLE as usize] = Turn::InOrder;
     turns[RESOLVED as usize] = Turn::Last;
+    turns[HEALTHY as usize] = Turn::NoWay;
     turns
 };
