@@ -220,14 +220,16 @@ impl Pools {
         // Also those of pools that no service uses: one may use them later.
         let stay = |name: &String, pool: &Pool| self.in_force.get(name).filter(|have| have.made_of == *pool);
         taken.extend(model.pools.iter().filter_map(|(name, pool)| stay(name, pool)).map(|have| have.slot));
+        let ids = self.ids();
+        let id_of = |slot: u16| ids.get(usize::from(slot)).copied().unwrap_or(0);
         for (name, pool) in &model.pools {
             if let Some(have) = stay(name, pool) {
                 next.insert(name.clone(), have.clone());
                 continue;
             }
             let rows = self.rows(name, pool)?;
-            let want = table::digest(&rows, |slot| self.id_of(slot));
-            let slot = match self.adopted_slot(model, name, pool, want)? {
+            let want = table::digest(&rows, &id_of);
+            let slot = match self.adopted_slot(model, name, pool, want, &id_of)? {
                 Some(slot) => slot,
                 None => {
                     let room = self.tables.capacity();
@@ -238,7 +240,7 @@ impl Pools {
                 }
             };
             taken.insert(slot);
-            let have = self.tables.digest(slot, pool.size, |slot| self.id_of(slot))?.unwrap_or(0);
+            let have = self.tables.digest(slot, pool.size, &id_of)?.unwrap_or(0);
             if have != want {
                 return Err(Error::Digest { pool: name.clone(), have, want });
             }
@@ -260,8 +262,15 @@ impl Pools {
         table.map(|table| table.rows).map_err(|source| Error::Pool { pool: name.into(), source })
     }
 
-    fn id_of(&self, slot: u16) -> u64 {
-        self.host_ids.get(&u32::from(slot), 0).unwrap_or(0)
+    /// The ids as they are in the kernel, each read once: a digest asks for one per place of every row.
+    fn ids(&self) -> Vec<u64> {
+        let slots: BTreeMap<u16, u64> = self.slots.iter().map(|(id, slot)| (slot, id)).collect();
+        let end = slots.keys().next_back().map_or(0, |slot| usize::from(*slot) + 1);
+        let mut ids = vec![0; end];
+        for slot in slots.keys() {
+            ids[usize::from(*slot)] = self.host_ids.get(&u32::from(*slot), 0).unwrap_or(0);
+        }
+        ids
     }
 
     /// Slots that services in the kernel name.
@@ -270,13 +279,25 @@ impl Pools {
         services.collect::<std::result::Result<_, _>>().map_err(map_error("SERVICES"))
     }
 
-    /// The table that the pool's services in the kernel name already, if it is the wanted one.
-    fn adopted_slot(&self, model: &Model, name: &str, pool: &Pool, want: u64) -> Result<Option<u32>> {
-        for (key, _) in model.services.iter().filter(|(_, service)| service.pool == name) {
-            let Ok(have) = self.services.get(&kernel_key(key), 0) else { continue };
-            let digest = self.tables.digest(have.table, pool.size, |slot| self.id_of(slot))?;
-            if digest == Some(want) {
-                return Ok(Some(have.table));
+    /// The table that the pool's services in the kernel name already, if it is the wanted one. Only an agent before this one
+    /// can have left it there.
+    fn adopted_slot(
+        &self,
+        model: &Model,
+        name: &str,
+        pool: &Pool,
+        want: u64,
+        id_of: impl Fn(u16) -> u64,
+    ) -> Result<Option<u32>> {
+        if self.in_force.contains_key(name) {
+            return Ok(None);
+        }
+        let of_pool = model.services.iter().filter(|(_, service)| service.pool == name);
+        let named = of_pool.filter_map(|(key, _)| self.services.get(&kernel_key(key), 0).ok());
+        let tables: BTreeSet<u32> = named.map(|service| service.table).collect();
+        for table in tables {
+            if self.tables.digest(table, pool.size, &id_of)? == Some(want) {
+                return Ok(Some(table));
             }
         }
         Ok(None)
