@@ -21,9 +21,17 @@ use lb_ebpf::packet::Frame;
 #[btf_map]
 static CASE: Array<Case, 1> = Array::new();
 
-/// Repeats so far, for flows that vary.
+/// What a repeat knows of itself.
+#[repr(C)]
+struct Repeat {
+    /// Repeats so far, for flows that vary.
+    number: u64,
+    /// Bytes that the program before left.
+    len: u64,
+}
+
 #[btf_map]
-static REPEATS: PerCpuArray<u64, 1> = PerCpuArray::new();
+static REPEATS: PerCpuArray<Repeat, 1> = PerCpuArray::new();
 
 /// The program that is measured.
 #[btf_map]
@@ -42,7 +50,14 @@ pub fn bench(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn restore(ctx: &XdpContext) -> Option<()> {
     let case = CASE.get(0)?;
-    let grown = Frame::xdp(ctx).len() as i32 - case.len as i32;
+    // A map's memory: so that the compiler does not mix the two differences, which the verifier forbids of pointers.
+    let repeats = REPEATS.get_ptr_mut(0)?;
+    // SAFETY: this CPU's slot; volatile for the reason above.
+    let len = unsafe {
+        core::ptr::write_volatile(&raw mut (*repeats).len, Frame::xdp(ctx).len() as u64);
+        core::ptr::read_volatile(&raw const (*repeats).len)
+    };
+    let grown = len as i32 - case.len as i32;
     // SAFETY: the helper checks the length; the frame is taken anew.
     if grown != 0 && unsafe { bpf_xdp_adjust_head(ctx.ctx, grown) } != 0 {
         return None;
@@ -52,11 +67,10 @@ fn restore(ctx: &XdpContext) -> Option<()> {
     if case.flows == 0 {
         return Some(());
     }
-    let repeats = REPEATS.get_ptr_mut(0)?;
     // SAFETY: this CPU's slot.
     let number = unsafe {
-        *repeats += 1;
-        *repeats as u32
+        (*repeats).number += 1;
+        (*repeats).number as u32
     };
     // An odd factor: all numbers below a power of two come, in no order that a cache could foresee.
     let varied = number.wrapping_mul(0x9e37_79b1) >> (32 - case.flows);
