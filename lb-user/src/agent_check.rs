@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -83,7 +83,10 @@ impl AgentCheck {
     }
 }
 
-/// A listener; `[::]` takes IPv4 as well.
+/// How long the agent before this one may still hold its listeners: a killed process ends thread by thread.
+const HANDOVER: Duration = Duration::from_secs(1);
+
+/// A listener; `[::]` takes IPv4 as well. Waits a moment for an address that is in use.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if let SocketAddr::V6(v6) = address {
@@ -91,8 +94,14 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     }
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(1024)?;
+    let end = Instant::now() + HANDOVER;
+    while let Err(error) = socket.bind(&address.into()).and_then(|()| socket.listen(1024)) {
+        if error.kind() != io::ErrorKind::AddrInUse || Instant::now() > end {
+            return Err(error);
+        }
+        // At the start of the agent only, when nothing else runs yet.
+        std::thread::sleep(Duration::from_millis(20));
+    }
     TcpListener::from_std(socket.into())
 }
 
