@@ -228,8 +228,8 @@ impl Pools {
                 continue;
             }
             let rows = self.rows(name, pool)?;
-            let want = table::digest(&rows, &id_of);
-            let slot = match self.adopted_slot(model, name, pool, want, &id_of)? {
+            let want = table::digest(&rows, id_of);
+            let slot = match self.adopted_slot(model, name, pool, want, id_of)? {
                 Some(slot) => slot,
                 None => {
                     let room = self.tables.capacity();
@@ -240,7 +240,7 @@ impl Pools {
                 }
             };
             taken.insert(slot);
-            let have = self.tables.digest(slot, pool.size, &id_of)?.unwrap_or(0);
+            let have = self.tables.digest(slot, pool.size, id_of)?.unwrap_or(0);
             if have != want {
                 return Err(Error::Digest { pool: name.clone(), have, want });
             }

@@ -39,7 +39,7 @@ fn one_director_makes_suspected_and_most_make_dead() {
 #[test]
 fn a_director_that_is_cut_off_is_not_believed() {
     let cut_off = director("1", &["a", "b", "c"], 1);
-    assert_eq!(judged(&[cut_off.clone()]), []);
+    assert_eq!(judged(std::slice::from_ref(&cut_off)), []);
     assert_eq!(judged(&[cut_off.clone(), director("2", &["a"], 3)]), [("web/a".into(), Doubt::Suspected)]);
     // Half of the others is enough: two of four hosts may die at once.
     assert_eq!(judged(&[director("1", &["a", "b"], 2)]).len(), 2);
