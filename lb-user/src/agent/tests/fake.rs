@@ -177,7 +177,16 @@ impl Dataplane for FakeDataplane {
         };
         let services = want.config.model.services.keys().map(|key| (*key, serving.clone())).collect();
         let interface = Interface { name: "eth0".into(), role: Role::Director, mode: "xdp-native".into() };
-        Applied { services, marks: BTreeMap::new(), interfaces: vec![interface], ..Applied::default() }
+        // With every table that a host's program would have.
+        let table = |pool: &String| ((Role::Host, pool.clone()), Serving { generation: 1, digest: 0xab });
+        let tables = want.config.model.pools.keys().map(table).collect();
+        Applied {
+            services,
+            tables,
+            marks: BTreeMap::new(),
+            interfaces: vec![interface],
+            ..Applied::default()
+        }
     }
 
     fn counters(&mut self) -> Result<Vec<Counter>, DataplaneError> {
