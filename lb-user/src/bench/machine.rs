@@ -24,6 +24,8 @@ const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0xc633, 0x6401);
 const CLIENT4: Ipv4Addr = Ipv4Addr::new(203, 0, 0, 1);
 const CLIENT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0xcb00, 1);
 const DIRECTOR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 200);
+/// Of a service with a flow table, of the default size: far fewer than a million.
+const FLOW_TABLE_PORT: u16 = 81;
 /// A million flows.
 const MANY: u32 = 20;
 const LOOPBACK: u32 = 1;
@@ -119,6 +121,7 @@ impl Subjects {
         let host = descriptor(self.host.program()?)?;
         let six = Ends { source: (CLIENT6.into(), 40000), destination: (VIP6.into(), 80) };
         let other = Ends { destination: (Ipv4Addr::new(198, 51, 100, 99).into(), 80), ..to_vip4() };
+        let kept = Ends { destination: (VIP4.into(), FLOW_TABLE_PORT), ..to_vip4() };
         let tcp4 = packets::tcp(to_vip4(), ACK, PAYLOAD);
         let error = packets::icmp4_error(to_vip4(), Ipv4Addr::new(192, 0, 2, 1));
         let strange =
@@ -133,6 +136,8 @@ impl Subjects {
             ("syn4", packets::tcp(to_vip4(), SYN, PAYLOAD), MANY, CLIENT4.into(), XDP_TX),
             ("icmp4_error", error, 0, CLIENT4.into(), XDP_TX),
             ("pass4", packets::tcp(other, ACK, PAYLOAD), 0, CLIENT4.into(), XDP_PASS),
+            ("flow_table4", packets::tcp(kept, ACK, PAYLOAD), 0, CLIENT4.into(), XDP_TX),
+            ("flow_table4", packets::tcp(kept, ACK, PAYLOAD), MANY, CLIENT4.into(), XDP_TX),
         ];
         let mut subjects = Vec::new();
         for (path, packet, flows, source, returns) in at_director {
@@ -178,6 +183,9 @@ fn model() -> Model {
             model.services.insert(ServiceKey { vip, port: 80, protocol }, service);
         }
     }
+    let kept = Service { pool: "web".into(), quorum: 1, affinity: Affinity::FlowTable };
+    let key = ServiceKey { vip: VIP4.into(), port: FLOW_TABLE_PORT, protocol: Protocol::Tcp };
+    model.services.insert(key, kept);
     model
 }
 

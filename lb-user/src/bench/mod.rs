@@ -23,7 +23,7 @@ use machine::Subjects;
 pub use machine::in_own_network;
 
 /// What is measured, in order of the report.
-const PATHS: [&str; 11] = [
+const PATHS: [&str; 12] = [
     "floor",
     "null",
     "tcp4",
@@ -32,6 +32,7 @@ const PATHS: [&str; 11] = [
     "syn4",
     "icmp4_error",
     "pass4",
+    "flow_table4",
     "socket_lookup4",
     "host_local4",
     "host_rescue4",
