@@ -294,14 +294,17 @@ impl Stage {
         Ok(String::new())
     }
 
-    /// Other seed, other paths; a kernel without seeds gets another policy.
+    /// Other seed, other paths. By its usual policy the kernel takes the hash that a packet already has, which in a lab is that
+    /// of its socket in another node, and no seed matters: so the policy becomes one that looks at the packet (addresses,
+    /// protocol and ports). Seed 0 brings the usual one back. A kernel without seeds changes its policy only.
     pub fn hash_seed(&self, node: &Node, seed: u64) -> Result<String> {
-        let policy = if seed == 0 { 1 } else { 0 };
+        let policy = if seed == 0 { 1 } else { 3 };
         self.sh(
             node,
             &format!(
-                "cd /proc/sys/net/ipv4; if [ -e fib_multipath_hash_seed ]; then echo {seed} > fib_multipath_hash_seed; \
-                 else echo {policy} > fib_multipath_hash_policy; fi"
+                "cd /proc/sys/net; for f in ipv4 ipv6; do echo 55 > $f/fib_multipath_hash_fields; \
+                 echo {policy} > $f/fib_multipath_hash_policy; done; \
+                 if [ -e ipv4/fib_multipath_hash_seed ]; then echo {seed} > ipv4/fib_multipath_hash_seed; fi"
             ),
         )
     }
