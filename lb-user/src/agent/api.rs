@@ -8,7 +8,7 @@
 //! | `GET /v1/peers` | the reports of all nodes as this one knows them |
 //! | `POST /v1/reload` | what changed; 422 and the errors when the file is wrong |
 //! | `POST /v1/detach` | when all is withdrawn and removed; 500 and the error when that failed |
-//! | `GET /v1/manifest`, `POST /v1/plan`, `POST /v1/edit` | see [`crate::manifest::routes`] |
+//! | `GET`, `PUT /v1/manifest`, `POST /v1/plan`, `POST /v1/edit` | see [`crate::manifest::routes`] |
 //! | `GET /metrics` | the same as the status, for Prometheus |
 
 use std::sync::Arc;
@@ -75,8 +75,8 @@ fn router(api: Api) -> Router {
         .fallback(|uri: Uri| {
             no_such_path(
                 uri,
-                "GET /v1/status, GET /v1/manifest, POST /v1/plan, POST /v1/edit, POST /v1/reload, \
-                 POST /v1/detach and GET /metrics",
+                "GET /v1/status, GET /v1/report, GET /v1/connections, GET /v1/peers, GET and PUT /v1/manifest, \
+                 POST /v1/plan, POST /v1/edit, POST /v1/reload, POST /v1/detach and GET /metrics",
             )
         })
         .with_state(api)
@@ -94,7 +94,7 @@ pub(super) fn for_peers(api: Api, edits: bool) -> Router {
             no_such_path(
                 uri,
                 "GET /v1/status, GET /v1/report, GET /v1/connections, GET /v1/peers, GET /v1/manifest and GET /metrics; \
-                 all else is on the Unix socket (POST /v1/edit here too with peers.edits)",
+                 all else is on the Unix socket (with peers.edits also PUT /v1/manifest, POST /v1/plan and POST /v1/edit)",
             )
         })
         .with_state(api)

@@ -9,7 +9,6 @@ mod machine;
 mod packets;
 
 use std::net::IpAddr;
-use std::os::fd::AsFd;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -150,7 +149,7 @@ impl Wrapper {
         let tcp = machine.plain_packet();
         let tunnelled = machine.held_packet();
         let mut subject = |path, name, packet: &[u8], returns| -> Result<Subject> {
-            let program = program(&mut self.object, name)?.fd()?.try_clone()?;
+            let program = descriptor(program(&mut self.object, name)?)?;
             Ok(Subject { path, program, packet: packet.to_vec(), flows: 0, vary_at: 0, returns })
         };
         Ok(vec![
@@ -187,9 +186,8 @@ impl Wrapper {
                 subject.returns
             );
         }
-        // The kernel tells the average of all repeats.
+        // The kernel tells the average of all repeats, in whole nanoseconds.
         let (_, average) = self.test_run(subject, repeat)?;
-        // Whole nanoseconds are all that it tells; more come by asking again.
         Ok(average.as_nanos() as f64)
     }
 
@@ -212,9 +210,7 @@ fn program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
 
 /// A program's descriptor of its own.
 fn descriptor(program: &Xdp) -> Result<ProgramFd> {
-    let fd = program.fd()?;
-    let _ = fd.as_fd();
-    Ok(fd.try_clone()?)
+    Ok(program.fd()?.try_clone()?)
 }
 
 /// Where the word lies that tells flows apart: the last four bytes of the source, behind `outer` bytes of outer header.

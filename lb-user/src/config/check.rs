@@ -294,7 +294,7 @@ fn manifest_config(written: written::Manifest, r: &mut Reader) -> Option<manifes
         return None;
     }
     for (list, example) in
-        [(&written.etcd, "http://192.0.2.1:2379"), (&written.peer, "http://192.0.2.1:7900")]
+        [(&written.etcd, "http://192.0.2.1:2379"), (&written.peer, "http://192.0.2.1:7400")]
     {
         nothing_listed(list, &format!("list at least one, as in [\"{example}\"]"), r);
         for url in list.iter().flat_map(|list| &list.value) {
