@@ -103,7 +103,7 @@ fn with_a_manifest_a_pool_may_have_nothing_but_checks() {
     );
     one(
         &with("peer: \"10.0.0.1:1\"", ""),
-        "1:18: manifest.peer: not an address: \"10.0.0.1:1\"; write one as in \"http://192.0.2.1:7900\"",
+        "1:18: manifest.peer: not an address: \"10.0.0.1:1\"; write one as in \"http://192.0.2.1:7400\"",
     );
     one(
         &with("etcd: []", ""),

@@ -89,16 +89,18 @@ async fn nodes_that_hold_different_tables_are_a_warning() {
         generation: 1,
         digest: digest.into(),
     };
-    other.report.lock().unwrap().tables = vec![table("01"), table("02")];
+    other.report.lock().unwrap().tables = vec![table("01")];
     let text = format!("{HOST}peers: {{nodes: [{:?}]}}\n", other.url);
     let mut node = Node::start(&text, Fake::default()).await;
     let status = node.status_when(|status| !status.warnings.is_empty()).await;
     assert!(
-        status.warnings[0].starts_with("pool web: nodes hold different tables: 01 on lb4-1"),
+        status.warnings[0].starts_with(
+            "pool web: nodes hold different tables: 00000000000000ab on node (host); 01 on lb4-1 (director)"
+        ),
         "{:?}",
         status.warnings
     );
-    other.report.lock().unwrap().tables = vec![table("01")];
+    other.report.lock().unwrap().tables = vec![table("00000000000000ab")];
     node.status_when(|status| status.warnings.is_empty()).await;
 }
 
