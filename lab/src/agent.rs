@@ -16,7 +16,7 @@ use crate::paths::Paths;
 use crate::plan::ProcessPlan;
 use crate::pool;
 use crate::process;
-use crate::spec::{Affinity, DirectorKind};
+use crate::spec::Affinity;
 use crate::topology::{INFRA_NET, Kind, Node, Topology, vips};
 
 /// Where the agent reads its configuration.
@@ -48,7 +48,7 @@ director:
         topology.spec.xdp.word(),
         shared(topology, node)
     );
-    if !topology.spec.manifest {
+    if !topology.spec.has_manifest() {
         text.push_str("    hosts:\n");
         text.push_str(&pool::hosts(topology, "      "));
     }
@@ -65,7 +65,7 @@ director:
 
 /// Where pools are, and whom the agent asks what they know: the same on directors and hosts.
 fn shared(topology: &Topology, node: &Node) -> String {
-    if !topology.spec.manifest {
+    if !topology.spec.has_manifest() {
         return String::new();
     }
     let nodes: Vec<String> = topology
@@ -102,8 +102,7 @@ fn services(topology: &Topology) -> String {
 
 /// Configuration of an L7 host. With pools from a manifest it knows what directors know, and gives second chances.
 pub fn l7_host(topology: &Topology, node: &Node) -> String {
-    // IPVS knows nothing of generations: its hosts keep what they get.
-    let services = match topology.spec.manifest && topology.spec.director == DirectorKind::Xdp {
+    let services = match topology.spec.has_manifest() {
         true => shared(topology, node) + &services(topology),
         false => String::new(),
     };

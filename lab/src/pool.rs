@@ -25,13 +25,13 @@ pub fn hosts(topology: &Topology, indent: &str) -> String {
 
 /// The manifest of a lab that was just brought up.
 pub fn write(paths: &Paths, topology: &Topology) -> Result<()> {
-    if topology.spec.manifest { replace(paths, &manifest(topology, 1, 1)) } else { Ok(()) }
+    if topology.spec.has_manifest() { replace(paths, &manifest(topology, 1, 1)) } else { Ok(()) }
 }
 
 /// The pool as it was at the start. A version and a generation of their own, as nodes do not go back; no older
 /// generation is kept, so there must be no connections.
 pub fn restore(paths: &Paths, topology: &Topology) -> Result<()> {
-    if !topology.spec.manifest {
+    if !topology.spec.has_manifest() {
         return Ok(());
     }
     let file = paths.shared().join(MANIFEST);
@@ -47,7 +47,8 @@ pub fn restore(paths: &Paths, topology: &Topology) -> Result<()> {
 
 /// The version that nodes should go by; `None` without a manifest.
 pub fn version(paths: &Paths, topology: &Topology) -> Option<u64> {
-    let text = fs::read_to_string(paths.shared().join(MANIFEST)).ok().filter(|_| topology.spec.manifest)?;
+    let text =
+        fs::read_to_string(paths.shared().join(MANIFEST)).ok().filter(|_| topology.spec.has_manifest())?;
     Some(highest(&text, "version:"))
 }
 

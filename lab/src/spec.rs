@@ -115,6 +115,13 @@ impl Affinity {
     }
 }
 
+impl LabSpec {
+    /// Whether nodes share their pools: IPVS knows nothing of it, and its hosts keep what they get.
+    pub fn has_manifest(&self) -> bool {
+        self.manifest && self.director == DirectorKind::Xdp
+    }
+}
+
 impl BgpSidecar {
     /// Whether director `index` (from 1) runs BIRD.
     pub fn is_bird(self, index: u32) -> bool {

@@ -9,7 +9,7 @@ use crate::plan::NodePlan;
 use crate::topology::{Kind, Node, Topology};
 
 mod director;
-mod director_ipvs;
+pub mod director_ipvs;
 mod dns;
 mod internet;
 mod l7_host;

@@ -8,14 +8,15 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 
 use super::file::Scenario;
+use super::flavour::Flavour;
 use super::report::{self, Run};
 use super::stage::Stage;
 use super::verdict::Verdict;
-use super::{library, restore, run};
+use super::{ipvs, library, restore, run};
 use crate::cli::Wait;
 use crate::paths::Paths;
 use crate::progress::Progress;
-use crate::spec::{self, Affinity};
+use crate::spec;
 use crate::state::State;
 use crate::{down, preflight, up};
 
@@ -40,10 +41,10 @@ pub struct RunArgs {
     /// The agent's program [default: lb beside this program]
     #[arg(long, env = "LB_BIN", value_name = "PATH")]
     lb: Option<PathBuf>,
-    /// Play it all again with flows kept in this way, on a lab that is brought up for it, and show both; only the first
-    /// decides over the exit status
-    #[arg(long, value_name = "AFFINITY", value_enum)]
-    compare: Option<Affinity>,
+    /// Play it all again with flows kept in these ways, each on a lab that is brought up for it, and show all side by side;
+    /// only the first run decides over the exit status
+    #[arg(long, value_name = "FLAVOUR", value_enum, value_delimiter = ',')]
+    compare: Vec<Flavour>,
     /// How to print
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -73,11 +74,11 @@ pub fn run(args: &RunArgs, name: Option<&str>) -> Result<u8> {
     let progress = Progress::start();
     let mut runs = play_all(args, name, &scenarios, None, &progress)?;
     let has_failed = runs.iter().any(|run| run.report.verdict == Verdict::Fail);
-    if let Some(other) = args.compare {
-        runs.extend(play_all(args, name, &scenarios, Some(other), &progress)?);
-        // The same scenario side by side.
-        runs.sort_by(|one, other| one.report.scenario.cmp(&other.report.scenario));
+    for other in &args.compare {
+        runs.extend(play_all(args, name, &scenarios, Some(*other), &progress)?);
     }
+    // The same scenario side by side.
+    runs.sort_by_key(|run| scenarios.iter().position(|scenario| scenario.name == run.report.scenario));
     print(args, &runs)?;
     Ok(u8::from(has_failed))
 }
@@ -87,14 +88,19 @@ fn play_all(
     args: &RunArgs,
     name: Option<&str>,
     scenarios: &[Scenario],
-    affinity: Option<Affinity>,
+    flavour: Option<Flavour>,
     progress: &Progress,
 ) -> Result<Vec<Run>> {
-    let lab = Lab::open(args, name, scenarios, affinity)?;
+    let lab = Lab::open(args, name, scenarios, flavour)?;
     let stage = Stage::new(lab.paths.clone())?;
     restore::wait_until_ready(&stage)?;
     let mut runs = Vec::new();
     for scenario in scenarios {
+        if let Some(problem) = ipvs::problem(scenario, &stage.topology) {
+            ensure!(flavour.is_some(), "{}: {problem}", scenario.name);
+            eprintln!("lab run: {} is not compared: {problem}", scenario.name);
+            continue;
+        }
         let start = Instant::now();
         let report = run::play(scenario, &stage, args.connections, progress);
         // Whatever came out, the lab is left as it was found.
@@ -139,12 +145,12 @@ impl Lab {
         args: &RunArgs,
         name: Option<&str>,
         scenarios: &[Scenario],
-        affinity: Option<Affinity>,
+        flavour: Option<Flavour>,
     ) -> Result<Self> {
         let paths = Paths::new(name.unwrap_or("lab"))?;
         if State::load(&paths)?.is_some_and(|state| state.complete) {
             ensure!(
-                args.lab.is_none() && args.sets.is_empty() && args.compare.is_none(),
+                args.lab.is_none() && args.sets.is_empty() && args.compare.is_empty(),
                 "lab {} is up already; --lab, --set and --compare are for one that lab run brings up: lab down --name {0}",
                 paths.name
             );
@@ -162,7 +168,9 @@ impl Lab {
             scenarios.iter().flat_map(|scenario| &scenario.set).chain(&args.sets).cloned().collect();
         let mut spec = spec::load(&source, &yaml, &sets)?;
         spec.name.clone_from(&paths.name);
-        spec.affinity = affinity.unwrap_or(spec.affinity);
+        if let Some(flavour) = flavour {
+            flavour.apply(&mut spec);
+        }
         let lab = Self { paths, is_own: true };
         let options = up::Options {
             dry_run: false,

@@ -6,7 +6,9 @@
 pub mod action;
 pub mod command;
 pub mod file;
+pub mod flavour;
 pub mod flood;
+pub mod ipvs;
 pub mod library;
 pub mod report;
 pub mod rescues;

@@ -29,6 +29,7 @@ pub fn restore(stage: &Stage) -> Result<()> {
         restore_node(stage, node)?;
     }
     pool::restore(&stage.paths, &stage.topology)?;
+    stage.restore_servers()?;
     wait_until_ready(stage)
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::file::Scenario;
+use super::flavour::Flavour;
 use super::rescues::Rescues;
 use super::stage::Stage;
 use super::verdict::{EventSeen, Report, Seen, judge};
@@ -55,8 +56,8 @@ pub fn play(
     for line in heard {
         note(&mut seen, start, line);
     }
-    let affinity = stage.topology.spec.affinity.word();
-    Ok(judge(&scenario.name, affinity, args.connections, &scenario.expect, &seen))
+    let flavour = Flavour::of(&stage.topology.spec).word();
+    Ok(judge(&scenario.name, flavour, args.connections, &scenario.expect, &seen))
 }
 
 /// Before anything happens: whether the lab has what the timeline is about.

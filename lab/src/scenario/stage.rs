@@ -1,5 +1,6 @@
 //! Does what actions say, to the nodes of a lab that is up.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
@@ -15,20 +16,25 @@ use nix::unistd::Pid;
 
 use super::action::{AGENT, Action, Flag, Nodes, real_name};
 use super::file::Event;
+use super::ipvs::Edit;
 use crate::agent;
 use crate::bird::Family;
 use crate::cgroup;
+use crate::kinds::director_ipvs;
 use crate::load::Order;
 use crate::load::handle::Load;
-use crate::namespace::SHARED;
+use crate::namespace::{self, SHARED};
 use crate::paths::Paths;
 use crate::plan;
 use crate::process;
+use crate::spec::DirectorKind;
 use crate::state::State;
-use crate::topology::{Node, Topology};
+use crate::topology::{Kind, Node, Topology};
 
 /// How long a killed process may take to end, and a started agent to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the connections of a host that is to be removed may take to end, where no `lb` waits for them.
+const REMOVAL: Duration = Duration::from_secs(60);
 
 /// A lab as a timeline sees it.
 pub struct Stage {
@@ -41,15 +47,19 @@ pub struct Stage {
     replacing: Mutex<()>,
     /// Held by `lb`: an operator waits for one command before he gives the next.
     commanding: Mutex<()>,
+    /// The hosts that keepalived is configured with, where it is.
+    weights: Mutex<BTreeMap<String, u32>>,
 }
 
 impl Stage {
     /// The lab that is up.
     pub fn new(paths: Paths) -> Result<Self> {
         let state = State::of_running(&paths)?;
+        let topology = Topology::new(&state.spec);
         Ok(Self {
             paths,
-            topology: Topology::new(&state.spec),
+            weights: Mutex::new(director_ipvs::weights(&topology)),
+            topology,
             state: Mutex::new(state),
             replacing: Mutex::new(()),
             commanding: Mutex::new(()),
@@ -140,6 +150,9 @@ impl Stage {
     }
 
     fn lb_command(&self, arguments: &[String], on: &str) -> Result<String> {
+        if self.topology.spec.director == DirectorKind::Ipvs {
+            return self.edit_servers(&Edit::parse(arguments, &self.topology).map_err(anyhow::Error::msg)?);
+        }
         let Some(node) = self.topology.node(on) else { bail!("the lab has no node {on} to run lb on") };
         let words = arguments.iter().map(|word| self.word(word));
         let argv: Vec<String> = [self.lb().display().to_string()].into_iter().chain(words).collect();
@@ -156,6 +169,54 @@ impl Stage {
             Some(node) => format!("{name}={}", Family::ALL.map(|f| f.address(node, 0).to_string()).join(",")),
             None => word.to_owned(),
         }
+    }
+
+    /// An edit of keepalived's hosts on all directors; those that are without power read it when they start.
+    fn edit_servers(&self, edit: &Edit) -> Result<String> {
+        let _alone = self.commanding.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Edit::Remove { host, when_safe: true } = edit {
+            let host = self.topology.node(host).context("a host")?;
+            wait_for(REMOVAL, "no director counts a connection of the host", || {
+                let counts = self.running_directors().map(|director| {
+                    namespace::enter(&self.paths, &director.name, || director_ipvs::established(host))
+                });
+                counts.map(|count| Ok(count??)).sum::<Result<u64>>().map(|count| count == 0)
+            })?;
+        }
+        let mut weights = self.weights.lock().unwrap_or_else(PoisonError::into_inner);
+        edit.apply(&mut weights);
+        self.configure_servers(&weights)
+    }
+
+    /// keepalived's hosts as they were at the start.
+    pub fn restore_servers(&self) -> Result<()> {
+        let mut weights = self.weights.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = director_ipvs::weights(&self.topology);
+        if self.topology.spec.director == DirectorKind::Ipvs && *weights != first {
+            *weights = first;
+            self.configure_servers(&weights)?;
+        }
+        Ok(())
+    }
+
+    fn configure_servers(&self, weights: &BTreeMap<String, u32>) -> Result<String> {
+        for director in self.topology.of(Kind::Director) {
+            let text = director_ipvs::keepalived(&self.topology, director, weights);
+            let file = director_ipvs::KEEPALIVED;
+            self.sh(director, &format!("cat > {file} <<'END_OF_FILE'\n{text}END_OF_FILE"))?;
+        }
+        let mut told = Vec::new();
+        for director in self.running_directors() {
+            self.signal(director, director_ipvs::PROCESS, Signal::SIGHUP)?;
+            told.push(director.name.as_str());
+        }
+        Ok(format!("keepalived reads its hosts anew on {}", told.join(", ")))
+    }
+
+    fn running_directors(&self) -> impl Iterator<Item = &Node> {
+        let runs =
+            |node: &&Node| self.find(node, director_ipvs::PROCESS).is_ok_and(|found| found.is_running());
+        self.topology.of(Kind::Director).filter(runs)
     }
 
     fn flood(&self, flag: Flag, rate: u32, duration: Duration) -> Result<String> {
@@ -281,7 +342,7 @@ impl Stage {
     pub fn haproxy_enabler(&self, node: &Node, state: &str) -> Result<String> {
         use std::io::Read;
         let order = format!("set server enabler/enabler state {state}\n");
-        let said = crate::namespace::enter(&self.paths, &node.name, || -> Result<String> {
+        let said = namespace::enter(&self.paths, &node.name, || -> Result<String> {
             let mut socket = std::os::unix::net::UnixStream::connect(crate::kinds::HAPROXY_SOCKET)
                 .context("HAProxy does not answer")?;
             socket.set_read_timeout(Some(Duration::from_secs(2)))?;
@@ -296,14 +357,17 @@ impl Stage {
 
     /// Other seed, other paths. By its usual policy the kernel takes the hash that a packet already has, which in a lab is that
     /// of its socket in another node, and no seed matters: so the policy becomes one that looks at the packet (addresses,
-    /// protocol and ports). Seed 0 brings the usual one back. A kernel without seeds changes its policy only.
+    /// protocol and ports). Seed 0 brings the usual one back. A kernel without seeds looks at the port of the destination, and
+    /// the next time not.
     pub fn hash_seed(&self, node: &Node, seed: u64) -> Result<String> {
         let policy = if seed == 0 { 1 } else { 3 };
         self.sh(
             node,
             &format!(
-                "cd /proc/sys/net; for f in ipv4 ipv6; do echo 55 > $f/fib_multipath_hash_fields; \
-                 echo {policy} > $f/fib_multipath_hash_policy; done; \
+                "cd /proc/sys/net; for f in ipv4 ipv6; do fields=55; \
+                 if [ ! -e ipv4/fib_multipath_hash_seed ] && [ $(cat $f/fib_multipath_hash_policy) = 3 ] && \
+                 [ $(cat $f/fib_multipath_hash_fields) = 55 ]; then fields=23; fi; \
+                 echo $fields > $f/fib_multipath_hash_fields; echo {policy} > $f/fib_multipath_hash_policy; done; \
                  if [ -e ipv4/fib_multipath_hash_seed ]; then echo {seed} > ipv4/fib_multipath_hash_seed; fi"
             ),
         )
@@ -312,9 +376,13 @@ impl Stage {
 
 /// Waits until `attempt` says yes.
 pub fn wait_until(what: &str, attempt: impl Fn() -> Result<bool>) -> Result<()> {
+    wait_for(PATIENCE, what, attempt)
+}
+
+fn wait_for(patience: Duration, what: &str, attempt: impl Fn() -> Result<bool>) -> Result<()> {
     let start = Instant::now();
     while !attempt()? {
-        ensure!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        ensure!(start.elapsed() < patience, "not within {patience:?}: {what}");
         thread::sleep(Duration::from_millis(30));
     }
     Ok(())

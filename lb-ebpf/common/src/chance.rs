@@ -13,30 +13,33 @@ pub const FINAL: u8 = 15;
 /// Bit of the hop: an owner that may hold the connection was passed over.
 const PASSED_OVER: u8 = 8;
 
-/// When an owner's turn comes.
+/// When an owner's turn comes: a bit for each kind of turn, and one for an owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Turn {
     /// In its order.
-    InOrder,
+    InOrder = 0b1001,
     /// After all others: some director doubts that it lives.
-    Last,
+    Last = 0b1010,
     /// Not now: it lives, but there is no way to it for the moment.
-    NoWay,
+    NoWay = 0b1100,
     /// Never: it is dead.
-    Never,
+    Never = 0b1000,
+    /// Never: the place is unused.
+    Nobody = 0,
 }
 
 /// An owner of the row, as this host sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// Its stable id; 0 marks an unused place.
+    /// Its stable id.
     pub id: u64,
     /// When its turn comes.
     pub turn: Turn,
 }
 
 /// An unused place.
-pub const NOBODY: Owner = Owner { id: 0, turn: Turn::Never };
+pub const NOBODY: Owner = Owner { id: 0, turn: Turn::Nobody };
 
 /// What becomes of the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,51 +63,78 @@ pub enum Next {
 ///
 /// With `home`, the walk ends where it began (for protocols whose first packet no socket knows); without, it goes one
 /// place further, for the sake of owners that only some hosts know yet.
+///
+/// Without branches where it can be, as the verifier follows every path through four owners with their turns. What decides is
+/// in numbers that compare as their owners do: how far its id is, then its place; those whose turn it is not are [`FAR`].
 #[inline(always)]
 pub fn next(owners: &[Owner; OWNERS], own: u64, hop: u8, home: bool) -> Next {
     if hop >= FINAL {
         return Next::Keep;
     }
     let (passed_over, hop) = (hop & PASSED_OVER, hop & (PASSED_OVER - 1));
-    let (mut count, mut best, mut last) = (0u8, OWNERS, OWNERS);
-    let (mut best_way, mut last_way, mut lost_way) = (u64::MAX, u64::MAX, u64::MAX);
+    let (mut count, mut steps) = (0, u64::from(hop));
+    let (mut first, mut last, mut lost) = (ITSELF, ITSELF, ITSELF);
     let mut place = 0;
     while place < OWNERS {
-        let owner = owners[place];
-        if owner.id != 0 {
-            count += 1;
-            // Zero for the next id, the largest for the own one.
-            let way = owner.id.wrapping_sub(own).wrapping_sub(1);
-            match owner.turn {
-                Turn::InOrder if way < best_way => (best, best_way) = (place, way),
-                Turn::Last if way < last_way => (last, last_way) = (place, way),
-                Turn::NoWay if way < lost_way => lost_way = way,
-                _ => {}
-            }
-        }
+        let far = far(&owners[place], place, own);
+        let turn = owners[place].turn as u64;
+        count += turn >> 3;
+        first = least(first, far + (!turn & 1) * FAR);
+        last = least(last, far + (!turn >> 1 & 1) * FAR);
+        lost = least(lost, far + (!turn >> 2 & 1) * FAR);
         place += 1;
     }
-    if best < OWNERS {
-        // Places on the way count, whether or not their owners get a turn.
-        let mut steps = hop;
-        let mut place = 0;
-        while place < OWNERS {
-            let owner = owners[place];
-            if owner.id != 0 && owner.id.wrapping_sub(own).wrapping_sub(1) <= best_way {
-                steps += 1;
-            }
-            place += 1;
-        }
-        if steps <= count + !home as u8 {
-            let doubt = if last_way < best_way || lost_way < best_way { PASSED_OVER } else { 0 };
-            return Next::PassOn { place: best, hop: steps | passed_over | doubt };
-        }
+    // Places on the way count, whether or not their owners get a turn.
+    let mut place = 0;
+    while place < OWNERS {
+        let is_beyond = less(first, far(&owners[place], place, own));
+        steps += owners[place].turn as u64 >> 3 & !is_beyond;
+        place += 1;
     }
-    if last < OWNERS {
-        return Next::PassOn { place: last, hop: FINAL };
+    if first < ITSELF && steps <= count + u64::from(!home) {
+        let doubt = (less(last, first) | less(lost, first)) as u8 * PASSED_OVER;
+        return Next::PassOn { place: first as usize % OWNERS, hop: steps as u8 | passed_over | doubt };
     }
-    let may_live = passed_over != 0 || lost_way < u64::MAX;
+    if last < ITSELF {
+        return Next::PassOn { place: last as usize % OWNERS, hop: FINAL };
+    }
+    let may_live = passed_over != 0 || lost < ITSELF;
     if may_live && !home { Next::Wait } else { Next::Keep }
+}
+
+/// Beyond all that [`far`] says.
+const FAR: u64 = 1 << 62;
+
+/// The host itself, which gets nothing from itself.
+const ITSELF: u64 = FAR - OWNERS as u64;
+
+/// Of ids, the lower 60 bits make the order. Zero for the next id, the largest for the own one; places tell equals apart.
+#[inline(always)]
+fn far(owner: &Owner, place: usize, own: u64) -> u64 {
+    (owner.id.wrapping_sub(own).wrapping_sub(1) & (FAR / OWNERS as u64 - 1)) * OWNERS as u64 + place as u64
+}
+
+/// The smaller of two, both below 2^63.
+#[inline(always)]
+fn least(a: u64, b: u64) -> u64 {
+    b.wrapping_add(a.wrapping_sub(b) & less(a, b).wrapping_neg())
+}
+
+/// Whether `a` is less than `b`, as 1 or 0; both are below 2^63.
+#[cfg(not(target_arch = "bpf"))]
+fn less(a: u64, b: u64) -> u64 {
+    u64::from(a < b)
+}
+
+/// The same. The compiler knows this for a comparison, and would make a branch of it.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+fn less(mut a: u64, b: u64) -> u64 {
+    // SAFETY: arithmetic on two registers.
+    unsafe {
+        core::arch::asm!("{0} -= {1}", "{0} >>= 63", inout(reg) a, in(reg) b, options(pure, nomem, nostack));
+    }
+    a
 }
 
 #[cfg(test)]
@@ -188,7 +218,74 @@ mod tests {
         assert_eq!(next(&in_order([10, 20, 0, 0]), 10, FINAL, false), Next::Keep);
     }
 
+    /// The same with branches, as one would write it.
+    fn plainly(owners: &[Owner; OWNERS], own: u64, hop: u8, home: bool) -> Next {
+        if hop >= FINAL {
+            return Next::Keep;
+        }
+        let (passed_over, hop) = (hop & PASSED_OVER, hop & (PASSED_OVER - 1));
+        let (mut count, mut best, mut last) = (0u8, OWNERS, OWNERS);
+        let (mut best_way, mut last_way, mut lost_way) = (u64::MAX, u64::MAX, u64::MAX);
+        let mut place = 0;
+        while place < OWNERS {
+            let owner = owners[place];
+            if owner.turn != Turn::Nobody {
+                count += 1;
+                // Zero for the next id, the largest for the own one.
+                let way = owner.id.wrapping_sub(own).wrapping_sub(1);
+                match owner.turn {
+                    Turn::InOrder if way < best_way => (best, best_way) = (place, way),
+                    Turn::Last if way < last_way => (last, last_way) = (place, way),
+                    Turn::NoWay if way < lost_way => lost_way = way,
+                    _ => {}
+                }
+            }
+            place += 1;
+        }
+        if best < OWNERS {
+            // Places on the way count, whether or not their owners get a turn.
+            let mut steps = hop;
+            let mut place = 0;
+            while place < OWNERS {
+                let owner = owners[place];
+                if owner.turn != Turn::Nobody && owner.id.wrapping_sub(own).wrapping_sub(1) <= best_way {
+                    steps += 1;
+                }
+                place += 1;
+            }
+            if steps <= count + !home as u8 {
+                let doubt = if last_way < best_way || lost_way < best_way { PASSED_OVER } else { 0 };
+                return Next::PassOn { place: best, hop: steps | passed_over | doubt };
+            }
+        }
+        if last < OWNERS {
+            return Next::PassOn { place: last, hop: FINAL };
+        }
+        let may_live = passed_over != 0 || lost_way < u64::MAX;
+        if may_live && !home { Next::Wait } else { Next::Keep }
+    }
+
+    fn any_owner() -> impl Strategy<Value = Owner> {
+        let turns = [Turn::InOrder, Turn::InOrder, Turn::Last, Turn::NoWay, Turn::Never, Turn::Nobody];
+        (0u64..1 << 60, prop::sample::select(turns.to_vec())).prop_map(|(id, turn)| match turn {
+            Turn::Nobody => NOBODY,
+            turn => Owner { id, turn },
+        })
+    }
+
     proptest! {
+        #[test]
+        fn branches_or_not_the_decision_is_one(
+            owners in prop::array::uniform4(any_owner()),
+            (other, at) in (0u64..1 << 60, 0usize..8),
+            (hop, home) in (0u8..16, any::<bool>()),
+        ) {
+            // The own id is that of an owner half of the time.
+            let own = owners.get(at).map_or(other, |owner| owner.id);
+            let base = owners.map(|owner| Owner { id: owner.id << 4, ..owner });
+            prop_assert_eq!(next(&owners, own, hop, home), plainly(&base, own << 4, hop, home));
+        }
+
         /// Whatever the ids, every owner in order gets its turn, and the walk ends.
         #[test]
         fn every_owner_gets_its_turn(ids in prop::array::uniform4(any::<u64>()), start: u64, home: bool) {

@@ -4,6 +4,7 @@
 //! functions, which `tests/` proves by running them in the kernel.
 
 #![cfg_attr(not(test), no_std)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod bench;
 pub mod chance;
