@@ -97,6 +97,29 @@ duration: 6s
     assert!(!lab.paths.folder.exists(), "the lab went with the command");
 }
 
+/// What directors remember of flows does not help when flows reach other directors.
+#[test]
+fn flow_tables_break_where_second_chances_do_not() {
+    let Some(lab) = Lab::new("the comparison") else { return };
+    let arguments = ["07", "08", "--compare", "flow-table", "--format=json"];
+    let Some(output) = run(&lab, &arguments) else { return };
+    let reports: Vec<Value> = serde_json::from_slice(&output.stdout).expect("reports");
+    let found: Vec<(&str, u64)> = reports
+        .iter()
+        .map(|report| {
+            let affinity = report["affinity"].as_str().expect("a word");
+            (affinity, report["connections"]["broken"].as_u64().expect("a number"))
+        })
+        .collect();
+    figure("scenarios 7 and 8: connections broken of 300, by affinity", format!("{found:?}"));
+    let [(first, 0), (second, some), (third, 0), (fourth, others)] = found[..] else {
+        panic!("{reports:#?}")
+    };
+    assert_eq!([first, second, third, fourth], ["second-chance", "flow-table"].repeat(2)[..]);
+    assert!(some > 0 && others > 0, "the instrument sees no breakage: {found:?}");
+    assert!(output.status.success(), "what it is compared with does not decide");
+}
+
 #[test]
 fn wrong_scenarios_are_refused_with_their_place_before_anything_happens() {
     let Some(lab) = Lab::new("wrong scenarios") else { return };

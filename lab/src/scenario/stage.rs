@@ -34,7 +34,7 @@ use crate::topology::{Kind, Node, Topology};
 /// How long a killed process may take to end, and a started agent to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the connections of a host that is to be removed may take to end, where no `lb` waits for them.
-const REMOVAL: Duration = Duration::from_secs(60);
+const REMOVAL: Duration = Duration::from_secs(15);
 
 /// A lab as a timeline sees it.
 pub struct Stage {
@@ -171,7 +171,7 @@ impl Stage {
         }
     }
 
-    /// An edit of keepalived's hosts on all directors; those that are without power read it when they start.
+    /// An edit of keepalived's hosts on all directors that run; the others get it when they start.
     fn edit_servers(&self, edit: &Edit) -> Result<String> {
         let _alone = self.commanding.lock().unwrap_or_else(PoisonError::into_inner);
         if let Edit::Remove { host, when_safe: true } = edit {
@@ -200,17 +200,19 @@ impl Stage {
     }
 
     fn configure_servers(&self, weights: &BTreeMap<String, u32>) -> Result<String> {
-        for director in self.topology.of(Kind::Director) {
-            let text = director_ipvs::keepalived(&self.topology, director, weights);
-            let file = director_ipvs::KEEPALIVED;
-            self.sh(director, &format!("cat > {file} <<'END_OF_FILE'\n{text}END_OF_FILE"))?;
-        }
         let mut told = Vec::new();
         for director in self.running_directors() {
+            self.write_servers(director, weights)?;
             self.signal(director, director_ipvs::PROCESS, Signal::SIGHUP)?;
             told.push(director.name.as_str());
         }
         Ok(format!("keepalived reads its hosts anew on {}", told.join(", ")))
+    }
+
+    fn write_servers(&self, director: &Node, weights: &BTreeMap<String, u32>) -> Result<String> {
+        let text = director_ipvs::keepalived(&self.topology, director, weights);
+        let file = director_ipvs::KEEPALIVED;
+        self.sh(director, &format!("cat > {file} <<'END_OF_FILE'\n{text}END_OF_FILE"))
     }
 
     fn running_directors(&self) -> impl Iterator<Item = &Node> {
@@ -247,7 +249,7 @@ impl Stage {
     fn power_off(&self, node: &Node) -> Result<String> {
         self.sh(node, "for link in /sys/class/net/eth*; do ip link set ${link##*/} down; done")?;
         self.kill_all(node)?;
-        self.sh(node, "rm -rf /sys/fs/bpf/lb /run/lb/agent.sock")
+        self.sh(node, "rm -rf /sys/fs/bpf/lb /run/lb/agent.sock /run/keepalived/*.pid")
     }
 
     fn power_on(&self, node: &Node) -> Result<String> {
@@ -257,6 +259,9 @@ impl Stage {
 
     /// Starts the processes of `node` that do not run.
     pub fn start_missing(&self, node: &Node) -> Result<String> {
+        if node.kind == Kind::Director && self.topology.spec.director == DirectorKind::Ipvs {
+            self.write_servers(node, &self.weights.lock().unwrap_or_else(PoisonError::into_inner))?;
+        }
         for process in plan::plan(&self.topology, node).processes {
             let is_running = {
                 let state = self.state();
