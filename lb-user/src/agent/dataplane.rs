@@ -60,6 +60,23 @@ pub struct Account {
     pub over_budget: u64,
 }
 
+#[cfg(test)]
+impl Account {
+    /// One of which no two counts are the same.
+    pub(crate) fn example() -> Self {
+        let protocol = crate::model::Protocol::Tcp;
+        Account {
+            service: ServiceKey { vip: [198, 51, 100, 1].into(), port: 80, protocol },
+            generation: Some(2),
+            local: 9,
+            rescued: [4, 3, 2, 1],
+            passed_on: 6,
+            last_resort: 7,
+            over_budget: 8,
+        }
+    }
+}
+
 /// A fate's name, what it counts in one line, and the count.
 pub type Fate = (&'static str, &'static str, fn(&Account) -> u64);
 

@@ -134,7 +134,7 @@ fn labelled(labels: &[(&str, &dyn Display)]) -> String {
 mod tests {
     use super::*;
     use crate::agent::dataplane::{Account, Role};
-    use crate::model::{HostState, Protocol};
+    use crate::model::HostState;
 
     #[test]
     fn every_family_has_its_help_and_type_before_its_samples() {
@@ -149,19 +149,10 @@ mod tests {
             usable6: false,
             reason: None,
         };
-        let account = Account {
-            service: ServiceKey { vip: [198, 51, 100, 1].into(), port: 80, protocol: Protocol::Tcp },
-            generation: None,
-            local: 1,
-            rescued: [2, 0, 0, 0],
-            passed_on: 3,
-            last_resort: 4,
-            over_budget: 5,
-        };
         let status = Status {
             ready: true,
             hosts: vec![host],
-            accounts: vec![account],
+            accounts: vec![Account { generation: None, ..Account::example() }],
             disagreement: [("web".to_owned(), true)].into(),
             doubts: [("web/a".to_owned(), Doubt::Dead)].into(),
             ..Status::default()
@@ -174,7 +165,7 @@ mod tests {
             "lb_table_disagreement{pool=\"web\"} 1\n",
             "lb_host_doubt{pool=\"web\",host=\"a\"} 2\n",
             "lb_host_packets_total{vip=\"198.51.100.1\",port=\"80\",protocol=\"tcp\",generation=\"unknown\",\
-             fate=\"rescued1\"} 2\n",
+             fate=\"rescued1\"} 4\n",
             "lb_host_usable6{pool=\"we\\\"b\",host=\"a\"} 0\n",
             "# HELP lb_director_forwarded_total Sent to a host.\n# TYPE lb_director_forwarded_total counter\n\
              lb_director_forwarded_total 7\n",

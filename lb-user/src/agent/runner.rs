@@ -1,31 +1,32 @@
 //! The task that owns configuration and decisions.
 
+mod configuration;
 mod detach;
 mod peers;
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
+use self::configuration::{reading_of, with_manifest};
 pub(crate) use self::detach::detach_without_agent;
 use self::peers::Exchange;
 pub(super) use self::peers::ExchangeEnds;
 use super::dataplane::{Applied, DataplaneError, Kernel, Role, Want};
 use super::kernel_thread::{self, KernelHandle};
-use super::reload::{Changes, merge};
-use super::status::{Known, ManifestStatus, ReloadStatus, Status};
+use super::reload::Changes;
+use super::status::{Known, ReloadStatus, Status};
 use super::{SETTLE, systemd};
 use crate::bgp::{Announcements, Announcer, BgpStatus, Prefix};
 use crate::config::{Config, ConfigErrors};
 use crate::desired::{self, Decision, Facts, Paths};
 use crate::health::{self, Checker, HealthView};
-use crate::manifest::{self, Manifests, Reading};
+use crate::manifest::{Manifests, Reading};
 use crate::model::{HostId, Service};
 use crate::peers::Report;
 use crate::switch::Switch;
@@ -235,6 +236,10 @@ impl Runner {
             self.in_force = Arc::clone(&self.config);
             self.plan_checks();
         }
+        if self.kernel.is_none() {
+            // Nothing is left to be done for what is in force.
+            self.confirmed.send_replace(self.in_force.manifest_version);
+        }
         let health = self.known_health();
         let paths = self.paths.borrow_and_update().clone();
         let disabled = *self.disabled.borrow_and_update();
@@ -271,10 +276,7 @@ impl Runner {
     }
 
     fn report(&self, health: &HealthView) -> Report {
-        let version = match &self.kernel {
-            Some(_) => *self.confirmed.borrow(),
-            None => self.in_force.manifest_version,
-        };
+        let version = *self.confirmed.borrow();
         let may_edit = self.manifests.borrow().is_some();
         let report = Report::of(&self.in_force, self.exchange.instance, version, &self.applied, health);
         Report { may_edit, ..report }
@@ -303,10 +305,7 @@ impl Runner {
         if desired::paths_are_known(&self.in_force.model, paths) {
             self.adopted_paths_until = None;
         }
-        let Some(kernel) = &self.kernel else {
-            self.confirmed.send_replace(self.in_force.manifest_version);
-            return;
-        };
+        let Some(kernel) = &self.kernel else { return };
         if self.applying.is_some() || self.adopted_paths_until.is_some() || self.in_force.waits_for_manifest()
         {
             return;
@@ -394,116 +393,6 @@ impl Runner {
             true
         });
     }
-
-    fn manifest_status(&self) -> Option<ManifestStatus> {
-        let manifests = self.manifests.borrow();
-        let manifests = manifests.as_ref()?;
-        let reading = self.reading.borrow();
-        Some(ManifestStatus {
-            place: manifests.place().to_string(),
-            version: self.config.manifest_version,
-            confirmed: *self.confirmed.borrow(),
-            cached: reading.cached && reading.manifest.is_some(),
-            problem: reading.problem.clone().or_else(|| self.manifest_problem.clone()),
-        })
-    }
-
-    fn answer_reload(&mut self, reply: Option<oneshot::Sender<Result<Changes, ConfigErrors>>>) {
-        let result = self.reload();
-        match &result {
-            Ok(changes) => info!(applied = ?changes.applied, at_restart = ?changes.at_restart, "reloaded"),
-            Err(errors) => {
-                for line in errors.lines() {
-                    error!("reload refused, the last configuration stays in force: {line}");
-                }
-            }
-        }
-        if let Some(reply) = reply {
-            let _ = reply.send(result);
-        }
-    }
-
-    fn reload(&mut self) -> Result<Changes, ConfigErrors> {
-        let new = Config::load(&self.file).inspect_err(|errors| {
-            self.reload.failed += 1;
-            self.reload.errors = errors.lines();
-        })?;
-        // Another place of the manifest is read at once.
-        let manifests =
-            (new.manifest != self.config.manifest).then(|| new.manifest.as_ref().map(Manifests::start));
-        let reading = manifests.as_ref().map(|manifests| reading_of(manifests.as_ref()));
-        let reading = reading.unwrap_or_else(|| self.reading.clone());
-        let now = reading.borrow().clone();
-        let merged = with_manifest(&new, &now, &self.file).inspect_err(|errors| {
-            self.reload.failed += 1;
-            self.reload.errors = errors.lines();
-        })?;
-        if let Some(manifests) = manifests {
-            self.manifests.send_replace(manifests);
-            self.reading = reading;
-        }
-        let (config, changes) = merge(&self.config, merged);
-        self.manifest_problem = None;
-        self.go_by(config);
-        self.reload.done += 1;
-        self.reload.errors.clear();
-        self.reload.at_restart.clone_from(&changes.at_restart);
-        Ok(changes)
-    }
-
-    /// Goes by the manifest that has come, as a whole or not at all.
-    fn take_manifest(&mut self) {
-        let reading = self.reading.borrow_and_update().clone();
-        match with_manifest(&self.config, &reading, &self.file) {
-            Ok(config) => {
-                self.manifest_problem = None;
-                self.go_by(config);
-            }
-            Err(errors) => {
-                let problem = format!("the last one stays in force: {errors}");
-                error!("manifest refused, {problem}");
-                self.manifest_problem = Some(problem);
-            }
-        }
-    }
-
-    fn go_by(&mut self, config: Config) {
-        if self.config.waits_for_manifest() && !config.waits_for_manifest() {
-            let inherits = |role: bool, time| (self.adopted.is_some() && role).then(|| Instant::now() + time);
-            self.adopted_paths_until = inherits(config.director.is_some(), PATHS);
-            self.inherited_until = inherits(self.announcer.is_some(), INHERITANCE);
-        }
-        if self.announcer.is_some() && self.withdraws(&config) {
-            self.in_force_until = Some(Instant::now() + SETTLE);
-        } else if self.announcer.is_some() && config.model != self.config.model {
-            // What is announced stays until the kernel, the routes and the checks have caught up with what is new.
-            self.inherited_until = Some(Instant::now() + INHERITANCE);
-        }
-        if config.disable_file != self.config.disable_file {
-            self.switch = Switch::start(&config.disable_file);
-            self.disabled = self.switch.present();
-        }
-        self.exchange.update(&config);
-        self.config = Arc::new(config);
-    }
-
-    /// Does this configuration lack a VIP that is announced?
-    fn withdraws(&self, config: &Config) -> bool {
-        let vips: BTreeSet<IpAddr> = config.model.services.keys().map(|key| key.vip).collect();
-        let (bgp, routes) = (self.bgp.borrow(), self.routes.borrow());
-        let announced = bgp.announced.iter().chain(routes.iter().flat_map(|routes| &routes.routes));
-        announced.into_iter().any(|prefix| !vips.contains(&prefix.address))
-    }
-}
-
-fn reading_of(manifests: Option<&Manifests>) -> watch::Receiver<Reading> {
-    manifests.map_or_else(|| silent(Reading::default()), Manifests::reading)
-}
-
-/// The configuration with the pools of the manifest, if one has been read.
-fn with_manifest(config: &Config, reading: &Reading, file: &Path) -> Result<Config, ConfigErrors> {
-    let place = config.manifest.as_ref().map(|manifest| manifest.place.to_string()).unwrap_or_default();
-    manifest::merge(config, reading.manifest.as_deref(), &file.display().to_string(), &place)
 }
 
 /// The kernel treats packets as this configuration says, in every role.

@@ -4,22 +4,27 @@
 //! (see `lb-ebpf/src/bin/bench`). Rounds go through all paths in turn, the floor among them, so that whatever else the
 //! machine does hits all alike; medians are given, and their ratio to the floor's. No figure says anything of another
 //! machine; the ratios nearly do.
+//!
+//! Packets in a row have warm caches, and their average hides the dear ones. So packets are also run alone, each by a
+//! system call of its own that lies between it and the one before, and percentiles are given. The kernel takes the time
+//! right before and right after the program, so that the call itself is not in them.
 
 mod machine;
 mod packets;
+mod report;
 
 use std::net::IpAddr;
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, MapData, ProgramArray};
 use aya::programs::{ProgramFd, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, include_bytes_aligned};
 use lb_common::bench::{Case, HEAD};
-use serde::Serialize;
 
 use machine::Subjects;
 pub use machine::in_own_network;
+use report::Times;
+pub use report::{Alone, Difference, Figure, Nanoseconds, Report};
 
 /// What is measured, in order of the report.
 const PATHS: [&str; 12] = [
@@ -44,32 +49,10 @@ pub struct Options {
     pub rounds: usize,
     /// Packets per path and round.
     pub repeat: u32,
+    /// Packets per path that are run alone.
+    pub alone: usize,
     /// Paths to measure; empty: all.
     pub paths: Vec<String>,
-}
-
-/// One line of the report.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Figure {
-    /// What was measured.
-    pub path: &'static str,
-    /// Different flows in turn.
-    pub flows: u32,
-    /// Per packet.
-    pub ns: Nanoseconds,
-    /// Median over the median of the floor.
-    pub over_floor: f64,
-}
-
-/// Nanoseconds per packet.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Nanoseconds {
-    /// Median of the rounds.
-    pub median: f64,
-    /// The quickest round.
-    pub min: f64,
-    /// The slowest.
-    pub max: f64,
 }
 
 /// A program, the packet that it is run on, and what it must return.
@@ -84,129 +67,133 @@ struct Subject {
 }
 
 /// Measures, in a network namespace of its own ([`in_own_network`]). `progress` is told each round.
-pub fn run(options: &Options, mut progress: impl FnMut(usize)) -> Result<Vec<Figure>> {
+pub fn run(options: &Options, mut progress: impl FnMut(usize)) -> Result<Report> {
     for path in &options.paths {
         ensure!(PATHS.contains(&path.as_str()), "no path {path}; there are {}", PATHS.join(", "));
     }
-    let mut wrapper = Wrapper::load()?;
     let machine = Subjects::make()?;
-    let mut subjects = wrapper.own_subjects(&machine)?;
+    let mut subjects = yardsticks(&machine)?;
     subjects.extend(machine.subjects()?);
     let wanted = |subject: &Subject| {
         subject.path == "floor" || options.paths.is_empty() || options.paths.iter().any(|p| p == subject.path)
     };
     subjects.retain(wanted);
     subjects.sort_by_key(|subject| (PATHS.iter().position(|path| *path == subject.path), subject.flows));
-    let mut times = vec![Vec::new(); subjects.len()];
+    let wrapped = subjects.into_iter().map(Wrapper::around).collect::<Result<Vec<_>>>()?;
+    let mut times: Vec<Times> = wrapped.iter().map(Wrapper::no_times).collect();
     for round in 0..options.rounds {
-        for (subject, times) in subjects.iter().zip(&mut times) {
-            times.push(wrapper.measure(subject, options.repeat)?);
+        for (wrapper, times) in wrapped.iter().zip(&mut times) {
+            // The kernel tells the average of all repeats, in whole nanoseconds.
+            times.rounds.push(wrapper.measure(options.repeat)?.into());
         }
         progress(round + 1);
     }
-    Ok(figures(&subjects.iter().map(|s| (s.path, 1 << s.flows)).collect::<Vec<_>>(), &times))
+    let mut order: Vec<usize> = (0..wrapped.len()).collect();
+    let mut seed = 1;
+    for _ in 0..options.alone {
+        shuffle(&mut order, &mut seed);
+        for at in &order {
+            times[*at].alone.push(wrapped[*at].measure(1)?);
+        }
+    }
+    Ok(Report::of(&times))
 }
 
-/// The report of what was measured: times in nanoseconds per path and round.
-fn figures(subjects: &[(&'static str, u32)], times: &[Vec<f64>]) -> Vec<Figure> {
-    let medians: Vec<Nanoseconds> = times.iter().map(|times| nanoseconds(times)).collect();
-    let floor =
-        subjects.iter().position(|(path, _)| *path == "floor").map_or(f64::NAN, |at| medians[at].median);
-    subjects
-        .iter()
-        .zip(medians)
-        .map(|((path, flows), ns)| Figure { path, flows: *flows, ns, over_floor: ns.median / floor })
-        .collect()
+/// Another order every time: what ran just before may have warmed the caches, and must not always be the same.
+fn shuffle(order: &mut [usize], seed: &mut u64) {
+    for last in (1..order.len()).rev() {
+        *seed ^= *seed << 13;
+        *seed ^= *seed >> 7;
+        *seed ^= *seed << 17;
+        order.swap(last, (*seed % (last as u64 + 1)) as usize);
+    }
 }
 
-fn nanoseconds(times: &[f64]) -> Nanoseconds {
-    let mut sorted = times.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
-    Nanoseconds { median: at(sorted.len() / 2), min: at(0), max: at(sorted.len().saturating_sub(1)) }
+/// What figures are held against.
+fn yardsticks(machine: &Subjects) -> Result<Vec<Subject>> {
+    let mut object = object()?;
+    let tcp = machine.plain_packet();
+    let tunnelled = machine.held_packet();
+    let mut subject = |path, name, packet: &[u8], returns| -> Result<Subject> {
+        let program = descriptor(loaded(&mut object, name)?)?;
+        Ok(Subject { path, program, packet: packet.to_vec(), flows: 0, vary_at: 0, returns })
+    };
+    Ok(vec![
+        subject("floor", "floor", &tcp, XDP_TX)?,
+        subject("null", "null", &tcp, XDP_TX)?,
+        subject("socket_lookup4", "lookup4", &tunnelled, XDP_PASS)?,
+    ])
 }
 
-/// The wrapper around what is measured.
+/// A wrapper around what is measured. Each subject has one of its own, so that to go from one to another is a system call
+/// and no more.
 struct Wrapper {
+    subject: Subject,
     object: Ebpf,
-    case: Array<MapData, Case>,
-    measured: ProgramArray<MapData>,
+    /// The kernel empties it when its last descriptor is closed.
+    _measured: ProgramArray<MapData>,
 }
 
 impl Wrapper {
-    fn load() -> Result<Self> {
-        let bytes = include_bytes_aligned!("../../prebuilt/bench.o");
-        let mut object = Ebpf::load(bytes).context("loading the bench's programs")?;
-        for name in ["bench", "floor", "null", "lookup4"] {
-            program(&mut object, name)?.load().with_context(|| format!("loading {name}"))?;
-        }
+    fn around(subject: Subject) -> Result<Self> {
+        let mut object = object()?;
+        loaded(&mut object, "bench")?;
         let mut take = |name| object.take_map(name).with_context(|| format!("no map {name}"));
-        Ok(Wrapper { case: take("CASE")?.try_into()?, measured: take("MEASURED")?.try_into()?, object })
+        let mut case: Array<MapData, Case> = take("CASE")?.try_into()?;
+        case.set(0, subject.case()?, 0)?;
+        let mut measured: ProgramArray<MapData> = take("MEASURED")?.try_into()?;
+        measured.set(0, &subject.program, 0)?;
+        Ok(Wrapper { subject, object, _measured: measured })
     }
 
-    /// What figures are held against.
-    fn own_subjects(&mut self, machine: &Subjects) -> Result<Vec<Subject>> {
-        let tcp = machine.plain_packet();
-        let tunnelled = machine.held_packet();
-        let mut subject = |path, name, packet: &[u8], returns| -> Result<Subject> {
-            let program = descriptor(program(&mut self.object, name)?)?;
-            Ok(Subject { path, program, packet: packet.to_vec(), flows: 0, vary_at: 0, returns })
-        };
-        Ok(vec![
-            subject("floor", "floor", &tcp, XDP_TX)?,
-            subject("null", "null", &tcp, XDP_TX)?,
-            subject("socket_lookup4", "lookup4", &tunnelled, XDP_PASS)?,
-        ])
+    fn no_times(&self) -> Times {
+        Times { path: self.subject.path, flows: 1 << self.subject.flows, ..Times::default() }
     }
 
     /// Nanoseconds per packet.
-    fn measure(&mut self, subject: &Subject, repeat: u32) -> Result<f64> {
+    fn measure(&self, repeat: u32) -> Result<u32> {
+        let Subject { path, packet, returns, .. } = &self.subject;
+        let program: &Xdp = self.object.program("bench").context("no program bench")?.try_into()?;
+        let options = TestRunOptions { data_in: Some(packet), repeat, ..TestRunOptions::default() };
+        let result = program.test_run(options)?;
+        // A program that does something else than it should measures nothing.
+        ensure!(
+            result.return_value == *returns,
+            "{path}: the program returned {}, not {returns}: this is a mistake of lb bench",
+            result.return_value
+        );
+        Ok(result.duration.as_nanos().try_into()?)
+    }
+}
+
+impl Subject {
+    fn case(&self) -> Result<Case> {
         let mut head = [0; HEAD / 8];
-        for (word, bytes) in head.iter_mut().zip(subject.packet.chunks_exact(8)) {
+        for (word, bytes) in head.iter_mut().zip(self.packet.chunks_exact(8)) {
             *word = u64::from_ne_bytes(bytes.try_into()?);
         }
-        let at = subject.vary_at as usize;
-        let vary_from = u32::from_ne_bytes(subject.packet[at..at + 4].try_into()?)
-            & !(u32::MAX.checked_shr(32 - subject.flows).unwrap_or(0)).to_be();
-        let case = Case {
-            len: subject.packet.len() as u32,
-            flows: subject.flows,
-            vary_at: subject.vary_at,
-            vary_from,
-            head,
-        };
-        self.case.set(0, case, 0)?;
-        self.measured.set(0, &subject.program, 0)?;
-        // Once alone: a program that does something else than it should measures nothing.
-        let (returned, _) = self.test_run(subject, 1)?;
-        if returned != subject.returns {
-            bail!(
-                "{}: the program returned {returned}, not {}: this is a mistake of lb bench",
-                subject.path,
-                subject.returns
-            );
-        }
-        // The kernel tells the average of all repeats, in whole nanoseconds.
-        let (_, average) = self.test_run(subject, repeat)?;
-        Ok(average.as_nanos() as f64)
+        let at = self.vary_at as usize;
+        let vary_from = u32::from_ne_bytes(self.packet[at..at + 4].try_into()?)
+            & !(u32::MAX.checked_shr(32 - self.flows).unwrap_or(0)).to_be();
+        let (flows, vary_at) = (self.flows, self.vary_at);
+        Ok(Case { len: self.packet.len() as u32, flows, vary_at, vary_from, head })
     }
+}
 
-    fn test_run(&mut self, subject: &Subject, repeat: u32) -> Result<(u32, Duration)> {
-        let result = program(&mut self.object, "bench")?.test_run(TestRunOptions {
-            data_in: Some(&subject.packet),
-            repeat,
-            ..TestRunOptions::default()
-        })?;
-        Ok((result.return_value, result.duration))
-    }
+fn object() -> Result<Ebpf> {
+    let bytes = include_bytes_aligned!("../../prebuilt/bench.o");
+    Ebpf::load(bytes).context("loading the bench's programs")
+}
+
+fn loaded<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
+    let program: &mut Xdp =
+        object.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?;
+    program.load().with_context(|| format!("loading {name}"))?;
+    Ok(program)
 }
 
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
-
-fn program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
-    Ok(object.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?)
-}
 
 /// A program's descriptor of its own.
 fn descriptor(program: &Xdp) -> Result<ProgramFd> {
@@ -223,11 +210,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_are_medians_over_the_floors() {
-        let subjects = [("tcp4", 1), ("floor", 1)];
-        let figures = figures(&subjects, &[vec![90.0, 70.0, 80.0], vec![50.0, 40.0, 41.0]]);
-        assert_eq!(figures[0].ns, Nanoseconds { median: 80.0, min: 70.0, max: 90.0 });
-        assert!((figures[0].over_floor - 80.0 / 41.0).abs() < 1e-9);
-        assert!((figures[1].over_floor - 1.0).abs() < 1e-9);
+    fn every_turn_goes_through_all_in_another_order() {
+        let mut order: Vec<usize> = (0..12).collect();
+        let mut before = vec![std::collections::BTreeSet::new(); order.len()];
+        let mut seed = 1;
+        for _ in 0..200 {
+            shuffle(&mut order, &mut seed);
+            assert_eq!(order.iter().collect::<std::collections::BTreeSet<_>>().len(), 12);
+            for pair in order.windows(2) {
+                before[pair[1]].insert(pair[0]);
+            }
+        }
+        assert!(before.iter().all(|others| others.len() == 11), "{before:?}");
     }
 }

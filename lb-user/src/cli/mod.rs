@@ -67,7 +67,9 @@ enum Command {
     Weight(pool::Weight),
     /// Measure what the programs cost per packet, as a ratio to the least that any director must do. Needs root.
     #[command(after_help = "Example: lb bench --rounds 21 --path tcp4 --path host_local4\n\n\
-        Everything runs in the kernel on made-up packets; no traffic is touched. Compare ratios, not nanoseconds.")]
+        Everything runs in the kernel on made-up packets; no traffic is touched. Compare ratios, not nanoseconds.\n\
+        Packets in a row have warm caches. Those that are run alone find caches as the system call between them leaves \
+        them, and are told by median and 99th percentile.")]
     Bench(bench::Args),
     /// Withdraw all VIPs, then remove programs and pins, then end the agent. This node forwards nothing afterwards.
     #[command(after_help = "Example: systemctl stop lb; lb detach --config /etc/lb/lb.yaml")]

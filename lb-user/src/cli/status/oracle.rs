@@ -72,7 +72,7 @@ fn account(account: &Account) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::connections::ByGeneration;
-    use crate::model::{Doubt, Protocol, ServiceKey};
+    use crate::model::Doubt;
 
     #[test]
     fn a_draining_host_is_shown_with_what_it_holds_and_whether_it_is_safe() {
@@ -95,20 +95,10 @@ mod tests {
             count("c", true, 0),
             HostConnections { problem: Some("it does not answer".into()), ..count("d", true, 0) },
         ];
-        let service = ServiceKey { vip: [198, 51, 100, 1].into(), port: 80, protocol: Protocol::Tcp };
-        let account = Account {
-            service,
-            generation: Some(2),
-            local: 5,
-            rescued: [1, 0, 0, 0],
-            passed_on: 2,
-            last_resort: 0,
-            over_budget: 0,
-        };
         let status = Status {
             doubts: [("web/d".to_owned(), Doubt::Dead)].into(),
             connections: Some(connections),
-            accounts: vec![account],
+            accounts: vec![Account::example()],
             ..Status::default()
         };
         let expected = "
@@ -125,7 +115,7 @@ DRAINING  VIP           GENERATION  ESTABLISHED
 web/b     198.51.100.1  1           3
 
 PACKETS TO           GENERATION  LOCAL  RESCUED 1/2/3/4+  PASSED ON  LAST RESORT  OVER BUDGET
-198.51.100.1:80/tcp  2           5      1/0/0/0           2          0            0
+198.51.100.1:80/tcp  2           9      4/3/2/1           6          7            8
 ";
         assert_eq!(text(&status), expected);
     }
