@@ -11,6 +11,7 @@ pub mod config;
 pub mod connections;
 pub mod dataplane;
 pub mod desired;
+pub mod director_model;
 pub mod health;
 pub mod manifest;
 pub mod model;
