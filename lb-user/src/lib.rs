@@ -19,3 +19,4 @@ pub mod netlink;
 pub mod peers;
 pub mod switch;
 pub mod table;
+pub mod trace;

@@ -18,8 +18,10 @@ use crate::agent::dataplane::{
 };
 use crate::config::{Config, Decapsulation, HostConfig};
 use crate::desired::{self, Confirmed, Paths, Serving};
+use crate::director_model::View;
 use crate::model::{Family, Host, HostId, Model};
 use crate::netlink::{NextHops, Resolver};
+use crate::trace::Seen;
 
 /// The kernel of this machine, as seen from the network namespace that the agent was started in.
 pub struct Live;
@@ -94,6 +96,10 @@ impl Dataplane for Planes {
         Ok(host.plane.accounts().map_err(report)?.into_iter().map(account).collect())
     }
 
+    fn seen(&mut self) -> Option<Seen> {
+        self.director.as_ref().map(OpenDirector::seen)
+    }
+
     fn counters(&mut self) -> Result<Vec<Counter>, DataplaneError> {
         let mut all = Vec::new();
         if let Some(director) = &self.director {
@@ -123,6 +129,8 @@ struct OpenDirector {
     routed: BTreeSet<IpAddr>,
     /// Services as the kernel has them.
     confirmed: Confirmed,
+    /// What the checks said when the next hops were written last.
+    health: BTreeMap<HostId, bool>,
     attached: bool,
     /// Whether the program for probes is there, once that is known.
     probe: Option<bool>,
@@ -156,6 +164,7 @@ impl OpenDirector {
             paths,
             routed: BTreeSet::new(),
             confirmed: Confirmed::new(),
+            health: BTreeMap::new(),
             attached: false,
             probe: None,
             opened: Instant::now(),
@@ -173,9 +182,9 @@ impl OpenDirector {
             } || replace(&mut now.1, sources)
         });
         (applied.source4, applied.source6) = (sources.v4, sources.v6);
-        let health = config.model.hosts().map(|(id, _)| (id.clone(), want.healthy.contains(&id))).collect();
+        self.health = config.model.hosts().map(|(id, _)| (id.clone(), want.healthy.contains(&id))).collect();
         let nexthops = self.nexthops.borrow().clone();
-        match self.plane.sync(&config.model, sources, &nexthops, &health) {
+        match self.plane.sync(&config.model, sources, &nexthops, &self.health) {
             Ok(confirmed) => {
                 applied.services =
                     confirmed.services.into_iter().map(|(key, f)| (key, Ok(serving(f)))).collect();
@@ -203,6 +212,13 @@ impl OpenDirector {
             role: Role::Director,
             mode: attached.mode.name().into(),
         }));
+    }
+
+    fn seen(&self) -> Seen {
+        let (model, sources) = self.model.borrow().clone();
+        let nexthops = self.nexthops.borrow().clone();
+        let view = View::new(model, sources, nexthops, self.health.clone());
+        Seen { view, confirmed: self.confirmed.clone() }
     }
 
     fn attach(&mut self, want: &Want, applied: &mut Applied) {

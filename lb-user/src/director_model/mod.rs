@@ -81,7 +81,8 @@ impl View {
 
     /// The address is a VIP, of whatever service.
     pub fn is_vip(&self, address: IpAddr) -> bool {
-        self.model.services.keys().any(|key| key.vip == address)
+        let least = ServiceKey { vip: address, port: 0, protocol: Protocol::Tcp };
+        self.model.services.range(least..).next().is_some_and(|(key, _)| key.vip == address)
     }
 
     /// The service at an end of a flow, and its pool. A service whose pool is not known is none.
