@@ -17,6 +17,7 @@ pub mod manifest;
 pub mod model;
 pub mod netlink;
 pub mod peers;
+pub mod replay;
 pub mod switch;
 pub mod table;
 pub mod trace;

@@ -1,6 +1,6 @@
-//! `lb trace --offline`, as it is run.
+//! `lb trace --offline` and `lb replay`, as they are run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use lb_user::model::Protocol;
@@ -74,8 +74,32 @@ fn web() -> Ends {
     flow("203.0.113.7:40000", "198.51.100.1:80", Protocol::Tcp)
 }
 
+fn dns() -> Ends {
+    flow("[2001:db8::7]:40000", "[2001:db8::c633:6401]:53", Protocol::Udp)
+}
+
 fn frame(flow: &Ends, bytes: usize) -> Vec<u8> {
     first_of(flow, bytes).unwrap()
+}
+
+/// A capture of these frames, of which at most `snap` bytes each are kept, one second apart.
+fn pcap(frames: &[Vec<u8>], snap: usize) -> Vec<u8> {
+    let words = [0xa1b2_c3d4, 0x0004_0002, 0, 0, snap as u32, 1u32];
+    let mut file = words.map(u32::to_le_bytes).concat();
+    for (second, frame) in (0u32..).zip(frames) {
+        let kept = &frame[..frame.len().min(snap)];
+        file.extend([second, 0, kept.len() as u32, frame.len() as u32].map(u32::to_le_bytes).concat());
+        file.extend(kept);
+    }
+    file
+}
+
+fn can_load(test: &str) -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        println!("skipped: {test}: needs root, to load BPF programs");
+    }
+    root
 }
 
 fn error(output: &Output) -> String {
@@ -120,4 +144,77 @@ fn what_cannot_be_traced_says_why() {
     std::fs::remove_file(files.folder.path().join("manifest.yaml")).unwrap();
     let gone = files.lb(&["trace", "tcp", "203.0.113.7:1", "198.51.100.1:80", "--offline"]);
     assert!(error(&gone).contains("there is no manifest yet"));
+}
+
+#[test]
+fn a_capture_runs_through_the_real_program() {
+    if !can_load("replay of a capture") {
+        return;
+    }
+    let files = Files::new();
+    let elsewhere = flow("203.0.113.7:40000", "198.51.100.9:80", Protocol::Tcp);
+    let closed = flow("203.0.113.7:40000", "198.51.100.1:81", Protocol::Tcp);
+    let arp = [&[0xff; 12][..], &[8, 6], &[0; 28]].concat();
+    // The last one is longer than what is kept of it.
+    let frames = [
+        frame(&web(), 0),
+        frame(&dns(), 0),
+        frame(&elsewhere, 0),
+        frame(&closed, 0),
+        frame(&web(), 1481),
+        arp,
+        frame(&web(), 1480),
+    ];
+    let capture = files.write("users.pcap", &pcap(&frames, 1000));
+    let capture = capture.to_str().unwrap();
+    let report = files.json(&["replay", capture]);
+    let packets = report["packets"].as_array().unwrap();
+    let reasons: Vec<_> = packets.iter().map(|packet| packet["reason"].as_str().unwrap()).collect();
+    assert_eq!(
+        reasons,
+        ["forwarded", "forwarded", "not_vip", "no_service", "too_big", "not_ip", "forwarded"]
+    );
+    assert_eq!((&packets[1]["number"], &packets[1]["time"]), (&2.into(), &1.0.into()));
+    assert!(packets[0]["host"].as_str().unwrap().starts_with("web/"));
+    assert_eq!(packets[6]["notes"][0], "494 bytes were not captured and are taken as zeros");
+    let totals = &report["totals"];
+    assert_eq!((&totals["packets"], &totals["reasons"]["forwarded"]), (&7.into(), &3.into()));
+    assert!(totals.get("not_run").is_none() && totals.get("differ").is_none(), "{totals}");
+
+    // With one host sick, all that is sent goes to the other.
+    let sick = files.json(&["replay", capture, "--sick", "web/a", "--totals"]);
+    assert!(sick.get("packets").is_none());
+    assert_eq!(sick["totals"]["hosts"], serde_json::json!({"web/b": 3}));
+
+    let text = files.lb(&["replay", capture]);
+    assert!(text.status.success());
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.contains("#3     2.000000 pass not_vip\n"), "{text}");
+    assert!(text.contains("\nforwarded   3\n"), "{text}");
+}
+
+#[test]
+fn a_bad_capture_is_told_with_the_number_of_the_packet_after_what_came_before() {
+    if !can_load("replay of a bad capture") {
+        return;
+    }
+    let files = Files::new();
+    let whole = pcap(&[frame(&web(), 0), frame(&web(), 0)], 1000);
+    let cut = files.write("cut.pcap", &whole[..whole.len() - 5]);
+    let output = files.lb(&["replay", cut.to_str().unwrap()]);
+    assert!(error(&output).contains("the file ends within packet 2"));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("forwarded  1\n"), "{text}");
+
+    let config = files.config();
+    assert!(error(&files.lb(&["replay", config.to_str().unwrap()])).contains("neither pcap nor pcapng"));
+    let nothing = Path::new("/nowhere.pcap");
+    assert!(error(&files.lb(&["replay", nothing.to_str().unwrap()])).contains("cannot be read"));
+
+    // The kernel runs programs on nothing that is shorter than an Ethernet header, and on less than a page.
+    let odd = [frame(&web(), 0)[..10].to_vec(), frame(&web(), 20_000), frame(&web(), 0)];
+    let odd = files.write("odd.pcap", &pcap(&odd, 65535));
+    let report = files.json(&["replay", odd.to_str().unwrap()]);
+    assert_eq!(report["totals"]["not_run"], 2, "{report:#}");
+    assert!(report["packets"][1]["notes"][0].as_str().unwrap().contains("longer than 3520 bytes"));
 }

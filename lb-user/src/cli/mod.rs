@@ -10,6 +10,7 @@ mod offline;
 mod plan;
 mod pool;
 mod reload;
+mod replay;
 mod status;
 mod trace;
 
@@ -73,6 +74,14 @@ enum Command {
         \x20        lb trace --hex \"4500 0028 …\" --format json\n\n\
         Asks the director that runs here; with --offline, a configuration. No packet is sent.")]
     Trace(trace::Args),
+    /// Run the packets of a capture through the director's real program and say what becomes of each. Needs root.
+    #[command(
+        after_help = "Example: lb replay users.pcap --config /etc/lb/lb.yaml --sick lb7-3 --totals\n\n\
+        Goes by the configuration, with all hosts healthy and reachable but those named by --sick; no interface and no \
+        agent is touched. Reads pcap and pcapng. What was not captured of a packet is taken as zeros.\n\
+        Exit code 1 if a packet cannot be read or run."
+    )]
+    Replay(replay::Args),
     /// Measure what the programs cost per packet, as a ratio to the least that any director must do. Needs root.
     #[command(after_help = "Example: lb bench --rounds 21 --path tcp4 --path host_local4\n\n\
         Everything runs in the kernel on made-up packets; no traffic is touched. Compare ratios, not nanoseconds.")]
@@ -125,6 +134,7 @@ pub fn run(kernel: Arc<dyn Kernel>) -> ExitCode {
         Command::Undrain(args) => args.run(pool::Hosts::undrain),
         Command::Weight(args) => args.run(),
         Command::Trace(args) => trace::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Detach(args) => detach::run(&args, kernel),
     };
     result.unwrap_or_else(|error| {
