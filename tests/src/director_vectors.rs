@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use lb_common::reasons::Director;
+use lb_user::director_model::write::answer;
 use lb_user::model::Protocol::{self, Udp};
 
-use crate::model::answer;
 use crate::packets::*;
 use crate::vector::{Context, Vector};
 use crate::world::*;

@@ -1,8 +1,8 @@
-//! Shared parts of the tests: packets, the world that they travel in, vectors, and a model of the director.
+//! Shared parts of the tests: packets, made by hand and at random, the world that they travel in, and vectors.
 
 pub mod director_vectors;
 pub mod isolation;
-pub mod model;
 pub mod packets;
+pub mod random;
 pub mod vector;
 pub mod world;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use aya::maps::{HashMap, Map, MapData, MapInfo};
@@ -15,6 +16,7 @@ use lb_user::config::{Capacity, FLOWS, XdpMode};
 use lb_user::dataplane::counters::Counter;
 use lb_user::dataplane::director::{Confirmed, Director, DirectorOptions};
 use lb_user::dataplane::nexthops::Sources;
+use lb_user::director_model::View;
 use lb_user::model::{Affinity, Family, Host, HostId, HostState, Model, Pool, Protocol, Service, ServiceKey};
 use lb_user::netlink::{NextHop, NextHops};
 use lb_user::table;
@@ -258,12 +260,25 @@ impl World {
         director.sync(&self.model, Sources::default(), &self.nexthops, &self.health)
     }
 
+    /// Brings a director's maps to this world, but for the table that is to be missing.
+    pub fn bring_all_to(&self, director: &mut Director) -> Result<()> {
+        self.bring_to(director)?;
+        take_table_away(director)
+    }
+
     /// The director over this world, without pins.
     pub fn director(&self) -> Result<Director> {
         let mut director = Director::load(Self::options(), None)?;
-        self.bring_to(&mut director)?;
-        take_table_away(&mut director)?;
+        self.bring_all_to(&mut director)?;
         Ok(director)
+    }
+
+    /// This world as the plain model of the director sees it.
+    pub fn view(&self) -> View {
+        let model = Arc::new(self.model.clone());
+        let mut view = View::new(model, Sources::default(), self.nexthops.clone(), self.health.clone());
+        view.make_tables(|pool| pool != "tableless");
+        view
     }
 }
 

@@ -2,8 +2,9 @@
 
 use lb_common::reasons::Director;
 use lb_tests::vector::{Context, Hook, Vector, all_seen, check};
-use lb_tests::world::World;
-use lb_tests::{director_vectors, isolation, model};
+use lb_tests::world::{LOOPBACK, World};
+use lb_tests::{director_vectors, isolation};
+use lb_user::director_model::{Memory, judge};
 
 #[test]
 fn every_packet_meets_its_fate_and_every_reason_is_seen() {
@@ -23,12 +24,15 @@ fn every_packet_meets_its_fate_and_every_reason_is_seen() {
 #[test]
 fn the_model_agrees_with_the_vectors() {
     let world = World::default();
+    let view = world.view();
     // The model knows nothing of headroom.
     let plain = |vector: &Vector<Director>| matches!(vector.context, Context::Plain);
     for vector in director_vectors::all(&world).into_iter().filter(plain) {
-        let judged = model::director(&world, &vector.packet);
+        let judged = judge(&view, &mut Memory::new(), &vector.packet);
         assert_eq!(judged.reason, vector.reason, "{}", vector.says);
         assert_eq!(judged.output, vector.output, "{}", vector.says);
+        let away = judged.sent_by().is_some_and(|ifindex| ifindex != LOOPBACK);
+        assert_eq!(away, vector.redirected, "{}", vector.says);
     }
 }
 

@@ -6,6 +6,7 @@
 //! | `GET /v1/report?after=TAG&wait=SECONDS` | what other nodes must know of this one; 304 if it is still `TAG` after that time |
 //! | `GET /v1/connections` | what each host holds, as asked for now; with `?own=1` of this node alone |
 //! | `GET /v1/peers` | the reports of all nodes as this one knows them |
+//! | `POST /v1/trace` | what the director would do with a frame, and why |
 //! | `POST /v1/reload` | what changed; 422 and the errors when the file is wrong |
 //! | `POST /v1/detach` | when all is withdrawn and removed; 500 and the error when that failed |
 //! | `GET`, `PUT /v1/manifest`, `POST /v1/plan`, `POST /v1/edit` | see [`crate::manifest::routes`] |
@@ -37,6 +38,8 @@ use crate::connections::HostConnections;
 use crate::manifest::routes;
 use crate::peers::PeerStatus;
 use crate::peers::view::statuses;
+use crate::trace::packet::from_hex;
+use crate::trace::{Question, Seen, Source};
 
 /// Longest time that a question is kept.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -71,12 +74,13 @@ fn router(api: Api) -> Router {
     reading()
         .route("/v1/reload", post(reload))
         .route("/v1/detach", post(detach))
+        .route("/v1/trace", post(trace))
         .merge(routes::routes(api.manifest.clone()))
         .fallback(|uri: Uri| {
             no_such_path(
                 uri,
                 "GET /v1/status, GET /v1/report, GET /v1/connections, GET /v1/peers, GET and PUT /v1/manifest, \
-                 POST /v1/plan, POST /v1/edit, POST /v1/reload, POST /v1/detach and GET /metrics",
+                 POST /v1/plan, POST /v1/edit, POST /v1/trace, POST /v1/reload, POST /v1/detach and GET /metrics",
             )
         })
         .with_state(api)
@@ -173,6 +177,31 @@ async fn reload(State(api): State<Api>) -> Response {
         Some(Ok(changes)) => Json(changes).into_response(),
         Some(Err(errors)) => failed(StatusCode::UNPROCESSABLE_ENTITY, errors.lines()),
         None => ending(),
+    }
+}
+
+async fn trace(State(api): State<Api>, Json(question): Json<Question>) -> Response {
+    let frame = match from_hex(&question.frame) {
+        Ok(frame) => frame,
+        Err(error) => return failed(StatusCode::UNPROCESSABLE_ENTITY, vec![error.to_string()]),
+    };
+    let seen = match &api.kernel {
+        Some(kernel) => kernel.seen().await,
+        None => Ok(None),
+    };
+    let Seen { view, confirmed } = match seen {
+        Ok(Some(seen)) => seen,
+        Ok(None) => {
+            let error = "this node is no director; ask one, or use --offline".to_owned();
+            return failed(StatusCode::NOT_FOUND, vec![error]);
+        }
+        Err(error) => return failed(StatusCode::INTERNAL_SERVER_ERROR, vec![error.to_string()]),
+    };
+    // Tables are made anew, which takes up to a second.
+    let work = move || crate::trace::trace(view, &Source::Agent(&confirmed), &frame);
+    match tokio::task::spawn_blocking(work).await {
+        Ok(trace) => Json(trace).into_response(),
+        Err(error) => failed(StatusCode::INTERNAL_SERVER_ERROR, vec![error.to_string()]),
     }
 }
 

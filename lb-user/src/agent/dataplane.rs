@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::desired::{Confirmed, Paths, Serving};
 use crate::model::{Doubt, Family, HostId, ServiceKey};
+use crate::trace::Seen;
 
 /// The way to the kernel.
 pub trait Kernel: Send + Sync + 'static {
@@ -38,6 +39,11 @@ pub trait Dataplane: Send {
     /// What the host's program did with packets of each service and generation, in a stable order.
     fn accounts(&mut self) -> Result<Vec<Account>, DataplaneError> {
         Ok(Vec::new())
+    }
+
+    /// What a director goes by, to tell what becomes of a packet; `None` without that role.
+    fn seen(&mut self) -> Option<Seen> {
+        None
     }
 }
 

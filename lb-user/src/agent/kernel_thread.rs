@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::dataplane::{Account, Adopted, Applied, Counter, Dataplane, DataplaneError, Kernel, Opened, Want};
 use crate::config::Config;
 use crate::desired::Paths;
+use crate::trace::Seen;
 
 /// Asks the thread.
 #[derive(Clone)]
@@ -29,6 +30,7 @@ enum Request {
     Apply(Want, oneshot::Sender<Applied>),
     Counters(oneshot::Sender<Result<Vec<Counter>, DataplaneError>>),
     Accounts(oneshot::Sender<Result<Vec<Account>, DataplaneError>>),
+    Seen(oneshot::Sender<Option<Seen>>),
     Detach(Arc<Config>, oneshot::Sender<Result<(), DataplaneError>>),
 }
 
@@ -79,6 +81,13 @@ impl KernelHandle {
         answer.await.map_err(|_| ended())?
     }
 
+    /// What a director goes by; `None` on a node without that role.
+    pub async fn seen(&self) -> Result<Option<Seen>, DataplaneError> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.requests.send(Request::Seen(reply));
+        answer.await.map_err(|_| ended())
+    }
+
     /// Closes the data plane, detaches all and removes the pins. The thread ends.
     pub async fn detach(&self, config: Arc<Config>) -> Result<(), DataplaneError> {
         let (reply, answer) = oneshot::channel();
@@ -98,6 +107,7 @@ fn serve(
             Request::Apply(want, reply) => drop(reply.send(dataplane.apply(&want))),
             Request::Counters(reply) => drop(reply.send(dataplane.counters())),
             Request::Accounts(reply) => drop(reply.send(dataplane.accounts())),
+            Request::Seen(reply) => drop(reply.send(dataplane.seen())),
             Request::Detach(config, reply) => {
                 drop(dataplane);
                 drop(reply.send(kernel.detach(&config)));

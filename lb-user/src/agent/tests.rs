@@ -4,6 +4,7 @@ mod drain;
 mod exchange;
 mod fake;
 mod manifest;
+mod trace;
 
 use std::fs;
 use std::sync::Arc;

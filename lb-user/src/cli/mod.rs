@@ -6,10 +6,13 @@ mod check;
 pub(crate) mod client;
 mod detach;
 mod edit;
+mod offline;
 mod plan;
 mod pool;
 mod reload;
+mod replay;
 mod status;
+mod trace;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -65,6 +68,20 @@ enum Command {
     /// Change a host's share of new connections.
     #[command(after_help = "Example: lb weight lb7-3 5")]
     Weight(pool::Weight),
+    /// Say which way a flow or packet takes: service, generation, row, owners, host, next hop, MTU, and why.
+    #[command(after_help = "Example: lb trace tcp 203.0.113.7:40000 198.51.100.1:80\n\
+        \x20        lb trace udp [2001:db8::7]:40000 [2001:db8::c633:6401]:53 --size 1400\n\
+        \x20        lb trace --hex \"4500 0028 …\" --format json\n\n\
+        Asks the director that runs here; with --offline, a configuration. No packet is sent.")]
+    Trace(trace::Args),
+    /// Run the packets of a capture through the director's real program and say what becomes of each. Needs root.
+    #[command(
+        after_help = "Example: lb replay users.pcap --config /etc/lb/lb.yaml --sick lb7-3 --totals\n\n\
+        Goes by the configuration, with all hosts healthy and reachable but those named by --sick; no interface and no \
+        agent is touched. Reads pcap and pcapng. What was not captured of a packet is taken as zeros.\n\
+        Exit code 1 if a packet cannot be read or run."
+    )]
+    Replay(replay::Args),
     /// Measure what the programs cost per packet, as a ratio to the least that any director must do. Needs root.
     #[command(after_help = "Example: lb bench --rounds 21 --path tcp4 --path host_local4\n\n\
         Everything runs in the kernel on made-up packets; no traffic is touched. Compare ratios, not nanoseconds.\n\
@@ -118,6 +135,8 @@ pub fn run(kernel: Arc<dyn Kernel>) -> ExitCode {
         Command::Drain(args) => args.run(pool::Hosts::drain),
         Command::Undrain(args) => args.run(pool::Hosts::undrain),
         Command::Weight(args) => args.run(),
+        Command::Trace(args) => trace::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Detach(args) => detach::run(&args, kernel),
     };
     result.unwrap_or_else(|error| {

@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::desired::{Paths, Serving};
 use crate::model::{Family, Model};
 use crate::netlink::{NextHops, Resolver};
+use crate::trace::Seen;
 
 /// How long what runs is left in place for want of what a new agent has yet to learn.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -98,6 +99,10 @@ impl Dataplane for Planes {
             over_budget: by.account.over_budget,
         };
         Ok(host.plane.accounts().map_err(report)?.into_iter().map(account).collect())
+    }
+
+    fn seen(&mut self) -> Option<Seen> {
+        self.director.as_ref().map(OpenDirector::seen)
     }
 
     fn counters(&mut self) -> Result<Vec<Counter>, DataplaneError> {

@@ -20,8 +20,11 @@ use crate::agent::runner::{Command, Runner};
 use crate::agent::status::Status;
 use crate::bgp::Announcements;
 use crate::config::{Config, ConfigErrors};
+use crate::dataplane::nexthops::Sources;
 use crate::desired::{Path, Paths, Serving};
+use crate::director_model::assumed;
 use crate::model::HostId;
+use crate::trace::Seen;
 
 /// A runner, and the ends by which tests hold it.
 pub(super) struct Node {
@@ -187,6 +190,14 @@ impl Dataplane for FakeDataplane {
             interfaces: vec![interface],
             ..Applied::default()
         }
+    }
+
+    fn seen(&mut self) -> Option<Seen> {
+        let want = self.wants.lock().unwrap().last().cloned()?;
+        let view = assumed::view(want.config.model.clone(), Sources::default(), 1500, &[]).ok()?;
+        let serving = Serving { generation: 1, digest: 0xab };
+        let confirmed = want.config.model.services.keys().map(|key| (*key, Ok(serving.clone()))).collect();
+        Some(Seen { view, confirmed })
     }
 
     fn counters(&mut self) -> Result<Vec<Counter>, DataplaneError> {

@@ -1,6 +1,6 @@
 //! The role of a director: what is wanted of it, brought to its programs; and the paths to its hosts, followed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,9 +15,11 @@ use crate::dataplane::machine::{self, Machine, addresses};
 use crate::dataplane::nexthops::{self, Sources, Standing};
 use crate::dataplane::{Error, Result, probe_route};
 use crate::desired::{self, Confirmed, Paths};
+use crate::director_model::View;
 use crate::health::Through;
 use crate::model::{Family, Host, HostId, Model};
 use crate::netlink::NextHops;
+use crate::trace::Seen;
 
 /// A director whose programs are loaded.
 pub(super) struct OpenDirector {
@@ -31,6 +33,8 @@ pub(super) struct OpenDirector {
     routed: BTreeSet<IpAddr>,
     /// Services as the kernel has them.
     confirmed: Confirmed,
+    /// What the checks said when the next hops were written last.
+    health: BTreeMap<HostId, bool>,
     attached: bool,
     /// Whether the program for probes is there, once that is known.
     probe: Option<bool>,
@@ -61,6 +65,7 @@ impl OpenDirector {
             paths,
             routed: BTreeSet::new(),
             confirmed: Confirmed::new(),
+            health: BTreeMap::new(),
             attached: false,
             probe: None,
             opened: Instant::now(),
@@ -78,9 +83,9 @@ impl OpenDirector {
             } || replace(&mut now.1, sources)
         });
         (applied.source4, applied.source6) = (sources.v4, sources.v6);
-        let health = config.model.hosts().map(|(id, _)| (id.clone(), want.healthy.contains(&id))).collect();
+        self.health = config.model.hosts().map(|(id, _)| (id.clone(), want.healthy.contains(&id))).collect();
         let nexthops = self.nexthops.borrow().clone();
-        match self.plane.sync(&config.model, sources, &nexthops, &health) {
+        match self.plane.sync(&config.model, sources, &nexthops, &self.health) {
             Ok(confirmed) => {
                 applied.services =
                     confirmed.services.into_iter().map(|(key, f)| (key, Ok(serving(f)))).collect();
@@ -108,6 +113,13 @@ impl OpenDirector {
             role: Role::Director,
             mode: attached.mode.name().into(),
         }));
+    }
+
+    pub fn seen(&self) -> Seen {
+        let (model, sources) = self.model.borrow().clone();
+        let nexthops = self.nexthops.borrow().clone();
+        let view = View::new(model, sources, nexthops, self.health.clone());
+        Seen { view, confirmed: self.confirmed.clone() }
     }
 
     fn attach(&mut self, want: &Want, applied: &mut Applied) {

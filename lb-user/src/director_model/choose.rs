@@ -1,0 +1,211 @@
+//! From a flow to the host that gets it: service, row, owners, and the first of them that can be used.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use lb_common::flow;
+use serde::Serialize;
+
+use super::parse::Packet;
+use super::{Flow, Memory, View};
+use crate::model::{Affinity, Family, Host, HostId, HostState, Pool, ServiceKey};
+use crate::table::{self, NO_OWNER, Row, TableError};
+
+/// The way of a flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// The flow.
+    pub flow: Flow,
+    /// Its service.
+    pub service: ServiceKey,
+    /// What keeps the service's flows together.
+    pub affinity: Affinity,
+    /// The pool of that service.
+    pub pool: String,
+    /// The generation that is written to outer headers.
+    pub generation: u16,
+    /// Rows of the pool's table.
+    pub rows: u32,
+    /// The flow's row.
+    pub row: u32,
+    /// The owners of that row, in order.
+    pub owners: Vec<Owner>,
+    /// The host that gets the packet.
+    pub host: Option<HostId>,
+    /// That host was remembered, and may be no owner at all.
+    pub remembered: bool,
+    /// The way to it.
+    pub hop: Option<Hop>,
+}
+
+/// An owner of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Its name in the pool.
+    pub host: String,
+    /// Where its tunnel ends, for this flow.
+    pub address: Option<IpAddr>,
+    /// Why it gets no new packets, if so.
+    pub obstacle: Option<Obstacle>,
+}
+
+/// Why a director passes a host over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum Obstacle {
+    /// The operator wants it so.
+    State(HostState),
+    /// It fails its health checks.
+    Sick,
+    /// It cannot be reached.
+    NoWay(String),
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Obstacle::State(HostState::Down) => f.write_str("is down, as the operator wants"),
+            Obstacle::State(_) => f.write_str("is drained: it keeps its connections by second chances"),
+            Obstacle::Sick => f.write_str("fails its health checks"),
+            Obstacle::NoWay(reason) => f.write_str(reason),
+        }
+    }
+}
+
+/// How a packet leaves for its host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// By this interface.
+    pub ifindex: u32,
+    /// Ethernet source.
+    pub own_mac: [u8; 6],
+    /// Ethernet destination.
+    pub next_mac: [u8; 6],
+    /// Largest packet on that way.
+    pub mtu: usize,
+    /// Outer source.
+    pub source: IpAddr,
+    /// Outer destination.
+    pub destination: IpAddr,
+}
+
+impl Hop {
+    /// The largest packet that fits into the tunnel.
+    pub fn room(&self) -> usize {
+        let header = if self.destination.is_ipv4() { 20 } else { 40 };
+        self.mtu.saturating_sub(header)
+    }
+}
+
+/// The rows of a pool's table; a place is the position of a host in the order of names.
+pub(super) fn rows(pool: &Pool) -> Result<Vec<Row>, TableError> {
+    let slots = pool.hosts.keys().cloned().zip(0..).collect();
+    match table::rows(&pool.generations(), pool.seed, pool.size, &slots) {
+        Ok(table) => Ok(table.rows),
+        Err(TableError::NoHosts) => Ok(vec![[NO_OWNER; 4]; pool.size as usize]),
+        Err(error) => Err(error),
+    }
+}
+
+/// The way of a packet by the tables alone; `None`: its flow is of no service.
+pub(super) fn way(view: &View, packet: &Packet) -> Option<Way> {
+    let flow = packet.flow;
+    let (service, name, pool) = view.service(&flow)?;
+    let row = flow::row(hash(pool.seed, &flow), pool.size);
+    let family = Family::of(flow.destination.ip());
+    let places = view.table(name).map(|table| table[row as usize]).into_iter().flatten();
+    let hosts: Vec<_> = pool.hosts.iter().collect();
+    let owners: Vec<Owner> = places
+        .take_while(|place| *place != NO_OWNER)
+        .filter_map(|place| hosts.get(usize::from(place)))
+        .map(|(host, members)| {
+            owner(view, HostId { pool: name.into(), host: (*host).clone() }, members, family)
+        })
+        .collect();
+    let first = owners.iter().find(|owner| owner.obstacle.is_none());
+    let host = first.map(|owner| HostId { pool: name.into(), host: owner.host.clone() });
+    let hop = host.as_ref().and_then(|id| hop(view, &pool.hosts[&id.host], family).ok());
+    Some(Way {
+        flow,
+        service,
+        affinity: view.model.services[&service].affinity,
+        pool: name.into(),
+        generation: pool.generation,
+        rows: pool.size,
+        row,
+        owners,
+        host,
+        remembered: false,
+        hop,
+    })
+}
+
+/// A flow of a service with a flow table goes where it went before, healthy or not, as long as there is a way.
+pub(super) fn recall(view: &View, memory: &Memory, way: &mut Way) {
+    let Some(id) = memory.get(&way.flow).filter(|_| way.affinity == Affinity::FlowTable) else { return };
+    let host = view.model.pools.get(&id.pool).and_then(|pool| pool.hosts.get(&id.host));
+    if let Some(hop) = host.and_then(|host| hop(view, host, Family::of(way.flow.destination.ip())).ok()) {
+        way.host = Some(id.clone());
+        way.remembered = true;
+        way.hop = Some(hop);
+    }
+}
+
+/// Remembers where a flow went.
+pub(super) fn remember(memory: &mut Memory, way: &Way) {
+    if way.affinity == Affinity::FlowTable
+        && !way.remembered
+        && let Some(host) = &way.host
+    {
+        memory.insert(way.flow, host.clone());
+    }
+}
+
+fn owner(view: &View, id: HostId, host: &Host, family: Family) -> Owner {
+    let healthy = view.health.get(&id).copied().unwrap_or(false);
+    let obstacle = match hop(view, host, family) {
+        _ if host.state != HostState::Active => Some(Obstacle::State(host.state)),
+        _ if !healthy => Some(Obstacle::Sick),
+        Err(reason) => Some(Obstacle::NoWay(reason)),
+        Ok(_) => None,
+    };
+    Owner { host: id.host, address: host.outer(family), obstacle }
+}
+
+/// How a host is reached with packets of one family, or why not.
+fn hop(view: &View, host: &Host, family: Family) -> Result<Hop, String> {
+    let destination = host.outer(family).ok_or("has no address")?;
+    let next = match view.nexthops.get(&destination) {
+        Some(Ok(next)) => next,
+        Some(Err(reason)) => return Err(reason.clone()),
+        None => return Err(format!("the route to {destination} is not known")),
+    };
+    let fixed = match destination {
+        IpAddr::V4(_) => view.sources.v4.map(IpAddr::V4),
+        IpAddr::V6(_) => view.sources.v6.map(IpAddr::V6),
+    };
+    let source = fixed.or(next.source).ok_or_else(|| format!("no source address towards {destination}"))?;
+    if source.is_ipv4() != destination.is_ipv4() {
+        return Err(format!("the source {source} is of another family than {destination}"));
+    }
+    Ok(Hop {
+        ifindex: next.ifindex,
+        own_mac: next.source_mac,
+        next_mac: next.mac,
+        // No packet is longer than its header can say.
+        mtu: (next.mtu as usize).min(usize::from(u16::MAX)),
+        source,
+        destination,
+    })
+}
+
+/// The flow's hash under a pool's seed.
+fn hash(seed: u64, flow: &Flow) -> u32 {
+    let flow = flow::Flow {
+        source: flow.source.ip().into(),
+        destination: flow.destination.ip().into(),
+        ports: flow::Flow::ports(flow.source.port(), flow.destination.port()),
+        protocol: flow.protocol.number(),
+        v6: flow.destination.is_ipv6(),
+    };
+    flow::hash(seed, &flow)
+}

@@ -1,0 +1,165 @@
+//! The director as a plain function: what becomes of a frame, where it goes, and why.
+//!
+//! It is written from the documents and RFCs, for clarity, and shares with the BPF program nothing but the reasons, the
+//! structure of tables and the hash of flows. A differential test holds the two against each other; `lb trace` and
+//! `lb replay` explain packets by it. It knows nothing of headroom, which only drivers do.
+//!
+//! [`parse`] finds the flow of a frame, [`choose`] its host, [`write`](mod@write) makes what leaves.
+
+pub mod assumed;
+pub mod choose;
+pub mod parse;
+pub mod write;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use lb_common::reasons::{Director, Verdict};
+
+use crate::dataplane::nexthops::Sources;
+use crate::dataplane::slots::stable_id;
+use crate::model::{HostId, Model, Pool, Protocol, ServiceKey};
+use crate::netlink::NextHops;
+use crate::table::{self, Row};
+
+pub use choose::{Hop, Obstacle, Owner, Way};
+
+/// What a director goes by at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// Services and pools.
+    pub model: Arc<Model>,
+    /// Outer source addresses, where the configuration fixes them.
+    pub sources: Sources,
+    /// How addresses are reached; those that are absent cannot be.
+    pub nexthops: NextHops,
+    /// What health checks say; a host that is absent is sick.
+    pub health: BTreeMap<HostId, bool>,
+    /// Rows by pool; see [`View::make_tables`].
+    tables: BTreeMap<String, Vec<Row>>,
+}
+
+impl View {
+    /// A view that has no tables yet.
+    pub fn new(
+        model: Arc<Model>,
+        sources: Sources,
+        nexthops: NextHops,
+        health: BTreeMap<HostId, bool>,
+    ) -> Self {
+        View { model, sources, nexthops, health, tables: BTreeMap::new() }
+    }
+
+    /// Makes the tables of the pools that are wanted; a pool without one serves nothing. Takes some milliseconds per
+    /// generation, and up to a second for the largest tables.
+    pub fn make_tables(&mut self, wanted: impl Fn(&str) -> bool) {
+        let pools = self.model.pools.iter().filter(|(name, _)| wanted(name));
+        let tables = pools.filter_map(|(name, pool)| Some((name.clone(), choose::rows(pool).ok()?)));
+        self.tables = tables.collect();
+    }
+
+    /// The table of a pool. Places in its rows are positions among the pool's hosts in the order of their names.
+    pub fn table(&self, pool: &str) -> Option<&[Row]> {
+        self.tables.get(pool).map(Vec::as_slice)
+    }
+
+    /// The digest of a table, as the kernel's is taken.
+    pub fn digest(&self, pool: &str) -> Option<u64> {
+        let hosts = &self.model.pools.get(pool)?.hosts;
+        let ids: Vec<u64> = hosts
+            .iter()
+            .map(|(name, host)| stable_id(&HostId { pool: pool.into(), host: name.clone() }, host))
+            .collect();
+        Some(table::digest(self.table(pool)?, |place| ids.get(usize::from(place)).copied().unwrap_or(0)))
+    }
+
+    /// The pool of the service that a flow is of.
+    pub fn pool_of(&self, flow: &Flow) -> Option<&str> {
+        self.service(flow).map(|(_, name, _)| name)
+    }
+
+    /// The address is a VIP, of whatever service.
+    pub fn is_vip(&self, address: IpAddr) -> bool {
+        let least = ServiceKey { vip: address, port: 0, protocol: Protocol::Tcp };
+        self.model.services.range(least..).next().is_some_and(|(key, _)| key.vip == address)
+    }
+
+    /// The service at an end of a flow, and its pool. A service whose pool is not known is none.
+    fn service(&self, flow: &Flow) -> Option<(ServiceKey, &str, &Pool)> {
+        let key =
+            ServiceKey { vip: flow.destination.ip(), port: flow.destination.port(), protocol: flow.protocol };
+        let name = &self.model.services.get(&key)?.pool;
+        Some((key, name, self.model.pools.get(name)?))
+    }
+}
+
+/// A flow as its client opened it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Flow {
+    /// The client.
+    pub source: SocketAddr,
+    /// The VIP.
+    pub destination: SocketAddr,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+}
+
+/// The hosts that a director remembers of the flows of services with a flow table. That the oldest ones make room for new
+/// ones is not modelled.
+pub type Memory = BTreeMap<Flow, HostId>;
+
+/// What becomes of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// Why.
+    pub reason: Director,
+    /// The frame afterwards.
+    pub output: Vec<u8>,
+    /// The way to its host, as far as it was looked for.
+    pub way: Option<Way>,
+}
+
+impl Judged {
+    /// The interface by which it leaves, where that may be another one than it came by.
+    pub fn sent_by(&self) -> Option<u32> {
+        let hop = self.way.as_ref()?.hop.as_ref()?;
+        let encapsulated = matches!(self.reason, Director::Forwarded | Director::ForwardedError);
+        encapsulated.then_some(hop.ifindex)
+    }
+
+    /// Sent, given to the kernel or dropped.
+    pub fn verdict(&self) -> Verdict {
+        self.reason.verdict()
+    }
+}
+
+/// What a director does with a frame.
+pub fn judge(view: &View, memory: &mut Memory, frame: &[u8]) -> Judged {
+    let unchanged = |reason, way| Judged { reason, output: frame.to_vec(), way };
+    let packet = match parse::frame(frame, |address| view.is_vip(address)) {
+        Ok(parse::Found::Echo) => {
+            return Judged { reason: Director::Echo, output: write::answer(frame), way: None };
+        }
+        Ok(parse::Found::Packet(packet)) => packet,
+        Err(reason) => return unchanged(reason, None),
+    };
+    let Some(mut way) = choose::way(view, &packet) else {
+        let reason = if packet.quoted { Director::IcmpForeign } else { Director::NoService };
+        return unchanged(reason, None);
+    };
+    choose::recall(view, memory, &mut way);
+    if !packet.quoted {
+        choose::remember(memory, &way);
+    }
+    let Some(hop) = way.hop.clone() else {
+        let table = view.table(&way.pool);
+        let reason = if table.is_some() { Director::NoHost } else { Director::NoTable };
+        return unchanged(reason, Some(way));
+    };
+    if packet.len > hop.room() {
+        return unchanged(Director::TooBig, Some(way));
+    }
+    let reason = if packet.quoted { Director::ForwardedError } else { Director::Forwarded };
+    Judged { reason, output: write::tunnelled(&hop, way.generation, packet.len, frame), way: Some(way) }
+}

@@ -1,0 +1,208 @@
+//! Random packets, the same for the same seed.
+
+use lb_common::reasons::Director;
+use lb_user::model::Protocol;
+
+use crate::packets::*;
+use crate::vector::{Context, Vector};
+use crate::world::{client4, client6, vip};
+
+/// A generator of random numbers (SplitMix64, public domain): enough to choose by, and the same everywhere.
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// A generator that goes on from this seed.
+    pub fn new(seed: u64) -> Self {
+        Random(seed)
+    }
+
+    /// Any number.
+    pub fn number(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `end`, which is not 0.
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.number() % end as u64) as usize
+    }
+
+    /// A number from `from` up to and without `end`.
+    pub fn within(&mut self, from: usize, end: usize) -> usize {
+        from + self.below(end - from)
+    }
+
+    /// True once in `times`.
+    pub fn once_in(&mut self, times: usize) -> bool {
+        self.below(times) == 0
+    }
+
+    /// One of several.
+    pub fn of<T: Copy>(&mut self, several: &[T]) -> T {
+        several[self.below(several.len())]
+    }
+
+    fn bytes(&mut self, count: usize) -> Vec<u8> {
+        (0..count).map(|_| self.number() as u8).collect()
+    }
+}
+
+/// Makes packets for a director's world.
+pub struct Packets {
+    random: Random,
+    known: Vec<Vec<u8>>,
+}
+
+impl Packets {
+    /// Packets of this seed, some of them after these vectors.
+    pub fn new(seed: u64, vectors: Vec<Vector<Director>>) -> Self {
+        let plain = vectors.into_iter().filter(|vector| matches!(vector.context, Context::Plain));
+        Packets { random: Random::new(seed), known: plain.map(|vector| vector.packet).collect() }
+    }
+
+    /// The next one: at least 14 bytes.
+    pub fn next_packet(&mut self) -> Vec<u8> {
+        let random = &mut self.random;
+        let mut packet = match random.below(16) {
+            0..4 => {
+                let known = random.below(self.known.len());
+                self.known[known].clone()
+            }
+            4..11 => flow_packet(random),
+            11..14 => error(random),
+            14 => echo(random),
+            _ => noise(random),
+        };
+        for _ in 0..random.of(&[0, 0, 1, 1, 2, 4]) {
+            spoil(random, &mut packet);
+        }
+        packet
+    }
+}
+
+/// From one of a few clients to a service, mostly, or to a port or an address next to one.
+fn ends(random: &mut Random, v6: bool) -> (Ends, Protocol) {
+    let vip = random.of(&[1, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 10, 99]);
+    let mut ends = if v6 { client6(vip) } else { client4(vip) };
+    ends.source.set_port(40000 + random.below(256) as u16);
+    let port = if vip == vip::WEB { random.of(&[80, 53]) } else { 80 };
+    ends.destination.set_port(if random.once_in(16) { random.number() as u16 } else { port });
+    let dns = ends.destination.port() == 53 || random.once_in(16);
+    (ends, if dns { Protocol::Udp } else { Protocol::Tcp })
+}
+
+/// TCP or UDP, mostly short, and sometimes about as long as fits.
+fn flow_packet(random: &mut Random) -> Vec<u8> {
+    let v6 = random.once_in(2);
+    let (ends, protocol) = ends(random, v6);
+    let fits = random.of(&[600, 1500]) - 100;
+    let payload = match random.below(8) {
+        0 => random.within(fits, fits + 100),
+        1 => 0,
+        _ => random.below(100),
+    };
+    let payload = random.bytes(payload);
+    let packet = match (protocol, random.below(4)) {
+        (Protocol::Udp, _) => udp(ends, &payload),
+        (_, 0) => tcp(ends, Tcp::Syn, b""),
+        (_, 1) => tcp(ends, Tcp::Rst, b""),
+        _ => tcp(ends, Tcp::Ack, &payload),
+    };
+    shaped(random, packet, v6)
+}
+
+/// An ICMP error, mostly one of a kind that follows a flow, and mostly about what a host sent.
+fn error(random: &mut Random) -> Vec<u8> {
+    let v6 = random.once_in(2);
+    let (flow, protocol) = ends(random, v6);
+    let about = if random.once_in(8) { flow } else { flow.reversed() };
+    let answer = match protocol {
+        _ if random.once_in(16) => {
+            let pong = if v6 { 129 } else { 0 };
+            icmp(about.source.ip(), about.destination.ip(), pong, 0, [0; 4], &[7; 64])
+        }
+        Protocol::Udp => udp(about, &random.bytes(64)),
+        Protocol::Tcp => tcp(about, Tcp::Ack, &random.bytes(64)),
+    };
+    let quoted = shaped(random, answer, v6);
+    let quotes =
+        random.of(&[0, 7, 8, 8, 8, 20, 28, 64]).min(quoted.len() - ETHERNET - if v6 { IPV6 } else { IPV4 });
+    let kind = match (random.below(8), v6) {
+        (0, _) => random.number() as u8,
+        (_, false) => random.of(&[3, 11, 12]),
+        (_, true) => random.of(&[1, 2, 3, 4]),
+    };
+    let to = if random.once_in(8) { ends(random, v6).0 } else { flow };
+    let code = random.below(8) as u8;
+    let packet = icmp_error(flow.source.ip(), to.destination.ip(), kind, code, &quoted, quotes);
+    if random.once_in(4) { shaped(random, packet, v6) } else { packet }
+}
+
+fn echo(random: &mut Random) -> Vec<u8> {
+    let v6 = random.once_in(2);
+    let (ends, _) = ends(random, v6);
+    let count = random.below(64);
+    let payload = random.bytes(count);
+    let rest = [random.number() as u8, random.number() as u8, 0, 1];
+    let packet = icmp(ends.source.ip(), ends.destination.ip(), if v6 { 128 } else { 8 }, 0, rest, &payload);
+    shaped(random, packet, v6)
+}
+
+/// Anything behind an EtherType.
+fn noise(random: &mut Random) -> Vec<u8> {
+    let ethertype = random.of(&[[8, 0], [0x86, 0xdd], [8, 6], [0x81, 0]]);
+    let count = random.below(120);
+    [&[2; 12][..], &ethertype, &random.bytes(count)].concat()
+}
+
+/// Now and then with options, extension headers, as a fragment, or with padding: all of it well formed.
+fn shaped(random: &mut Random, packet: Vec<u8>, v6: bool) -> Vec<u8> {
+    match (random.below(24), v6) {
+        (0, false) => with_options(&packet, ETHERNET),
+        (1, false) => {
+            let offset = random.of(&[0, 0, 1, 185, 8191]);
+            let more = random.once_in(2);
+            as_fragment(&packet, ETHERNET, offset, more)
+        }
+        (2, false) => with_ipv4(&packet, ETHERNET, |ip| ip.dont_fragment = !ip.dont_fragment),
+        (0..3, true) => with_extension(&packet, random.of(&[0, 43, 44, 51, 60, 135, 139, 140, 253, 254])),
+        (3, _) => {
+            let len = packet.len() + random.below(32);
+            padded(&packet, len)
+        }
+        (4, _) => with_vlan(&packet),
+        _ => packet,
+    }
+}
+
+/// A change that nobody would make on purpose, mostly near the headers.
+fn spoil(random: &mut Random, packet: &mut Vec<u8>) {
+    let len = packet.len();
+    let near = random.within(12, 100) % len;
+    match random.below(12) {
+        0..3 => packet[near] = random.number() as u8,
+        3..6 => packet[near] ^= 1 << random.below(8),
+        // A length, a protocol, a fragment offset or a destination, to a value that comes close.
+        6 | 7 => {
+            let at = random.of(&[12, 14, 16, 17, 18, 19, 20, 21, 23, 33, 34, 42, 53, 54, 62, 68]) % len;
+            packet[at] =
+                random.of(&[0, 1, 4, 6, 8, 17, 20, 27, 28, 41, 44, 45, 58, 60, 0x45, 0x46, 0x60, 0xff]);
+        }
+        8 | 9 => {
+            let (from, to, count) = (random.within(12, 100), random.within(12, 100), random.within(1, 17));
+            if from.max(to) + count <= len {
+                packet.copy_within(from..from + count, to);
+            }
+        }
+        10 => packet.truncate(random.within(ETHERNET, 120)),
+        _ => {
+            let count = random.within(1, 40);
+            let more = random.bytes(count);
+            packet.extend(more);
+        }
+    }
+}
