@@ -77,15 +77,18 @@ pub fn forward(
 /// The host that the flow was sent to before, as long as there is a way to it, healthy or not; else the row's.
 #[inline(always)]
 fn by_flow(flow: &Flow, service: &Service, reason: Director) -> Result<&'static Nexthop, Director> {
-    if let Some(slot) = maps::remembered(flow)
+    let memory = maps::Memory::of(service.seed, flow);
+    if let Some(slot) = memory.and_then(|memory| memory.slot())
         && let Some(nexthop) = pools::nexthop(slot, flow.v6)
         && nexthop.state & RESOLVED != 0
     {
         return Ok(nexthop);
     }
     let (slot, nexthop) = by_row(flow, service)?;
-    if reason as u32 == Director::Forwarded as u32 {
-        maps::remember(flow, slot);
+    if let Some(memory) = memory
+        && reason as u32 == Director::Forwarded as u32
+    {
+        memory.keep(slot);
     }
     Ok(nexthop)
 }

@@ -9,7 +9,6 @@ use lb_ebpf::packet::{Frame, Ipv4, Ipv4L4, Ipv6, Ipv6L4, L4, icmp_type};
 use lb_ebpf::{pools, quote};
 
 use crate::forward::{Sent, finish, forward};
-use crate::maps;
 
 const ECHO4: u8 = 8;
 const ECHO_REPLY4: u8 = 0;
@@ -35,7 +34,7 @@ fn treat4(ctx: &XdpContext) -> Result<Sent, Director> {
     let frame = Frame::xdp(ctx);
     let Ipv4L4 { ip, l4 } = frame.read(ETHERNET).ok_or(Director::Truncated)?;
     let vip = Addr::v4(ip.destination);
-    if !maps::is_vip(vip) {
+    if !pools::is_vip(vip) {
         return Err(Director::NotVip);
     }
     let kind = icmp_type(l4.first);
@@ -55,7 +54,7 @@ fn treat6(ctx: &XdpContext) -> Result<Sent, Director> {
     let frame = Frame::xdp(ctx);
     let Ipv6L4 { ip, l4 } = frame.read(ETHERNET).ok_or(Director::Truncated)?;
     let vip = Addr::v6(ip.destination);
-    if !maps::is_vip(vip) {
+    if !pools::is_vip(vip) {
         return Err(Director::NotVip);
     }
     let kind = icmp_type(l4.first);
@@ -76,7 +75,7 @@ fn follow(ctx: &XdpContext, vip: Addr, flow: &Flow, len: u16) -> Result<Sent, Di
         return Err(Director::IcmpForeign);
     }
     let service = pools::service(flow.destination, flow.destination_port(), flow.protocol);
-    forward(ctx, flow, &service.ok_or(Director::IcmpForeign)?, len, Director::ForwardedError)
+    forward(ctx, flow, service.ok_or(Director::IcmpForeign)?, len, Director::ForwardedError)
 }
 
 /// Turns the request into its answer. Swapped addresses leave both checksums as they are; type and time to live do not.

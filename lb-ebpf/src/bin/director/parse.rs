@@ -11,7 +11,7 @@ use lb_ebpf::packet::{ANY_FRAGMENT, Frame, V4_NO_OPTIONS, Window, protocol};
 use lb_ebpf::pools;
 
 use crate::forward::{Sent, finish, forward};
-use crate::{icmp, maps};
+use crate::icmp;
 
 /// What a packet for a VIP may be.
 enum Parsed {
@@ -44,7 +44,7 @@ pub fn direct(ctx: &XdpContext) -> u32 {
 /// A packet that is refused if it is for a VIP, and none of our business if not.
 #[inline(always)]
 fn refuse(destination: Addr, reason: Director) -> Director {
-    if maps::is_vip(destination) { reason } else { Director::NotVip }
+    if pools::is_vip(destination) { reason } else { Director::NotVip }
 }
 
 #[inline(always)]
@@ -128,7 +128,7 @@ fn destination6<const BYTES: usize>(ip: &Window<BYTES>) -> Addr {
 #[inline(always)]
 fn of_service(ctx: &XdpContext, flow: &Flow, len: u16) -> Result<Sent, Director> {
     match pools::service(flow.destination, flow.destination_port(), flow.protocol) {
-        Some(service) => forward(ctx, flow, &service, len, Director::Forwarded),
+        Some(service) => forward(ctx, flow, service, len, Director::Forwarded),
         None => Err(refuse(flow.destination, Director::NoService)),
     }
 }
