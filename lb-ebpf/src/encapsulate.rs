@@ -1,7 +1,7 @@
 //! Writing the outer header from a host's template.
 
 use lb_common::maps::{HEADER_MAX, Nexthop};
-use lb_common::outer::{ETHERNET, first_word6, patch4};
+use lb_common::outer::{ETHERNET, IPV4, IPV6, first_word6, patch4};
 
 use crate::packet::Frame;
 
@@ -17,28 +17,42 @@ pub struct Mark {
 /// Writes Ethernet and outer IPv4 header before an inner packet of `len` bytes.
 #[inline(always)]
 pub fn write4(frame: &Frame, nexthop: &Nexthop, len: u16, mark: Mark) -> Option<()> {
+    let head = frame.window::<{ ETHERNET + IPV4 }>(0)?;
     let h = &nexthop.header;
     let base = u16::from_ne_bytes([h[ETHERNET + 10], h[ETHERNET + 11]]);
     let (length, id, checksum) = patch4(base, len, mark.generation, mark.hop);
-    frame.write(0, template::<4>(nexthop))?;
-    frame.write(32, u16::from_ne_bytes([h[32], h[33]]))?;
-    frame.write(ETHERNET + 2, length)?;
-    frame.write(ETHERNET + 4, id)?;
-    frame.write(ETHERNET + 10, checksum)
+    let words: [u64; 4] = template(nexthop);
+    head.write::<u64, 0>(words[0]);
+    head.write::<u64, 8>(words[1]);
+    head.write::<u64, 16>(words[2]);
+    head.write::<u64, 24>(words[3]);
+    head.write::<u16, 32>(u16::from_ne_bytes([h[32], h[33]]));
+    head.write::<u16, { ETHERNET + 2 }>(length);
+    head.write::<u16, { ETHERNET + 4 }>(id);
+    head.write::<u16, { ETHERNET + 10 }>(checksum);
+    Some(())
 }
 
 /// Writes Ethernet and outer IPv6 header before an inner packet of `len` bytes.
 #[inline(always)]
 pub fn write6(frame: &Frame, nexthop: &Nexthop, len: u16, mark: Mark) -> Option<()> {
+    let head = frame.window::<{ ETHERNET + IPV6 }>(0)?;
     let h = &nexthop.header;
-    frame.write(0, template::<6>(nexthop))?;
-    frame.write(48, u32::from_ne_bytes([h[48], h[49], h[50], h[51]]))?;
-    frame.write(52, u16::from_ne_bytes([h[52], h[53]]))?;
-    frame.write(ETHERNET, first_word6(mark.generation, mark.hop))?;
-    frame.write(ETHERNET + 4, len.to_be())
+    let words: [u64; 6] = template(nexthop);
+    head.write::<u64, 0>(words[0]);
+    head.write::<u64, 8>(words[1]);
+    head.write::<u64, 16>(words[2]);
+    head.write::<u64, 24>(words[3]);
+    head.write::<u64, 32>(words[4]);
+    head.write::<u64, 40>(words[5]);
+    head.write::<u32, 48>(u32::from_ne_bytes([h[48], h[49], h[50], h[51]]));
+    head.write::<u16, 52>(u16::from_ne_bytes([h[52], h[53]]));
+    head.write::<u32, ETHERNET>(first_word6(mark.generation, mark.hop));
+    head.write::<u16, { ETHERNET + 4 }>(len.to_be());
+    Some(())
 }
 
-/// Copies `WORDS` eight-byte words of the template, from its start.
+/// The first `WORDS` eight-byte words of the template.
 #[inline(always)]
 fn template<const WORDS: usize>(nexthop: &Nexthop) -> [u64; WORDS] {
     const { assert!(WORDS * 8 <= HEADER_MAX) };

@@ -42,6 +42,13 @@ impl Frame {
         Some(unsafe { *(at as *const T) })
     }
 
+    /// Checks once that `BYTES` bytes from `offset` on are there.
+    #[inline(always)]
+    pub fn window<const BYTES: usize>(&self, offset: usize) -> Option<Window<BYTES>> {
+        let start = self.start + offset;
+        if start + BYTES > self.end { None } else { Some(Window { start }) }
+    }
+
     /// Writes a header.
     #[inline(always)]
     pub fn write<T: Copy>(&self, offset: usize, value: T) -> Option<()> {
@@ -52,6 +59,30 @@ impl Frame {
         // SAFETY: as for `read`; nothing else refers to the packet meanwhile.
         unsafe { *(at as *mut T) = value };
         Some(())
+    }
+}
+
+/// Bytes of a packet that are known to be there: fields of them are read and written one by one, without a check for each.
+#[derive(Clone, Copy)]
+pub struct Window<const BYTES: usize> {
+    start: usize,
+}
+
+impl<const BYTES: usize> Window<BYTES> {
+    /// Reads the integer at `AT`.
+    #[inline(always)]
+    pub fn read<T: Copy, const AT: usize>(&self) -> T {
+        const { assert!(AT + size_of::<T>() <= BYTES) };
+        // SAFETY: inside the window, which `Frame::window` has checked; as for alignment see `Frame::read`.
+        unsafe { *((self.start + AT) as *const T) }
+    }
+
+    /// Writes the integer at `AT`.
+    #[inline(always)]
+    pub fn write<T: Copy, const AT: usize>(&self, value: T) {
+        const { assert!(AT + size_of::<T>() <= BYTES) };
+        // SAFETY: as for `read`; nothing else refers to the packet meanwhile.
+        unsafe { *((self.start + AT) as *mut T) = value };
     }
 }
 

@@ -3,21 +3,25 @@
 //!
 //! Sizes are defaults that the loader overrides by the agent's `capacity`.
 
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps};
 use aya_ebpf::macros::btf_map;
 use lb_common::flow::Addr;
-use lb_common::maps::{Nexthop, Row, Service, ServiceKey, nexthop_index};
+use lb_common::maps::{CHAINS, Entry, LINKS, Nexthop, Row, Service, ServiceKey, nexthop_index};
 
-/// `BPF_F_MMAPABLE`: userspace fills a new table through memory.
-const MMAPABLE: usize = 1 << 10;
+/// `BPF_F_MMAPABLE`: userspace reads and writes it as memory, word by word; values begin at a page, and so at cache lines.
+pub const MMAPABLE: usize = 1 << 10;
 /// `BPF_F_INNER_MAP`: tables may differ in size.
 const INNER_MAP: usize = 1 << 12;
 
 type Table = Array<Row, 65537, { MMAPABLE | INNER_MAP }>;
 
-/// Replaced element by element: an update swaps in a new one, so a lookup sees the old or the new value whole.
+/// First entry of each chain of the directory of services and VIPs; 0: none.
 #[btf_map]
-static SERVICES: HashMap<ServiceKey, Service, 1024> = HashMap::new();
+static SERVICE_CHAINS: Array<u64, CHAINS, MMAPABLE> = Array::new();
+
+/// Entries of the directory; see [`Entry`]. The first is not used.
+#[btf_map]
+static SERVICES: Array<Entry, 3073, MMAPABLE> = Array::new();
 
 /// A table is never changed once a service names its slot: a new one goes to a free slot, then the services follow.
 #[btf_map]
@@ -25,7 +29,7 @@ static TABLES: ArrayOfMaps<Table, 64> = ArrayOfMaps::new();
 
 /// Two entries per host slot, by inner family. See [`Nexthop`] for what a concurrent update can do.
 #[btf_map]
-static NEXTHOPS: Array<Nexthop, 8192> = Array::new();
+static NEXTHOPS: Array<Nexthop, 8192, MMAPABLE> = Array::new();
 
 /// Stable host ids by slot: hosts pass packets on in their order, and a digest can be taken from the kernel alone.
 #[btf_map]
@@ -33,10 +37,37 @@ static HOST_IDS: Array<u64, 4096> = Array::new();
 
 /// The service of a VIP, port and protocol.
 #[inline(always)]
-pub fn service(vip: Addr, port: u16, protocol: u8) -> Option<Service> {
-    // SAFETY: the element is copied out before anything else happens. Userspace may free it meanwhile and the kernel
-    // reuse it for another service: such a packet is sent by that service's table, a benign race on removal only.
-    unsafe { SERVICES.get(&ServiceKey::new(vip, port, protocol)) }.copied()
+pub fn service(vip: Addr, port: u16, protocol: u8) -> Option<&'static Service> {
+    find(ServiceKey::new(vip, port, protocol))
+}
+
+/// The address is a VIP. Of directors only: hosts have other VIPs than those of services.
+#[inline(always)]
+pub fn is_vip(address: Addr) -> bool {
+    let [high, low] = address.pairs();
+    has_vip(high, low)
+}
+
+/// A function of its own: it is called from many places, none of them on the way of a packet that is sent on.
+#[inline(never)]
+fn has_vip(high: u64, low: u64) -> bool {
+    find(ServiceKey::of_vip(Addr::from_pairs([high, low]))).is_some()
+}
+
+#[inline(always)]
+fn find(key: ServiceKey) -> Option<&'static Service> {
+    let mut at = *SERVICE_CHAINS.get(key.chain())?;
+    for _ in 0..LINKS {
+        if at == 0 {
+            break;
+        }
+        let entry = SERVICES.get(at as u32)?;
+        if entry.key == key {
+            return Some(&entry.service);
+        }
+        at = entry.next;
+    }
+    None
 }
 
 /// A row of a table.

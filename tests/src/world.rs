@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use aya::maps::{HashMap, Map, MapData, MapInfo};
+use aya::maps::{Map, MapData, MapInfo};
 use aya::programs::ProgramInfo;
 use lb_common::flow::{self, Flow};
 use lb_common::maps::{NO_OWNER, Row};
@@ -16,6 +16,7 @@ use lb_user::config::{Capacity, FLOWS, XdpMode};
 use lb_user::dataplane::counters::Counter;
 use lb_user::dataplane::director::{Confirmed, Director, DirectorOptions};
 use lb_user::dataplane::nexthops::Sources;
+use lb_user::dataplane::services::Services;
 use lb_user::director_model::View;
 use lb_user::model::{Affinity, Family, Host, HostId, HostState, Model, Pool, Protocol, Service, ServiceKey};
 use lb_user::netlink::{NextHop, NextHops};
@@ -312,22 +313,32 @@ fn rows_of(pool: &Pool) -> Vec<Row> {
 
 /// The agent never writes a service without a table; here it is done behind its back.
 fn take_table_away(director: &mut Director) -> Result<()> {
-    let info = director.program()?.info()?;
-    let mut services: HashMap<MapData, lb_common::maps::ServiceKey, lb_common::maps::Service> =
-        map(&info, "SERVICES")?;
+    let mut services = directory(director)?;
     for vip in [IpAddr::from(vip4(vip::TABLELESS)), vip6(vip::TABLELESS).into()] {
         let key = lb_common::maps::ServiceKey::new(vip.into(), 80u16.to_be(), 6);
-        let service = services.get(&key, 0)?;
-        services.insert(key, lb_common::maps::Service { table: EMPTY_SLOT, ..service }, 0)?;
+        let service = services.get(&key).context("no such service")?;
+        let away = lb_common::maps::Service { table: EMPTY_SLOT, ..service };
+        services.insert(key, away).ok().context("no room")?;
     }
     Ok(())
 }
 
+/// The directory of services as it is in the kernel.
+pub fn directory(director: &mut Director) -> Result<Services> {
+    let info = director.program()?.info()?;
+    let (chains, entries) = (data(&info, "SERVICE_CHAINS")?, data(&info, "SERVICES")?);
+    Ok(Services::take(&chains, &entries, entries.info()?.max_entries())?)
+}
+
 /// A map of a loaded program.
 pub fn map<T: TryFrom<Map, Error = aya::maps::MapError>>(program: &ProgramInfo, name: &str) -> Result<T> {
+    Ok(T::try_from(Map::from_map_data(data(program, name)?)?)?)
+}
+
+fn data(program: &ProgramInfo, name: &str) -> Result<MapData> {
     for id in program.map_ids()?.unwrap_or_default() {
         if MapInfo::from_id(id)?.name_as_str() == Some(name) {
-            return Ok(T::try_from(Map::from_map_data(MapData::from_id(id)?)?)?);
+            return Ok(MapData::from_id(id)?);
         }
     }
     None.with_context(|| format!("no map {name}"))

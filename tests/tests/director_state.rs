@@ -13,10 +13,9 @@ use lb_tests::vector::{Bench, Context, counted};
 use lb_tests::world::{World, client4, client6, generation, vip, vip4};
 use lb_user::config::{Capacity, XdpMode};
 use lb_user::dataplane::director::{Confirmed, Director, DirectorOptions};
+use lb_user::dataplane::services::Services;
 use lb_user::dataplane::{Error, Mode};
 use lb_user::model::{Affinity, HostId, HostState, Protocol};
-
-type Services = HashMap<MapData, ServiceKey, Service>;
 
 fn open<T: TryFrom<Map, Error = aya::maps::MapError>>(pins: &Path, name: &str) -> T {
     let path = pins.join("director/maps").join(name);
@@ -34,14 +33,16 @@ fn start(world: &World, options: DirectorOptions, pins: &Path) -> (Director, Con
 /// Services by VIP and port, and the kernel's id of the table of each.
 fn services(pins: &Path) -> BTreeMap<(String, u16, u8), (Service, u32)> {
     let tables: ArrayOfMaps<MapData, MapData> = open(pins, "TABLES");
-    let all: Services = open(pins, "SERVICES");
-    let entry = |entry: Result<(ServiceKey, Service), _>| {
-        let (key, service) = entry.unwrap();
+    let data = |name| MapData::from_pin(pins.join("director/maps").join(name)).unwrap();
+    let (chains, entries) = (data("SERVICE_CHAINS"), data("SERVICES"));
+    let capacity = entries.info().unwrap().max_entries();
+    let all = Services::take(&chains, &entries, capacity).unwrap();
+    let entry = |(key, service): (ServiceKey, Service)| {
         let table = tables.get(&service.table, 0).unwrap().info().unwrap().id();
         let vip = std::net::IpAddr::from(key.vip()).to_string();
         ((vip, key.port(), key.protocol()), (service, table))
     };
-    all.iter().map(entry).collect()
+    all.iter().filter(|(key, _)| !key.is_vip()).map(entry).collect()
 }
 
 fn rows(pins: &Path, slot: u32) -> Vec<Row> {
@@ -109,7 +110,7 @@ fn pinned_maps_of_another_shape_are_replaced_when_the_programs_are_attached() {
         world.bring_to(&mut director).unwrap();
         assert_eq!(MapInfo::from_pin(&path).unwrap().id(), foreign_id, "kept until programs are attached");
         director.attach().unwrap();
-        assert_eq!(MapInfo::from_pin(&path).unwrap().key_size(), 20);
+        assert_eq!(MapInfo::from_pin(&path).unwrap().value_size(), 64);
         assert_eq!(services(pins).len(), world.model.services.len());
         drop(director);
         assert!(Director::load(World::options(), Some(pins)).unwrap().adopted());
@@ -155,7 +156,10 @@ fn another_capacity_makes_the_maps_anew() {
         let larger = Capacity { services: 2048, ..Capacity::default() };
         let (director, _) = start(&world, DirectorOptions { capacity: larger, ..World::options() }, pins);
         assert!(!director.adopted());
-        assert_eq!(MapInfo::from_pin(pins.join("director/maps/SERVICES")).unwrap().max_entries(), 2048);
+        assert_eq!(
+            MapInfo::from_pin(pins.join("director/maps/SERVICES")).unwrap().max_entries(),
+            3 * 2048 + 1
+        );
         assert_eq!(services(pins).len(), world.model.services.len());
     });
 }

@@ -27,6 +27,23 @@ impl Addr {
         &self.0
     }
 
+    /// The address in two words, read as little-endian.
+    #[inline(always)]
+    pub const fn pairs(&self) -> [u64; 2] {
+        let [a, b, c, d] = self.0;
+        [pair(a, b), pair(c, d)]
+    }
+
+    /// From what [`Addr::pairs`] gave.
+    pub const fn from_pairs([high, low]: [u64; 2]) -> Self {
+        Addr([
+            (high as u32).to_le(),
+            ((high >> 32) as u32).to_le(),
+            (low as u32).to_le(),
+            ((low >> 32) as u32).to_le(),
+        ])
+    }
+
     /// An IPv4-mapped address. IPv4 addresses are compared as such, so one that an IPv6 header holds (where it has no
     /// place: RFC 4291 §2.5.5.2 keeps them off the wire) must not be looked up.
     #[inline(always)]
@@ -119,12 +136,11 @@ const fn pair(low: u32, high: u32) -> u64 {
     u32::from_le(low) as u64 | (u32::from_le(high) as u64) << 32
 }
 
-/// Hashes a flow under a pool's seed. The finaliser is MurmurHash3's (public domain); the words are read as
-/// little-endian, so that every machine gets the same hash.
+/// All that tells flows apart, in one word that is not yet mixed to the end.
 ///
 /// IPv4 absorbs two words, IPv6 five: BPF has no wide multiplication, and every round costs on the fast path.
 #[inline(always)]
-pub const fn hash(seed: u64, flow: &Flow) -> u32 {
+const fn absorbed(seed: u64, flow: &Flow) -> u64 {
     let mut state = seed;
     let (source, destination) = (flow.source.words(), flow.destination.words());
     if flow.v6 {
@@ -135,9 +151,24 @@ pub const fn hash(seed: u64, flow: &Flow) -> u32 {
     } else {
         state = absorb(state, pair(source[3], destination[3]));
     }
-    state = absorb(state, u32::from_le(flow.ports) as u64 | (flow.protocol as u64) << 32);
-    state = state.wrapping_mul(C2);
+    absorb(state, u32::from_le(flow.ports) as u64 | (flow.protocol as u64) << 32)
+}
+
+/// Hashes a flow under a pool's seed. The finaliser is MurmurHash3's (public domain); the words are read as
+/// little-endian, so that every machine gets the same hash.
+#[inline(always)]
+pub const fn hash(seed: u64, flow: &Flow) -> u32 {
+    let state = absorbed(seed, flow).wrapping_mul(C2);
     ((state ^ (state >> 29)).wrapping_mul(C1) >> 32) as u32
+}
+
+/// Another hash of the flow, of which all bits are good: tells it from others that have the same [`hash`]. It stays on this
+/// machine.
+#[inline(always)]
+pub const fn fingerprint(seed: u64, flow: &Flow) -> u64 {
+    let state = absorbed(seed, flow).wrapping_mul(C1);
+    let state = (state ^ (state >> 31)).wrapping_mul(C2);
+    state ^ (state >> 32)
 }
 
 /// The row of a hash in a table of `rows` rows: multiply and shift, where a remainder would cost a division.

@@ -1,6 +1,6 @@
 //! Keys and values of the BPF maps. Layout and padding are explicit and tested: both sides are the same bytes.
 
-use crate::flow::{Addr, Flow};
+use crate::flow::Addr;
 
 /// Owners per row: as many generations as may overlap, and a backup.
 pub const OWNERS: usize = 4;
@@ -14,25 +14,40 @@ pub type Row = [u16; OWNERS];
 /// A row without owners.
 pub const EMPTY_ROW: Row = [NO_OWNER; OWNERS];
 
-/// Key of the service map: VIP, port and protocol.
+/// Key of a service: VIP, port and protocol; or of a VIP itself.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceKey {
-    vip: Addr,
-    /// Port as in the packet in the low half, protocol number above.
-    port_protocol: u32,
+    /// See [`Addr::pairs`].
+    vip: [u64; 2],
+    /// Port as in the packet in the low 16 bits, protocol number above; [`OF_VIP`] alone for a VIP.
+    port_protocol: u64,
 }
+
+/// A bit that no port and protocol have.
+const OF_VIP: u64 = 1 << 32;
 
 impl ServiceKey {
     /// `port` as it stands in the packet (network byte order).
     #[inline(always)]
     pub const fn new(vip: Addr, port: u16, protocol: u8) -> Self {
-        ServiceKey { vip, port_protocol: port as u32 | (protocol as u32) << 16 }
+        ServiceKey { vip: vip.pairs(), port_protocol: port as u64 | (protocol as u64) << 16 }
+    }
+
+    /// Of a VIP.
+    #[inline(always)]
+    pub const fn of_vip(vip: Addr) -> Self {
+        ServiceKey { vip: vip.pairs(), port_protocol: OF_VIP }
+    }
+
+    /// It is that of a VIP.
+    pub const fn is_vip(&self) -> bool {
+        self.port_protocol == OF_VIP
     }
 
     /// The VIP.
     pub const fn vip(&self) -> Addr {
-        self.vip
+        Addr::from_pairs(self.vip)
     }
 
     /// The port in host byte order.
@@ -44,10 +59,62 @@ impl ServiceKey {
     pub const fn protocol(&self) -> u8 {
         (self.port_protocol >> 16) as u8
     }
+
+    /// Index of the chain that it is in, below [`CHAINS`]. Two multiplications: whoever configures services has no reason
+    /// to make them collide.
+    #[inline(always)]
+    pub const fn chain(&self) -> u32 {
+        let [high, low] = self.vip;
+        let mixed = high.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ low ^ self.port_protocol;
+        (mixed.wrapping_mul(0xc4ce_b9fe_1a85_ec53) >> 48) as u32
+    }
 }
 
-/// Value of the service map. It is replaced as a whole (a BPF hash map swaps in a new element), so that a packet sees
-/// table, size, seed and generation of one moment.
+/// Chains of the directory of services: many more than there are services, so that nearly all that is not in it meets an
+/// empty one.
+pub const CHAINS: usize = 1 << 16;
+/// Longest chain.
+pub const LINKS: usize = 8;
+
+/// An entry of the directory of services, which is a hash table with chains made by userspace: reading it takes two loads,
+/// where a hash map of the kernel takes a function call, a slower hash and a comparison byte by byte.
+///
+/// An entry that can be found is never changed, but for `next`: a new one takes its place, and it is not used again before
+/// all programs that may have found it are done. So a packet sees table, size, seed and generation of one moment.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// Whose it is.
+    pub key: ServiceKey,
+    /// Index of the next entry of the chain; 0: none.
+    pub next: u64,
+    /// What is known of it.
+    pub service: Service,
+}
+
+/// Eight-byte words of an [`Entry`]: a cache line, of which the last one is zero.
+pub const ENTRY_WORDS: usize = 8;
+
+impl Entry {
+    /// As it stands in the memory of a little-endian machine, the only kind that the programs are built for.
+    pub const fn words(&self) -> [u64; ENTRY_WORDS] {
+        let Entry { key, next, service: Service { seed, id, table, rows, generation, flags } } = *self;
+        let ids = id as u64 | (table as u64) << 32;
+        let rest = rows as u64 | (generation as u64) << 32 | (flags as u64) << 48;
+        [key.vip[0], key.vip[1], key.port_protocol, next, seed, ids, rest, 0]
+    }
+
+    /// From memory.
+    pub const fn from_words(words: [u64; ENTRY_WORDS]) -> Self {
+        let [high, low, port_protocol, next, seed, ids, rest, _] = words;
+        let (id, table) = (ids as u32, (ids >> 32) as u32);
+        let (rows, generation, flags) = (rest as u32, (rest >> 32) as u16, (rest >> 48) as u16);
+        let service = Service { seed, id, table, rows, generation, flags };
+        Entry { key: ServiceKey { vip: [high, low], port_protocol }, next, service }
+    }
+}
+
+/// A service as the programs know it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Service {
@@ -70,23 +137,34 @@ pub const KEEP: u16 = 1;
 /// Bit of [`Service::flags`]: a director remembers the host of every flow.
 pub const FLOW_TABLE: u16 = 2;
 
-/// Key of the flow table.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FlowKey {
-    source: Addr,
-    destination: Addr,
-    ports: u32,
-    protocol: u32,
+/// Flows that share a place in the flow table: a cache line of words.
+pub const WAYS: usize = 8;
+
+/// A set of the flow table: a word for each of the flows that it remembers, 0 for none; see [`flow_word`].
+pub type FlowSet = [u64; WAYS];
+
+/// Bit of a [`flow_word`]: the flow has been seen again. One that has not makes room first, so that a flood of new flows
+/// drives out itself.
+pub const SEEN: u64 = 1 << 16;
+
+/// A flow in the flow table: 47 bits of its fingerprint, which are all that tells it from the others of its set, [`SEEN`],
+/// and the slot of its host. It is read and written as a whole, so CPUs share the table without locks.
+#[inline(always)]
+pub const fn flow_word(fingerprint: u64, slot: u16) -> u64 {
+    // None is 0.
+    (fingerprint >> 17 | 1) << 17 | slot as u64
 }
 
-impl FlowKey {
-    /// Of a flow.
-    #[inline(always)]
-    pub const fn new(flow: &Flow) -> Self {
-        let Flow { source, destination, ports, protocol, .. } = *flow;
-        FlowKey { source, destination, ports, protocol: protocol as u32 }
-    }
+/// The word is of the flow with this fingerprint.
+#[inline(always)]
+pub const fn is_of(word: u64, fingerprint: u64) -> bool {
+    word >> 17 == fingerprint >> 17 | 1
+}
+
+/// The slot in a [`flow_word`].
+#[inline(always)]
+pub const fn slot_of(word: u64) -> u16 {
+    word as u16
 }
 
 /// Bit of [`Nexthop::state`]: the outer header is complete and the next hop known.
@@ -237,14 +315,10 @@ pub const PROBE_MASK: u32 = 0xff00_0000;
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{Account, Budget, Nexthop, Service, ServiceKey, Traffic, View};
+    use super::{Account, Budget, Nexthop, Traffic, View};
     use crate::flow::Addr;
 
     // SAFETY: plain data in C layout without implicit padding, as the tests below assert; any bytes are a value.
-    unsafe impl aya::Pod for ServiceKey {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for Service {}
-    // SAFETY: as above.
     unsafe impl aya::Pod for Nexthop {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Traffic {}
@@ -266,7 +340,8 @@ mod tests {
     #[test]
     fn layouts_have_no_padding() {
         assert_eq!((size_of::<Addr>(), align_of::<Addr>()), (16, 4));
-        assert_eq!((size_of::<ServiceKey>(), offset_of!(ServiceKey, port_protocol)), (20, 16));
+        assert_eq!((size_of::<ServiceKey>(), offset_of!(ServiceKey, port_protocol)), (24, 16));
+        assert_eq!((size_of::<Entry>(), offset_of!(Entry, service)), (64, 32));
         assert_eq!((size_of::<Service>(), offset_of!(Service, flags)), (24, 22));
         assert_eq!(
             (size_of::<Nexthop>(), offset_of!(Nexthop, header), offset_of!(Nexthop, pad)),
@@ -274,7 +349,6 @@ mod tests {
         );
         assert_eq!(size_of::<Row>(), 8);
         assert_eq!(size_of::<Traffic>(), 16);
-        assert_eq!((size_of::<FlowKey>(), offset_of!(FlowKey, protocol)), (40, 36));
         assert_eq!((size_of::<View>(), offset_of!(View, generations)), (24, 8));
         assert_eq!((size_of::<Account>(), offset_of!(Account, over_budget)), (64, 56));
         assert_eq!((size_of::<Budget>(), offset_of!(Budget, spent)), (24, 16));
@@ -295,6 +369,32 @@ mod tests {
     fn a_budget_allows_at_least_what_is_asked_of_it() {
         assert_eq!(Budget::per_second(100_000).limit, 6711);
         assert_eq!((Budget::per_second(1).limit, Budget::per_second(0).limit), (1, 0));
+    }
+
+    #[test]
+    fn flows_are_told_apart_by_their_fingerprints() {
+        let word = flow_word(0xabcd_ef01_2345_6789, 7);
+        assert!(is_of(word, 0xabcd_ef01_2345_6789) && is_of(word | SEEN, 0xabcd_ef01_2345_6789));
+        assert!(!is_of(word, 0xabcd_ef01_2385_6789) && !is_of(0, 0) && is_of(flow_word(0, 0), 0));
+        assert_eq!((slot_of(word | SEEN), flow_word(0, 0) & SEEN), (7, 0));
+    }
+
+    #[test]
+    fn entries_survive_as_words() {
+        let service = Service { seed: 1, id: 2, table: 3, rows: 4, generation: 5, flags: 6 };
+        let entry = Entry { key: ServiceKey::new(Addr::v4(7), 80, 6), next: 8, service };
+        // SAFETY: seven words of plain data.
+        let memory = unsafe { *(&raw const entry).cast::<[u64; 7]>() };
+        assert_eq!(entry.words()[..7], memory);
+        assert_eq!(Entry::from_words(entry.words()), entry);
+    }
+
+    #[test]
+    fn a_vip_is_no_service() {
+        let vip = ServiceKey::of_vip(Addr::v4(1));
+        assert!(vip.is_vip() && !ServiceKey::new(Addr::v4(1), 0, 0).is_vip());
+        assert_eq!(vip.vip(), Addr::v4(1));
+        assert!((vip.chain() as usize) < CHAINS);
     }
 
     #[test]

@@ -6,10 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use aya::programs::ProgramInfo;
 use nix::sched::{CloneFlags, unshare};
 
 use super::packets::{self, ACK, Ends, SYN};
-use super::{Subject, XDP_PASS, XDP_TX, descriptor, vary_at};
+use super::{Size, Subject, XDP_PASS, XDP_TX, descriptor, vary_at};
 use crate::config::{Capacity, Decapsulation, XdpMode};
 use crate::dataplane::director::{Director, DirectorOptions};
 use crate::dataplane::host::{Accept, Fellows, HostOptions, HostPlane};
@@ -72,15 +73,7 @@ impl Subjects {
 
         let model = model();
         let nexthops = nexthops(&model);
-        let health: BTreeMap<HostId, bool> = model.hosts().map(|(id, _)| (id, true)).collect();
-        let options = DirectorOptions {
-            interfaces: vec![],
-            xdp: XdpMode::Auto,
-            capacity: Capacity::default(),
-            flows: 1 << 16,
-        };
-        let mut director = Director::load(options, None)?;
-        director.sync(&model, Sources::default(), &nexthops, &health)?;
+        let director = director(&model, Capacity::default())?;
 
         let options = HostOptions {
             interfaces: vec![],
@@ -116,34 +109,19 @@ impl Subjects {
         packets::tunnelled(&packets::tcp(self.held, ACK, PAYLOAD), DIRECTOR, host4(1), GENERATION, 0)
     }
 
+    /// What the kernel says of the programs.
+    pub fn sizes(&mut self) -> Result<Vec<Size>> {
+        Ok(vec![
+            size("director", &self.director.program()?.info()?),
+            size("host", &self.host.program()?.info()?),
+        ])
+    }
+
     pub fn subjects(mut self) -> Result<Vec<Subject>> {
-        let director = descriptor(self.director.program()?)?;
+        let mut subjects = at_director(&mut self.director)?;
         let host = descriptor(self.host.program()?)?;
-        let six = Ends { source: (CLIENT6.into(), 40000), destination: (VIP6.into(), 80) };
-        let other = Ends { destination: (Ipv4Addr::new(198, 51, 100, 99).into(), 80), ..to_vip4() };
-        let kept = Ends { destination: (VIP4.into(), FLOW_TABLE_PORT), ..to_vip4() };
-        let tcp4 = packets::tcp(to_vip4(), ACK, PAYLOAD);
-        let error = packets::icmp4_error(to_vip4(), Ipv4Addr::new(192, 0, 2, 1));
         let strange =
             packets::tunnelled(&packets::tcp(self.strange, ACK, PAYLOAD), DIRECTOR, host4(1), GENERATION, 0);
-        let at_director = [
-            ("tcp4", tcp4.clone(), 0, CLIENT4.into(), XDP_TX),
-            ("tcp4", tcp4, MANY, CLIENT4.into(), XDP_TX),
-            ("tcp6", packets::tcp(six, ACK, PAYLOAD), 0, CLIENT6.into(), XDP_TX),
-            ("tcp6", packets::tcp(six, ACK, PAYLOAD), MANY, CLIENT6.into(), XDP_TX),
-            ("udp4", packets::udp(to_vip4(), PAYLOAD), 0, CLIENT4.into(), XDP_TX),
-            ("udp4", packets::udp(to_vip4(), PAYLOAD), MANY, CLIENT4.into(), XDP_TX),
-            ("syn4", packets::tcp(to_vip4(), SYN, PAYLOAD), MANY, CLIENT4.into(), XDP_TX),
-            ("icmp4_error", error, 0, CLIENT4.into(), XDP_TX),
-            ("pass4", packets::tcp(other, ACK, PAYLOAD), 0, CLIENT4.into(), XDP_PASS),
-            ("flow_table4", packets::tcp(kept, ACK, PAYLOAD), 0, CLIENT4.into(), XDP_TX),
-            ("flow_table4", packets::tcp(kept, ACK, PAYLOAD), MANY, CLIENT4.into(), XDP_TX),
-        ];
-        let mut subjects = Vec::new();
-        for (path, packet, flows, source, returns) in at_director {
-            let program = director.try_clone()?;
-            subjects.push(Subject { path, program, packet, flows, vary_at: vary_at(source, 0), returns });
-        }
         let held = self.held_packet();
         for (path, packet, flows, returns) in [
             ("host_local4", held, 0, XDP_PASS),
@@ -156,6 +134,116 @@ impl Subjects {
         // Programs and maps live by their descriptors; the connection must live as long as the process measures.
         std::mem::forget(self);
         Ok(subjects)
+    }
+}
+
+/// What is measured on a director.
+fn at_director(director: &mut Director) -> Result<Vec<Subject>> {
+    let program = descriptor(director.program()?)?;
+    let (four, six) = (to_vip4(), Ends { source: (CLIENT6.into(), 40000), destination: (VIP6.into(), 80) });
+    let port = |ends: Ends, port| Ends { destination: (ends.destination.0, port), ..ends };
+    let to = |ends: Ends, vip: IpAddr| Ends { destination: (vip, 80), ..ends };
+    let (other4, other6) =
+        (Ipv4Addr::new(198, 51, 100, 99), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0xc633, 0x6499));
+    let both: &[u32] = &[0, MANY];
+    let packets = [
+        ("tcp4", both, packets::tcp(four, ACK, PAYLOAD)),
+        ("tcp6", both, packets::tcp(six, ACK, PAYLOAD)),
+        ("udp4", both, packets::udp(four, PAYLOAD)),
+        ("udp6", both, packets::udp(six, PAYLOAD)),
+        ("syn4", both, packets::tcp(four, SYN, PAYLOAD)),
+        ("syn6", both, packets::tcp(six, SYN, PAYLOAD)),
+        ("icmp4_error", &[0], packets::icmp4_error(four, Ipv4Addr::new(192, 0, 2, 1))),
+        ("icmp6_error", &[0], packets::icmp6_error(six, CLIENT6)),
+        ("pass4", both, packets::tcp(to(four, other4.into()), ACK, PAYLOAD)),
+        ("pass6", both, packets::tcp(to(six, other6.into()), ACK, PAYLOAD)),
+        ("flow_table4", both, packets::tcp(port(four, FLOW_TABLE_PORT), ACK, PAYLOAD)),
+        ("flow_table6", both, packets::tcp(port(six, FLOW_TABLE_PORT), ACK, PAYLOAD)),
+    ];
+    let mut subjects = Vec::new();
+    for (path, flows, packet) in packets {
+        let returns = if path.starts_with("pass") { XDP_PASS } else { XDP_TX };
+        let source = if packet[12] == 8 { CLIENT4.into() } else { CLIENT6.into() };
+        for flows in flows {
+            let (program, packet) = (program.try_clone()?, packet.clone());
+            subjects.push(Subject {
+                path,
+                program,
+                packet,
+                flows: *flows,
+                vary_at: vary_at(source, 0),
+                returns,
+            });
+        }
+    }
+    Ok(subjects)
+}
+
+/// What is measured on a director that has much loaded, and its name there.
+const LARGE: [(&str, &str); 5] = [
+    ("tcp4", "large_tcp4"),
+    ("tcp6", "large_tcp6"),
+    ("udp4", "large_udp4"),
+    ("pass4", "large_pass4"),
+    ("flow_table4", "large_flow_table4"),
+];
+
+/// A director with 10 000 services, 256 pools, one of which has 4 096 hosts, and 65 535 hosts in all.
+pub(super) fn large_subjects() -> Result<Vec<Subject>> {
+    let mut model = model();
+    let mut number = 0;
+    let mut pool = |hosts: u32| {
+        let host = |number: u32| Host {
+            address4: Some(Ipv4Addr::from_bits(0x0a00_0000 + number)),
+            address6: Some(Ipv6Addr::from_bits(0xfd00 << 112 | u128::from(number))),
+            weight: 1,
+            state: HostState::Active,
+        };
+        let hosts = (0..hosts).map(|_| {
+            number += 1;
+            (format!("h{number}"), host(number))
+        });
+        Pool { seed: 0, size: 65537, generation: GENERATION, hosts: hosts.collect(), others: vec![] }
+    };
+    model.pools.insert("web".into(), pool(4096));
+    for index in 1..256 {
+        model.pools.insert(format!("pool{index}"), pool(if index == 1 { 61439 - 254 * 240 } else { 240 }));
+    }
+    for index in model.services.len() as u32..10_000 {
+        let vip = IpAddr::from(Ipv4Addr::from_bits(0xc612_0000 + index / 4));
+        let pool = format!("pool{}", 1 + index % 255);
+        let service = Service { pool, quorum: 1, affinity: Affinity::of(Protocol::Tcp) };
+        model
+            .services
+            .insert(ServiceKey { vip, port: 80 + (index % 4) as u16, protocol: Protocol::Tcp }, service);
+    }
+    let capacity = Capacity { services: 10_000, hosts: 65_535, tables: 257 };
+    let mut director = director(&model, capacity)?;
+    let subjects = at_director(&mut director)?;
+    // As in `Subjects::subjects`.
+    std::mem::forget(director);
+    let renamed = |subject: Subject| {
+        let (_, path) = LARGE.iter().find(|(path, _)| *path == subject.path)?;
+        Some(Subject { path, ..subject })
+    };
+    Ok(subjects.into_iter().filter_map(renamed).collect())
+}
+
+/// The real director over maps of this model, in which every host is one hop away and healthy.
+fn director(model: &Model, capacity: Capacity) -> Result<Director> {
+    let options = DirectorOptions { interfaces: vec![], xdp: XdpMode::Auto, capacity, flows: 1 << 16 };
+    let health: BTreeMap<HostId, bool> = model.hosts().map(|(id, _)| (id, true)).collect();
+    let mut director = Director::load(options, None)?;
+    director.sync(model, Sources::default(), &nexthops(model), &health)?;
+    Ok(director)
+}
+
+fn size(program: &'static str, info: &ProgramInfo) -> Size {
+    Size {
+        program,
+        verified: info.verified_instruction_count().unwrap_or(0),
+        instructions: info.size_translated().unwrap_or(0) / 8,
+        bytes: info.size_jitted(),
     }
 }
 
@@ -183,9 +271,10 @@ fn model() -> Model {
             model.services.insert(ServiceKey { vip, port: 80, protocol }, service);
         }
     }
-    let kept = Service { pool: "web".into(), quorum: 1, affinity: Affinity::FlowTable };
-    let key = ServiceKey { vip: VIP4.into(), port: FLOW_TABLE_PORT, protocol: Protocol::Tcp };
-    model.services.insert(key, kept);
+    for vip in [IpAddr::from(VIP4), VIP6.into()] {
+        let kept = Service { pool: "web".into(), quorum: 1, affinity: Affinity::FlowTable };
+        model.services.insert(ServiceKey { vip, port: FLOW_TABLE_PORT, protocol: Protocol::Tcp }, kept);
+    }
     model
 }
 

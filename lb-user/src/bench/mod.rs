@@ -24,19 +24,29 @@ use lb_common::bench::{Case, HEAD};
 use machine::Subjects;
 pub use machine::in_own_network;
 use report::Times;
-pub use report::{Alone, Difference, Figure, Nanoseconds, Report};
+pub use report::{Alone, Difference, Figure, Nanoseconds, Report, Size};
 
 /// What is measured, in order of the report.
-const PATHS: [&str; 12] = [
+const PATHS: [&str; 22] = [
     "floor",
     "null",
     "tcp4",
     "tcp6",
     "udp4",
+    "udp6",
     "syn4",
+    "syn6",
     "icmp4_error",
+    "icmp6_error",
     "pass4",
+    "pass6",
     "flow_table4",
+    "flow_table6",
+    "large_tcp4",
+    "large_tcp6",
+    "large_udp4",
+    "large_pass4",
+    "large_flow_table4",
     "socket_lookup4",
     "host_local4",
     "host_rescue4",
@@ -53,6 +63,8 @@ pub struct Options {
     pub alone: usize,
     /// Paths to measure; empty: all.
     pub paths: Vec<String>,
+    /// Also measure a director that has much loaded: 10 000 services, 256 pools, 65 535 hosts.
+    pub large: bool,
 }
 
 /// A program, the packet that it is run on, and what it must return.
@@ -71,8 +83,12 @@ pub fn run(options: &Options, mut progress: impl FnMut(usize)) -> Result<Report>
     for path in &options.paths {
         ensure!(PATHS.contains(&path.as_str()), "no path {path}; there are {}", PATHS.join(", "));
     }
-    let machine = Subjects::make()?;
+    let mut machine = Subjects::make()?;
     let mut subjects = yardsticks(&machine)?;
+    let programs = machine.sizes()?;
+    if options.large {
+        subjects.extend(machine::large_subjects()?);
+    }
     subjects.extend(machine.subjects()?);
     let wanted = |subject: &Subject| {
         subject.path == "floor" || options.paths.is_empty() || options.paths.iter().any(|p| p == subject.path)
@@ -96,7 +112,7 @@ pub fn run(options: &Options, mut progress: impl FnMut(usize)) -> Result<Report>
             times[*at].alone.push(wrapped[*at].measure(1)?);
         }
     }
-    Ok(Report::of(&times))
+    Ok(Report::of(&times, programs))
 }
 
 /// Another order every time: what ran just before may have warmed the caches, and must not always be the same.

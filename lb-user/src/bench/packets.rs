@@ -43,6 +43,14 @@ pub fn icmp4_error(ends: Ends, router: Ipv4Addr) -> Vec<u8> {
     framed(&ip(router.into(), ends.destination.0, 1, &message))
 }
 
+/// The same for IPv6.
+pub fn icmp6_error(ends: Ends, router: Ipv6Addr) -> Vec<u8> {
+    let back = Ends { source: ends.destination, destination: ends.source };
+    let mut message = vec![2, 0, 0, 0, 0, 0, 0x05, 0x78];
+    message.extend(&tcp(back, ACK, 60)[14..]);
+    framed(&ip(router.into(), ends.destination.0, 58, &message))
+}
+
 /// `frame` in an IPv4 tunnel.
 pub fn tunnelled(frame: &[u8], source: Ipv4Addr, destination: Ipv4Addr, generation: u16, hop: u8) -> Vec<u8> {
     let mut outer = ip(source.into(), destination.into(), outer::PROTO_IPIP, &frame[14..]);

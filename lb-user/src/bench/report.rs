@@ -9,6 +9,21 @@ pub struct Report {
     pub paths: Vec<Figure>,
     /// What a packet that a host passes on costs it more than one of its own; if both were run alone.
     pub rescue_over_local: Vec<Difference>,
+    /// The programs that were measured.
+    pub programs: Vec<Size>,
+}
+
+/// What the kernel says of a program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Size {
+    /// Its name.
+    pub program: &'static str,
+    /// Instructions that the verifier went through, on all ways.
+    pub verified: u32,
+    /// Instructions of the program as it runs.
+    pub instructions: u32,
+    /// Bytes of machine code.
+    pub bytes: u32,
 }
 
 /// One line of the report.
@@ -22,6 +37,8 @@ pub struct Figure {
     pub ns: Nanoseconds,
     /// Median over the median of the floor.
     pub over_floor: f64,
+    /// Nanoseconds more than the floor's median: what depends least on the wrapper, whose time is in both.
+    pub above_floor_ns: f64,
     /// Packets that are run alone; none if none were.
     pub alone_ns: Option<Alone>,
 }
@@ -72,16 +89,23 @@ pub(super) struct Times {
 
 impl Report {
     /// The report of what was measured.
-    pub(super) fn of(times: &[Times]) -> Self {
+    pub(super) fn of(times: &[Times], programs: Vec<Size>) -> Self {
         let floor = times.iter().find(|times| times.path == "floor");
         let floor = floor.map_or(f64::NAN, |floor| nanoseconds(&floor.rounds).median);
         let figure = |times: &Times| {
             let ns = nanoseconds(&times.rounds);
-            let over_floor = ns.median / floor;
-            Figure { path: times.path, flows: times.flows, ns, over_floor, alone_ns: alone(&times.alone) }
+            let (over_floor, above_floor_ns) = (ns.median / floor, ns.median - floor);
+            Figure {
+                path: times.path,
+                flows: times.flows,
+                ns,
+                over_floor,
+                above_floor_ns,
+                alone_ns: alone(&times.alone),
+            }
         };
         let paths: Vec<Figure> = times.iter().map(figure).collect();
-        Report { rescue_over_local: differences(&paths, "host_rescue4", "host_local4"), paths }
+        Report { rescue_over_local: differences(&paths, "host_rescue4", "host_local4"), paths, programs }
     }
 }
 
@@ -127,10 +151,10 @@ mod tests {
 
     #[test]
     fn figures_are_medians_over_the_floors() {
-        let report = Report::of(&[
-            times("tcp4", 1, &[90.0, 70.0, 80.0], &[]),
-            times("floor", 1, &[50.0, 40.0, 41.0], &[]),
-        ]);
+        let report = Report::of(
+            &[times("tcp4", 1, &[90.0, 70.0, 80.0], &[]), times("floor", 1, &[50.0, 40.0, 41.0], &[])],
+            vec![],
+        );
         let figures = report.paths;
         assert_eq!(figures[0].ns, Nanoseconds { median: 80.0, min: 70.0, max: 90.0 });
         assert!((figures[0].over_floor - 80.0 / 41.0).abs() < 1e-9);
@@ -157,12 +181,15 @@ mod tests {
     #[test]
     fn what_passing_on_costs_more_is_the_difference_of_percentiles() {
         let ns = [1.0];
-        let report = Report::of(&[
-            times("floor", 1, &ns, &[1, 1, 1]),
-            times("host_local4", 1, &ns, &[200, 300, 250]),
-            times("host_rescue4", 1, &ns, &[270, 450, 290]),
-            times("host_rescue4", 1 << 20, &ns, &[240, 290, 230]),
-        ]);
+        let report = Report::of(
+            &[
+                times("floor", 1, &ns, &[1, 1, 1]),
+                times("host_local4", 1, &ns, &[200, 300, 250]),
+                times("host_rescue4", 1, &ns, &[270, 450, 290]),
+                times("host_rescue4", 1 << 20, &ns, &[240, 290, 230]),
+            ],
+            vec![],
+        );
         let one = Difference { flows: 1, p50_ns: 40, p99_ns: 150 };
         let many = Difference { flows: 1 << 20, p50_ns: -10, p99_ns: -10 };
         assert_eq!(report.rescue_over_local, [one, many]);

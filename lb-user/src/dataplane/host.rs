@@ -15,10 +15,12 @@ use lb_common::reasons;
 use super::accounts::{Accounts, ByGeneration};
 use super::attach::{self, Attached};
 use super::counters::{self, Counter};
-use super::director::{NO_PREALLOC, write_addresses};
+use super::director::NO_PREALLOC;
 use super::load::{Capacities, Loaded, MapShape, Object, kind};
 use super::nexthops::{Sources, Standing};
-use super::pools::{self, HOST_IDS, InForce, NEXTHOPS, Pools, SERVICES, TABLES, map_error, shape};
+use super::pools::{
+    self, HOST_IDS, InForce, NEXTHOPS, Pools, SERVICE_CHAINS, SERVICES, TABLES, map_error, shape,
+};
 use super::slots::stable_id;
 use super::{Error, Mode, Result, modes};
 use crate::config::{Capacity, Decapsulation, XdpMode};
@@ -31,6 +33,7 @@ pub static OBJECT: Object = Object {
     bytes: include_bytes_aligned!("../../prebuilt/host.o"),
     maps: &[
         SERVICES,
+        SERVICE_CHAINS,
         TABLES,
         NEXTHOPS,
         HOST_IDS,
@@ -41,6 +44,7 @@ pub static OBJECT: Object = Object {
         shape("BUDGET", kind::ARRAY, 4, size_of::<Budget>(), 1),
         shape("HOST_COUNTERS", kind::PERCPU_ARRAY, 4, 8, reasons::Host::COUNT as u32),
     ],
+    constants: &[],
 };
 
 /// How many entries each map has.
@@ -300,6 +304,19 @@ fn sender_key(address: IpAddr, len: u8) -> Key<Addr> {
     let bits = u128::from_be_bytes(Addr::from(address).octets());
     let mask = if len == 0 { 0 } else { u128::MAX << (128 - len.min(128)) };
     Key::new(len, Addr::from_octets((bits & mask).to_be_bytes()))
+}
+
+/// Brings an address map to `want`: what goes makes room for what comes, and what stays is not touched.
+fn write_addresses(map: &mut HashMap<MapData, Addr, u32>, want: &BTreeMap<IpAddr, u32>) -> Result<()> {
+    let have: BTreeMap<IpAddr, u32> =
+        map.iter().filter_map(|entry| entry.ok()).map(|(address, roles)| (address.into(), roles)).collect();
+    for address in have.keys().filter(|address| !want.contains_key(address)) {
+        map.remove(&Addr::from(*address)).map_err(map_error("ADDRESSES"))?;
+    }
+    for (address, roles) in want.iter().filter(|(address, roles)| have.get(address) != Some(roles)) {
+        map.insert(Addr::from(*address), roles, 0).map_err(map_error("ADDRESSES"))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use aya::maps::{Map, MapInfo};
+use aya::maps::{Map, MapData, MapInfo};
 use aya::programs::{Program, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
@@ -30,6 +30,8 @@ pub struct Object {
     pub bytes: &'static [u8],
     /// Its maps.
     pub maps: &'static [MapShape],
+    /// Globals of the programs that say how many entries a map has.
+    pub constants: &'static [(&'static str, &'static str)],
 }
 
 /// What a pinned map must look like to be adopted.
@@ -56,8 +58,6 @@ pub mod kind {
     pub const ARRAY: u32 = 2;
     /// `BPF_MAP_TYPE_PERCPU_ARRAY`.
     pub const PERCPU_ARRAY: u32 = 6;
-    /// `BPF_MAP_TYPE_LRU_HASH`.
-    pub const LRU_HASH: u32 = 9;
     /// `BPF_MAP_TYPE_LPM_TRIE`.
     pub const LPM_TRIE: u32 = 11;
     /// `BPF_MAP_TYPE_ARRAY_OF_MAPS`.
@@ -109,6 +109,11 @@ impl Object {
 
     fn load_into(&self, place: Option<&Path>, capacities: &Capacities) -> Result<Ebpf> {
         let mut loader = EbpfLoader::new();
+        for (name, value) in self.constants {
+            if let Some(value) = capacities.get(value) {
+                loader.override_global(name, value, true);
+            }
+        }
         for shape in self.maps {
             loader.map_max_entries(shape.name, shape.entries(capacities));
             if let Some(place) = place {
@@ -193,6 +198,17 @@ impl Loaded {
         let missing = || aya::maps::MapError::InvalidName { name: name.to_string() };
         let map = self.ebpf.take_map(name).ok_or_else(missing);
         map.and_then(T::try_from).map_err(|source| Error::Map { map: name, source })
+    }
+
+    /// Takes an array out, as it is.
+    pub fn array(&mut self, name: &'static str) -> Result<MapData> {
+        match self.ebpf.take_map(name) {
+            Some(Map::Array(data)) => Ok(data),
+            _ => Err(Error::Map {
+                map: name,
+                source: aya::maps::MapError::InvalidName { name: name.to_string() },
+            }),
+        }
     }
 
     /// An XDP program.

@@ -14,9 +14,11 @@ pub mod kernel_tunnel;
 pub mod live;
 pub mod load;
 pub mod machine;
+pub mod memory;
 pub mod nexthops;
 mod pools;
 pub mod probe_route;
+pub mod services;
 pub mod slots;
 pub mod tables;
 

@@ -6,13 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use aya::maps::{Array, HashMap, MapData};
-use lb_common::maps::{self, HEALTHY, Nexthop, nexthop_index};
+use aya::maps::{Array, MapData};
+use lb_common::maps::{self, CHAINS, Entry, HEALTHY, Nexthop, nexthop_index};
 
 use super::load::{Capacities, Loaded, MapShape, kind};
 use super::nexthops::{self, Sources, Standing};
+use super::services::{self, Services};
 use super::slots::{Slots, stable_id};
-use super::tables::Tables;
+use super::tables::{MMAPABLE, Tables};
 use super::{Error, Result};
 use crate::config::Capacity;
 use crate::model::{Family, Host, HostId, Model, Pool, Protocol, ServiceKey};
@@ -20,11 +21,13 @@ use crate::netlink::NextHops;
 use crate::table;
 
 /// The maps' shapes in both objects.
-pub(super) const SERVICES: MapShape = shape("SERVICES", kind::HASH, 20, size_of::<maps::Service>(), 1024);
+pub(super) const SERVICES: MapShape = memory("SERVICES", size_of::<Entry>(), services::entries(1024));
+/// See [`SERVICES`].
+pub(super) const SERVICE_CHAINS: MapShape = memory("SERVICE_CHAINS", 8, CHAINS as u32);
 /// See [`SERVICES`].
 pub(super) const TABLES: MapShape = shape("TABLES", kind::ARRAY_OF_MAPS, 4, 4, 64);
 /// See [`SERVICES`].
-pub(super) const NEXTHOPS: MapShape = shape("NEXTHOPS", kind::ARRAY, 4, size_of::<Nexthop>(), 8192);
+pub(super) const NEXTHOPS: MapShape = memory("NEXTHOPS", size_of::<Nexthop>(), 8192);
 /// See [`SERVICES`].
 pub(super) const HOST_IDS: MapShape = shape("HOST_IDS", kind::ARRAY, 4, 8, 4096);
 
@@ -33,10 +36,15 @@ pub(super) const fn shape(name: &'static str, kind: u32, key: u32, value: usize,
     MapShape { name, kind, key, value: value as u32, flags: 0, entries }
 }
 
+/// An array that can be mapped.
+pub(super) const fn memory(name: &'static str, value: usize, entries: u32) -> MapShape {
+    MapShape { flags: MMAPABLE, ..shape(name, kind::ARRAY, 4, value, entries) }
+}
+
 /// How many entries each of the maps has.
 pub(super) fn entries(capacity: Capacity) -> Capacities {
     BTreeMap::from([
-        ("SERVICES", capacity.services),
+        ("SERVICES", services::entries(capacity.services)),
         ("TABLES", capacity.tables),
         ("NEXTHOPS", capacity.hosts * 2),
         ("HOST_IDS", capacity.hosts),
@@ -73,7 +81,7 @@ pub(super) struct PoolTable {
 pub(super) struct Pools {
     role: &'static str,
     capacity: Capacity,
-    services: HashMap<MapData, maps::ServiceKey, maps::Service>,
+    services: Services,
     tables: Tables,
     nexthops: Array<MapData, Nexthop>,
     host_ids: Array<MapData, u64>,
@@ -89,7 +97,12 @@ impl Pools {
         let mut pools = Pools {
             role,
             capacity,
-            services: loaded.map("SERVICES")?,
+            services: Services::take(
+                &loaded.array("SERVICE_CHAINS")?,
+                &loaded.array("SERVICES")?,
+                services::entries(capacity.services),
+            )
+            .map_err(map_io("SERVICES"))?,
             tables: Tables::new(loaded.map("TABLES")?),
             nexthops: loaded.map("NEXTHOPS")?,
             host_ids: loaded.map("HOST_IDS")?,
@@ -145,8 +158,7 @@ impl Pools {
 
     /// The services in the kernel.
     pub fn services(&self) -> BTreeMap<ServiceKey, maps::Service> {
-        let all = self.services.iter().filter_map(|entry| entry.ok());
-        all.filter_map(|(key, service)| Some((user_key(&key)?, service))).collect()
+        self.services.iter().filter_map(|(key, service)| Some((user_key(&key)?, service))).collect()
     }
 
     pub fn check_capacity(&self, model: &Model) -> Result<()> {
@@ -216,7 +228,7 @@ impl Pools {
     /// Makes or finds the table of each pool. A table in force is never touched: a new one goes to a free slot.
     pub fn write_tables(&mut self, model: &Model) -> Result<BTreeMap<String, PoolTable>> {
         let mut next = BTreeMap::new();
-        let mut taken = self.slots_in_services()?;
+        let mut taken = self.slots_in_services();
         // Also those of pools that no service uses: one may use them later.
         let stay = |name: &String, pool: &Pool| self.in_force.get(name).filter(|have| have.made_of == *pool);
         taken.extend(model.pools.iter().filter_map(|(name, pool)| stay(name, pool)).map(|have| have.slot));
@@ -274,9 +286,8 @@ impl Pools {
     }
 
     /// Slots that services in the kernel name.
-    fn slots_in_services(&self) -> Result<BTreeSet<u32>> {
-        let services = self.services.iter().map(|entry| entry.map(|(_, service)| service.table));
-        services.collect::<std::result::Result<_, _>>().map_err(map_error("SERVICES"))
+    fn slots_in_services(&self) -> BTreeSet<u32> {
+        self.services().values().map(|service| service.table).collect()
     }
 
     /// The table that the pool's services in the kernel name already, if it is the wanted one. Only an agent before this one
@@ -293,7 +304,7 @@ impl Pools {
             return Ok(None);
         }
         let of_pool = model.services.iter().filter(|(_, service)| service.pool == name);
-        let named = of_pool.filter_map(|(key, _)| self.services.get(&kernel_key(key), 0).ok());
+        let named = of_pool.filter_map(|(key, _)| self.services.get(&kernel_key(key)));
         let tables: BTreeSet<u32> = named.map(|service| service.table).collect();
         for table in tables {
             if self.tables.digest(table, pool.size, &id_of)? == Some(want) {
@@ -315,7 +326,7 @@ impl Pools {
         let (have, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
             self.services().into_iter().partition(|(key, _)| model.services.contains_key(key));
         for key in gone.keys() {
-            self.services.remove(&kernel_key(key)).map_err(map_error("SERVICES"))?;
+            self.services.remove(&kernel_key(key));
         }
         let mut ids: BTreeSet<u32> = have.values().map(|service| service.id).collect();
         let mut confirmed = BTreeMap::new();
@@ -333,18 +344,36 @@ impl Pools {
             let want =
                 maps::Service { seed, id, table: table.slot, rows: size, generation, flags: flags(key) };
             if have.get(key) != Some(&want) {
-                self.services.insert(kernel_key(key), want, 0).map_err(map_error("SERVICES"))?;
+                self.insert(kernel_key(key), want)?;
             }
             confirmed.insert(*key, InForce { generation, digest: table.digest });
         }
         Ok(confirmed)
     }
 
-    /// The last step: `tables` are in force, and hosts that none of them names lose their slots.
-    pub fn settle(&mut self, model: &Model, tables: BTreeMap<String, PoolTable>) -> Result<()> {
+    /// Makes exactly these addresses VIPs, so that what is for one of them but of no service is told from other traffic.
+    pub fn write_vips(&mut self, vips: &BTreeSet<IpAddr>) -> Result<()> {
+        let want: BTreeSet<_> = vips.iter().map(|vip| maps::ServiceKey::of_vip((*vip).into())).collect();
+        let have: BTreeSet<_> = self.services.iter().map(|(key, _)| key).filter(|key| key.is_vip()).collect();
+        for key in have.difference(&want) {
+            self.services.remove(key);
+        }
+        want.difference(&have).try_for_each(|key| self.insert(*key, maps::Service::default()))
+    }
+
+    fn insert(&mut self, key: maps::ServiceKey, service: maps::Service) -> Result<()> {
+        let room = self.capacity.services;
+        let inserted = self.services.insert(key, service);
+        inserted.map_err(|_| self.full("services", room as usize + 1, room, "services"))
+    }
+
+    /// The last step: `tables` are in force, and hosts that none of them names lose their slots, which are returned.
+    pub fn settle(&mut self, model: &Model, tables: BTreeMap<String, PoolTable>) -> Result<Vec<u16>> {
         self.in_force = tables;
         let wanted = model.hosts().map(|(id, host)| stable_id(&id, host)).collect();
-        for slot in self.slots.release(&wanted) {
+        let released = self.slots.release(&wanted);
+        for slot in &released {
+            let slot = *slot;
             for v6 in [false, true] {
                 let index = nexthop_index(slot, v6);
                 self.nexthops.set(index, Nexthop::UNKNOWN, 0).map_err(map_error("NEXTHOPS"))?;
@@ -352,7 +381,7 @@ impl Pools {
             }
             self.host_ids.set(u32::from(slot), 0, 0).map_err(map_error("HOST_IDS"))?;
         }
-        Ok(())
+        Ok(released)
     }
 }
 
@@ -365,10 +394,15 @@ pub(super) fn map_error(map: &'static str) -> impl Fn(aya::maps::MapError) -> Er
     move |source| Error::Map { map, source }
 }
 
+pub(super) fn map_io(map: &'static str) -> impl Fn(std::io::Error) -> Error {
+    move |error| map_error(map)(aya::maps::MapError::IoError(error))
+}
+
 fn kernel_key(key: &ServiceKey) -> maps::ServiceKey {
     maps::ServiceKey::new(key.vip.into(), key.port.to_be(), key.protocol.number())
 }
 
+/// None for a VIP.
 fn user_key(key: &maps::ServiceKey) -> Option<ServiceKey> {
     let protocol = Protocol::from_number(key.protocol())?;
     Some(ServiceKey { vip: key.vip().into(), port: key.port(), protocol })

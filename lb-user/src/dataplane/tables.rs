@@ -4,20 +4,20 @@
 //! its slot is written; the kernel then waits until no program reads the old one (4 to 16 ms).
 
 use std::io;
-use std::num::NonZeroUsize;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
-use std::ptr::NonNull;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::sync::atomic::Ordering::Relaxed;
 
 use aya::maps::{ArrayOfMaps, MapData};
 use lb_common::maps::Row;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
+use super::memory::Memory;
 use super::{Error, Result};
 use crate::table;
 
 const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
-const BPF_F_MMAPABLE: u32 = 1 << 10;
+/// `BPF_F_MMAPABLE`.
+pub(super) const MMAPABLE: u32 = 1 << 10;
 /// Tables of one outer map may differ in size.
 const BPF_F_INNER_MAP: u32 = 1 << 12;
 
@@ -40,7 +40,9 @@ impl Tables {
     /// Writes `rows` to a new table and puts it into `slot`, replacing what was there.
     pub fn put(&mut self, slot: u32, rows: &[Row]) -> Result<()> {
         let inner = create(rows.len() as u32)?;
-        Memory::of(&inner, rows.len(), true)?.rows_mut().copy_from_slice(rows);
+        for (word, row) in memory(&inner, rows.len() as u32)?.words().iter().zip(rows) {
+            word.store(word_of(*row), Relaxed);
+        }
         self.outer.set(slot, &inner, 0).map_err(|source| Error::Map { map: "TABLES", source })
     }
 
@@ -51,8 +53,23 @@ impl Tables {
         if info.max_entries() != rows || info.value_size() as usize != size_of::<Row>() {
             return Ok(None);
         }
-        Ok(Some(table::digest(Memory::of(&inner, rows as usize, false)?.rows(), host_of)))
+        let memory = memory(&inner, rows)?;
+        let rows: Vec<Row> = memory.words().iter().map(|word| row_of(word.load(Relaxed))).collect();
+        Ok(Some(table::digest(&rows, host_of)))
     }
+}
+
+fn memory(table: &MapData, rows: u32) -> Result<Memory> {
+    Memory::of(table, rows as usize).map_err(|source| Error::Table { rows, what: "map it", source })
+}
+
+/// A row as it stands in the memory of a little-endian machine.
+fn word_of([a, b, c, d]: Row) -> u64 {
+    u64::from(a) | u64::from(b) << 16 | u64::from(c) << 32 | u64::from(d) << 48
+}
+
+fn row_of(word: u64) -> Row {
+    [word as u16, (word >> 16) as u16, (word >> 32) as u16, (word >> 48) as u16]
 }
 
 /// The part of `union bpf_attr` that creating an array needs (include/uapi/linux/bpf.h).
@@ -75,7 +92,7 @@ fn create(rows: u32) -> Result<MapData> {
         key_size: size_of::<u32>() as u32,
         value_size: size_of::<Row>() as u32,
         max_entries: rows,
-        map_flags: BPF_F_MMAPABLE | BPF_F_INNER_MAP,
+        map_flags: MMAPABLE | BPF_F_INNER_MAP,
         inner_map_fd: 0,
         numa_node: 0,
         map_name: *b"lb_table\0\0\0\0\0\0\0\0",
@@ -89,41 +106,4 @@ fn create(rows: u32) -> Result<MapData> {
     // SAFETY: a new descriptor, owned by nobody else.
     let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
     MapData::from_fd(fd).map_err(|source| Error::Map { map: "table", source })
-}
-
-/// A table as memory.
-struct Memory {
-    start: NonNull<std::ffi::c_void>,
-    rows: usize,
-    bytes: usize,
-}
-
-impl Memory {
-    fn of(table: &MapData, rows: usize, write: bool) -> Result<Self> {
-        let error = |source| Error::Table { rows: rows as u32, what: "map it", source };
-        let bytes = rows * size_of::<Row>();
-        let length = NonZeroUsize::new(bytes).ok_or_else(|| error(io::ErrorKind::InvalidInput.into()))?;
-        let access = if write { ProtFlags::PROT_READ | ProtFlags::PROT_WRITE } else { ProtFlags::PROT_READ };
-        // SAFETY: a new mapping at an address of the kernel's choice; it lives as long as this value.
-        let start = unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, table.fd().as_fd(), 0) }
-            .map_err(|errno| error(errno.into()))?;
-        Ok(Memory { start, rows, bytes })
-    }
-
-    fn rows(&self) -> &[Row] {
-        // SAFETY: `rows` rows lie in the mapping, and any bytes are rows. Nobody writes a table that has a slot.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.rows) }
-    }
-
-    fn rows_mut(&mut self) -> &mut [Row] {
-        // SAFETY: as in `rows`; mapped for writing by `put`, the only caller, before any program can see the table.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), self.rows) }
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        // SAFETY: made by `mmap` with this length; no reference outlives the value. Failure would only leak it.
-        let _ = unsafe { munmap(self.start, self.bytes) };
-    }
 }

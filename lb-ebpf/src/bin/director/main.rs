@@ -6,122 +6,30 @@
 #![no_std]
 #![no_main]
 
+mod forward;
 mod icmp;
 mod maps;
 mod parse;
 
 use aya_ebpf::bindings::{
     BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, TC_ACT_OK, TC_ACT_SHOT,
-    bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, xdp_action,
+    bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
 };
-use aya_ebpf::helpers::{bpf_redirect, bpf_xdp_adjust_head};
+use aya_ebpf::helpers::bpf_redirect;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use lb_common::flow;
-use lb_common::maps::{DRAINED, FLOW_TABLE, NO_OWNER, Nexthop, PROBE_MARK, PROBE_MASK, RESOLVED, USABLE};
+use lb_common::maps::{PROBE_MARK, PROBE_MASK, RESOLVED};
 use lb_common::outer::{ETHERNET, IPV4, IPV6};
-use lb_common::reasons::{Director, Probe, Verdict};
+use lb_common::reasons::{Probe, Verdict};
 use lb_ebpf::counters::count;
 use lb_ebpf::encapsulate::{Mark, write4, write6};
 use lb_ebpf::packet::Frame;
 use lb_ebpf::pools;
 
-use parse::Packet;
-
-/// Every packet ends here: one reason, one counter, one action.
+/// The director proper.
 #[xdp]
 pub fn director(ctx: XdpContext) -> u32 {
-    let (reason, action) = match direct(&ctx) {
-        Ok((reason, action)) => (reason, action),
-        Err(reason) => (
-            reason,
-            match reason.verdict() {
-                Verdict::Tx => xdp_action::XDP_TX,
-                Verdict::Pass => xdp_action::XDP_PASS,
-                Verdict::Drop => xdp_action::XDP_DROP,
-            },
-        ),
-    };
-    count(&maps::DIRECTOR_COUNTERS, reason as u32);
-    #[cfg(feature = "log")]
-    aya_log_ebpf::debug!(&ctx, "{}", reason.name());
-    action
-}
-
-/// `Ok` has sent the packet to a host; `Err` says what else becomes of it.
-#[inline(always)]
-fn direct(ctx: &XdpContext) -> Result<(Director, u32), Director> {
-    let packet = parse::parse(&Frame::xdp(ctx))?;
-    let service = &packet.service;
-    let nexthop = match service.flags & FLOW_TABLE {
-        0 => by_row(&packet)?.1,
-        _ => by_flow(&packet)?,
-    };
-    if packet.len > nexthop.mtu.saturating_sub(u16::from(nexthop.outer_len)) {
-        return Err(Director::TooBig);
-    }
-    let mark = Mark { generation: service.generation, hop: 0 };
-    if nexthop.outer_len == IPV4 as u8 {
-        make_room(ctx, IPV4)?;
-        write4(&Frame::xdp(ctx), nexthop, packet.len, mark).ok_or(Director::NoHeadroom)?;
-    } else {
-        make_room(ctx, IPV6)?;
-        write6(&Frame::xdp(ctx), nexthop, packet.len, mark).ok_or(Director::NoHeadroom)?;
-    }
-    maps::count_traffic(service.id, packet.len);
-    // SAFETY: the context is valid for the whole program.
-    let ingress = unsafe { (*ctx.ctx).ingress_ifindex };
-    let action = if nexthop.ifindex == ingress {
-        xdp_action::XDP_TX
-    } else {
-        // SAFETY: a helper without pointers.
-        (unsafe { bpf_redirect(nexthop.ifindex, 0) }) as u32
-    };
-    Ok((packet.reason, action))
-}
-
-/// The host that the flow was sent to before, as long as there is a way to it, healthy or not; else the row's.
-#[inline(always)]
-fn by_flow(packet: &Packet) -> Result<&'static Nexthop, Director> {
-    if let Some(slot) = maps::remembered(&packet.flow)
-        && let Some(nexthop) = pools::nexthop(slot, packet.flow.v6)
-        && nexthop.state & RESOLVED != 0
-    {
-        return Ok(nexthop);
-    }
-    let (slot, nexthop) = by_row(packet)?;
-    if packet.reason as u32 == Director::Forwarded as u32 {
-        maps::remember(&packet.flow, slot);
-    }
-    Ok(nexthop)
-}
-
-/// The first owner of the row that is healthy and reachable in this director's view.
-#[inline(always)]
-fn by_row(packet: &Packet) -> Result<(u16, &'static Nexthop), Director> {
-    let service = &packet.service;
-    let hash = flow::hash(service.seed, &packet.flow);
-    let row = pools::row(service.table, flow::row(hash, service.rows)).ok_or(Director::NoTable)?;
-    for slot in row {
-        if slot == NO_OWNER {
-            break;
-        }
-        if let Some(nexthop) = pools::nexthop(slot, packet.flow.v6)
-            && nexthop.state & (USABLE | DRAINED) == USABLE
-        {
-            return Ok((slot, nexthop));
-        }
-    }
-    Err(Director::NoHost)
-}
-
-#[inline(always)]
-fn make_room(ctx: &XdpContext, bytes: usize) -> Result<(), Director> {
-    // SAFETY: the helper checks the headroom; all frames are taken anew afterwards.
-    match unsafe { bpf_xdp_adjust_head(ctx.ctx, -(bytes as i32)) } {
-        0 => Ok(()),
-        _ => Err(Director::NoHeadroom),
-    }
+    parse::direct(&ctx)
 }
 
 /// Encapsulates packets that carry the mark of a probe, at TC egress.

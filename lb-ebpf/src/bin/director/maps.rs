@@ -1,18 +1,19 @@
 //! The director's own maps, beside those of [`lb_ebpf::pools`].
 
-use aya_ebpf::btf_maps::{HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, PerCpuArray};
 use aya_ebpf::macros::btf_map;
-use lb_common::flow::{Addr, Flow};
-use lb_common::maps::{ADDRESS_VIP, FlowKey, Traffic};
+use lb_common::flow::{self, Flow};
+use lb_common::maps::{FlowSet, SEEN, Traffic, WAYS, flow_word, is_of, slot_of};
 use lb_common::reasons::{Director, Probe};
+use lb_ebpf::pools::MMAPABLE;
 
-/// Which addresses are VIPs. Read only where a packet is about to be refused or is ICMP.
+/// Hosts of flows, for services that ask for it.
 #[btf_map]
-static ADDRESSES: HashMap<Addr, u32, 1024> = HashMap::new();
+static FLOWS: Array<FlowSet, 8192, MMAPABLE> = Array::new();
 
-/// Host slots of flows, for services that ask for it; the least recently used ones make room.
-#[btf_map]
-static FLOWS: LruHashMap<FlowKey, u32, 65536> = LruHashMap::new();
+/// Sets of the flow table. The loader writes it, and the verifier takes it for a constant.
+#[unsafe(no_mangle)]
+static FLOW_SETS: u32 = 8192;
 
 /// Packets per reason.
 #[btf_map]
@@ -26,24 +27,74 @@ pub static PROBE_COUNTERS: PerCpuArray<u64, { Probe::COUNT }> = PerCpuArray::new
 #[btf_map]
 static TRAFFIC: PerCpuArray<Traffic, 1024> = PerCpuArray::new();
 
-/// The slot that the flow was sent to before.
-#[inline(always)]
-pub fn remembered(flow: &Flow) -> Option<u16> {
-    // SAFETY: a single word, read once; another flow's, if the kernel has reused the element, names a host as well.
-    unsafe { FLOWS.get(&FlowKey::new(flow)) }.map(|slot| *slot as u16)
+/// Where a flow is remembered, if it is.
+#[derive(Clone, Copy)]
+pub struct Memory {
+    set: *mut FlowSet,
+    fingerprint: u64,
 }
 
-/// Remembers where the flow goes. A full table makes room by itself; what it cannot hold is decided anew by the next packet.
-#[inline(always)]
-pub fn remember(flow: &Flow, slot: u16) {
-    let _ = FLOWS.insert(FlowKey::new(flow), u32::from(slot), 0);
-}
+impl Memory {
+    /// Of a flow.
+    #[inline(always)]
+    pub fn of(seed: u64, flow: &Flow) -> Option<Self> {
+        let fingerprint = flow::fingerprint(seed, flow);
+        // SAFETY: a valid reference; volatile, since the value is not the one that the compiler sees.
+        let sets = unsafe { core::ptr::read_volatile(&raw const FLOW_SETS) };
+        // The half of the hash that does not pick the row first.
+        let set = flow::row(flow::hash(seed, flow).rotate_left(16), sets);
+        Some(Memory { set: FLOWS.get_ptr_mut(set)?, fingerprint })
+    }
 
-/// The address is a VIP.
-#[inline(always)]
-pub fn is_vip(address: Addr) -> bool {
-    // SAFETY: a single word, read once.
-    unsafe { ADDRESSES.get(&address) }.is_some_and(|roles| roles & ADDRESS_VIP != 0)
+    /// The slot that the flow was sent to before.
+    #[inline(always)]
+    pub fn slot(&self) -> Option<u16> {
+        for way in 0..WAYS {
+            let word = self.read(way);
+            if is_of(word, self.fingerprint) {
+                if word & SEEN == 0 {
+                    self.write(way, word | SEEN);
+                }
+                return Some(slot_of(word));
+            }
+        }
+        None
+    }
+
+    /// Remembers where the flow goes: in place of none, or of a flow that was not seen again lately, wherever the search
+    /// for one begins.
+    #[inline(always)]
+    pub fn keep(&self, slot: u16) {
+        let word = flow_word(self.fingerprint, slot);
+        for way in 0..WAYS {
+            if self.read(way) == 0 {
+                return self.write(way, word);
+            }
+        }
+        let first = self.fingerprint as usize;
+        for way in 0..WAYS {
+            if self.read(first + way) & SEEN == 0 {
+                return self.write(first + way, word);
+            }
+        }
+        for way in 0..WAYS {
+            self.write(way, self.read(way) & !SEEN);
+        }
+        self.write(first, word);
+    }
+
+    #[inline(always)]
+    fn read(&self, way: usize) -> u64 {
+        // SAFETY: inside a set of the map. Other CPUs read and write the same words, each as a whole; whichever flow is
+        // lost by that is decided anew.
+        unsafe { (&raw const (*self.set)[way & (WAYS - 1)]).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn write(&self, way: usize, word: u64) {
+        // SAFETY: as above.
+        unsafe { (&raw mut (*self.set)[way & (WAYS - 1)]).write_volatile(word) }
+    }
 }
 
 /// Adds a packet to a service.

@@ -1,111 +1,134 @@
 //! From a frame to the flow it belongs to, or the reason why it has none.
+//!
+//! Each family goes its own way through to the end (see [`crate::forward`]): what is known of a packet then stays in
+//! registers.
 
+use aya_ebpf::programs::XdpContext;
 use lb_common::flow::{Addr, Flow};
-use lb_common::maps::Service;
 use lb_common::outer::{ETH_IPV4, ETH_IPV6, ETHERNET, IPV4, IPV6};
 use lb_common::reasons::Director;
-use lb_ebpf::packet::{ANY_FRAGMENT, Frame, Ipv4, Ipv4L4, Ipv6, Ipv6L4, V4_NO_OPTIONS, protocol};
+use lb_ebpf::packet::{ANY_FRAGMENT, Frame, V4_NO_OPTIONS, Window, protocol};
 use lb_ebpf::pools;
 
-use crate::{icmp, maps};
+use crate::forward::{Sent, finish, forward};
+use crate::icmp;
 
-/// What is to be sent, and to whom it belongs.
-pub struct Packet {
-    /// Hashed to find the row.
-    pub flow: Flow,
-    /// The service of the flow.
-    pub service: Service,
-    /// Bytes from the IP header on.
-    pub len: u16,
-    /// How it is counted once sent.
-    pub reason: Director,
+/// What a packet for a VIP may be.
+enum Parsed {
+    /// Of a flow; so many bytes from the IP header on.
+    Flow(Flow, u16),
+    /// ICMP, which is looked at apart.
+    Icmp,
 }
 
-/// Parses a frame.
+/// Does what is to be done with a frame.
 #[inline(always)]
-pub fn parse(frame: &Frame) -> Result<Packet, Director> {
+pub fn direct(ctx: &XdpContext) -> u32 {
+    let frame = Frame::xdp(ctx);
     match frame.read::<u16>(12) {
-        Some(ETH_IPV4) => parse4(frame),
-        Some(ETH_IPV6) => parse6(frame),
-        Some(_) => Err(Director::NotIp),
-        None => Err(Director::Truncated),
+        Some(ETH_IPV4) => match parse4(&frame) {
+            Ok(Parsed::Flow(flow, len)) => finish(ctx, of_service(ctx, &flow, len)),
+            Ok(Parsed::Icmp) => icmp::icmp4(ctx.ctx),
+            Err(reason) => finish(ctx, Err(reason)),
+        },
+        Some(ETH_IPV6) => match parse6(&frame) {
+            Ok(Parsed::Flow(flow, len)) => finish(ctx, of_service(ctx, &flow, len)),
+            Ok(Parsed::Icmp) => icmp::icmp6(ctx.ctx),
+            Err(reason) => finish(ctx, Err(reason)),
+        },
+        Some(_) => finish(ctx, Err(Director::NotIp)),
+        None => finish(ctx, Err(Director::Truncated)),
     }
 }
 
 /// A packet that is refused if it is for a VIP, and none of our business if not.
-#[inline(never)]
-pub fn refuse(destination: &Addr, reason: Director) -> Director {
-    if maps::is_vip(*destination) { reason } else { Director::NotVip }
+#[inline(always)]
+fn refuse(destination: Addr, reason: Director) -> Director {
+    if pools::is_vip(destination) { reason } else { Director::NotVip }
 }
 
 #[inline(always)]
-fn parse4(frame: &Frame) -> Result<Packet, Director> {
-    let Some(Ipv4L4 { ip, l4 }) = frame.read::<Ipv4L4>(ETHERNET) else {
-        return Err(match frame.read::<Ipv4>(ETHERNET) {
-            Some(ip) => refuse(&Addr::v4(ip.destination), Director::Truncated),
+fn parse4(frame: &Frame) -> Result<Parsed, Director> {
+    let Some(head) = frame.window::<{ IPV4 + 8 }>(ETHERNET) else {
+        return Err(match frame.read::<u32>(ETHERNET + 16) {
+            Some(destination) => refuse(Addr::v4(destination), Director::Truncated),
             None => Director::Truncated,
         });
     };
-    let vip = Addr::v4(ip.destination);
-    let len = u16::from_be(ip.total_len);
-    if ip.version_ihl != V4_NO_OPTIONS {
-        let options = ip.version_ihl > V4_NO_OPTIONS && ip.version_ihl < 0x50;
-        return Err(refuse(&vip, if options { Director::IpOptions } else { Director::BadHeader }));
+    let vip = Addr::v4(head.read::<u32, 16>());
+    let len = u16::from_be(head.read::<u16, 2>());
+    let version_ihl = head.read::<u8, 0>();
+    if version_ihl != V4_NO_OPTIONS {
+        let options = version_ihl > V4_NO_OPTIONS && version_ihl < 0x50;
+        return Err(refuse(vip, if options { Director::IpOptions } else { Director::BadHeader }));
     }
-    if ip.fragment & ANY_FRAGMENT != 0 {
-        return Err(refuse(&vip, Director::Fragment));
+    if head.read::<u16, 6>() & ANY_FRAGMENT != 0 {
+        return Err(refuse(vip, Director::Fragment));
     }
     if len < (IPV4 + 8) as u16 || ETHERNET + len as usize > frame.len() {
-        return Err(refuse(&vip, Director::BadHeader));
+        return Err(refuse(vip, Director::BadHeader));
     }
-    if ip.protocol == protocol::ICMP {
-        return icmp::parse4(frame, &ip, l4);
+    let protocol = head.read::<u8, 9>();
+    if protocol == protocol::ICMP {
+        return Ok(Parsed::Icmp);
     }
-    let source = Addr::v4(ip.source);
-    let flow = Flow { source, destination: vip, ports: l4.first, protocol: ip.protocol, v6: false };
-    of_service(flow, len)
+    let source = Addr::v4(head.read::<u32, 12>());
+    let ports = head.read::<u32, 20>();
+    Ok(Parsed::Flow(Flow { source, destination: vip, ports, protocol, v6: false }, len))
 }
 
 #[inline(always)]
-fn parse6(frame: &Frame) -> Result<Packet, Director> {
-    let Some(Ipv6L4 { ip, l4 }) = frame.read::<Ipv6L4>(ETHERNET) else {
-        return Err(match frame.read::<Ipv6>(ETHERNET) {
-            Some(ip) if Addr::v6(ip.destination).is_mapped() => Director::NotVip,
-            Some(ip) => refuse(&Addr::v6(ip.destination), Director::Truncated),
+fn parse6(frame: &Frame) -> Result<Parsed, Director> {
+    let Some(head) = frame.window::<{ IPV6 + 8 }>(ETHERNET) else {
+        return Err(match frame.window::<IPV6>(ETHERNET).map(|ip| destination6(&ip)) {
+            Some(destination) if destination.is_mapped() => Director::NotVip,
+            Some(destination) => refuse(destination, Director::Truncated),
             None => Director::Truncated,
         });
     };
-    let vip = Addr::v6(ip.destination);
-    let payload = u16::from_be(ip.payload_len);
-    let len = payload.wrapping_add(IPV6 as u16);
+    let vip = destination6(&head);
     if vip.is_mapped() {
         return Err(Director::NotVip);
     }
+    let payload = u16::from_be(head.read::<u16, 4>());
+    let len = payload.wrapping_add(IPV6 as u16);
+    let is_v6 = head.read::<u8, 0>() >> 4 == 6;
     // A payload length of zero with more behind it would be a jumbogram (RFC 2675), which no interface here carries.
-    if !ip.is_v6() || payload < 8 || len < payload || ETHERNET + len as usize > frame.len() {
-        return Err(refuse(&vip, Director::BadHeader));
+    if !is_v6 || payload < 8 || len < payload || ETHERNET + len as usize > frame.len() {
+        return Err(refuse(vip, Director::BadHeader));
     }
-    match ip.next_header {
+    let next_header = head.read::<u8, 6>();
+    match next_header {
         protocol::TCP | protocol::UDP => {
-            let source = Addr::v6(ip.source);
-            of_service(
-                Flow { source, destination: vip, ports: l4.first, protocol: ip.next_header, v6: true },
-                len,
-            )
+            let source = [
+                head.read::<u32, 8>(),
+                head.read::<u32, 12>(),
+                head.read::<u32, 16>(),
+                head.read::<u32, 20>(),
+            ];
+            let source = Addr::v6(source);
+            let ports = head.read::<u32, 40>();
+            Ok(Parsed::Flow(Flow { source, destination: vip, ports, protocol: next_header, v6: true }, len))
         }
-        protocol::ICMPV6 => icmp::parse6(frame, &ip, l4),
-        protocol::FRAGMENT => Err(refuse(&vip, Director::Fragment)),
+        protocol::ICMPV6 => Ok(Parsed::Icmp),
+        protocol::FRAGMENT => Err(refuse(vip, Director::Fragment)),
         // Hop-by-hop, routing, authentication, destination options, mobility, HIP, shim6, and the experimental two.
-        0 | 43 | 51 | 60 | 135 | 139 | 140 | 253 | 254 => Err(refuse(&vip, Director::Extension)),
-        _ => Err(refuse(&vip, Director::NoService)),
+        0 | 43 | 51 | 60 | 135 | 139 | 140 | 253 | 254 => Err(refuse(vip, Director::Extension)),
+        _ => Err(refuse(vip, Director::NoService)),
     }
+}
+
+/// Field by field: an address that is copied as a whole would go through memory, byte by byte.
+#[inline(always)]
+fn destination6<const BYTES: usize>(ip: &Window<BYTES>) -> Addr {
+    Addr::v6([ip.read::<u32, 24>(), ip.read::<u32, 28>(), ip.read::<u32, 32>(), ip.read::<u32, 36>()])
 }
 
 /// A service exists only for TCP and UDP: other protocols find none.
 #[inline(always)]
-fn of_service(flow: Flow, len: u16) -> Result<Packet, Director> {
+fn of_service(ctx: &XdpContext, flow: &Flow, len: u16) -> Result<Sent, Director> {
     match pools::service(flow.destination, flow.destination_port(), flow.protocol) {
-        Some(service) => Ok(Packet { flow, service, len, reason: Director::Forwarded }),
-        None => Err(refuse(&flow.destination, Director::NoService)),
+        Some(service) => forward(ctx, flow, service, len, Director::Forwarded),
+        None => Err(refuse(flow.destination, Director::NoService)),
     }
 }

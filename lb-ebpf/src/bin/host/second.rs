@@ -60,11 +60,11 @@ pub fn decide(frame: &Frame, inner: &Inner, hook: Hook) -> Result<Decision, Host
     };
     let keeps = service.flags & KEEP != 0 || matches!(kind, Kind::Syn);
     if keeps || is_known(frame, &flow, &kind, hook.ctx) {
-        return Ok(Decision::Keep(accept(&service, inner.mark)));
+        return Ok(Decision::Keep(accept(service, inner.mark)));
     }
     let tcp = flow.protocol == protocol::TCP;
-    let Some((nexthop, hop)) = next(&service, &flow, inner, tcp, hook.resizes)? else {
-        account(&service, inner.mark, |account| &mut account.last_resort);
+    let Some((nexthop, hop)) = next(service, &flow, inner, tcp, hook.resizes)? else {
+        account(service, inner.mark, |account| &mut account.last_resort);
         return Ok(Decision::Keep(Host::LastResort));
     };
     if inner.len > nexthop.mtu.saturating_sub(u16::from(nexthop.outer_len)) {
@@ -75,10 +75,10 @@ pub fn decide(frame: &Frame, inner: &Inner, hook: Hook) -> Result<Decision, Host
         return Err(Host::Merged);
     }
     if !maps::afford() {
-        account(&service, inner.mark, |account| &mut account.over_budget);
+        account(service, inner.mark, |account| &mut account.over_budget);
         return Err(Host::OverBudget);
     }
-    account(&service, inner.mark, |account| &mut account.passed_on);
+    account(service, inner.mark, |account| &mut account.passed_on);
     Ok(Decision::PassOn(nexthop, Mark { hop, ..inner.mark }))
 }
 

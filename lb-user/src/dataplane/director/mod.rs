@@ -4,18 +4,19 @@ mod object;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
 
-use aya::maps::{HashMap, MapData, PerCpuArray};
+use aya::maps::{MapData, PerCpuArray};
 use aya::programs::TcAttachType;
-use lb_common::flow::Addr;
-use lb_common::maps::{ADDRESS_VIP, FLOW_TABLE, PROBE_MARK, Traffic, nexthop_index};
+use lb_common::maps::{FLOW_TABLE, PROBE_MARK, Traffic, nexthop_index, slot_of};
 use lb_common::reasons;
 
 use super::attach::{self, Attached};
 use super::counters::{self, Counter, zero};
 use super::load::Loaded;
+use super::memory::Memory;
 use super::nexthops::{Sources, Standing};
-use super::pools::{Pools, map_error, vips};
+use super::pools::{Pools, map_error, map_io, vips};
 use super::{Mode, Result, modes, probe_route};
 use crate::config::{Capacity, XdpMode};
 use crate::model::{Affinity, Family, Host, HostId, HostState, Model, ServiceKey};
@@ -56,7 +57,7 @@ pub struct Director {
     options: DirectorOptions,
     attached: Vec<Attached>,
     pools: Pools,
-    addresses: HashMap<MapData, Addr, u32>,
+    flows: Memory,
     counters: PerCpuArray<MapData, u64>,
     probe_counters: PerCpuArray<MapData, u64>,
     traffic: PerCpuArray<MapData, Traffic>,
@@ -68,7 +69,8 @@ impl Director {
         let mut loaded = OBJECT.load(pins, &object::entries(&options))?;
         Ok(Director {
             pools: Pools::take(&mut loaded, "director", options.capacity)?,
-            addresses: loaded.map("ADDRESSES")?,
+            flows: Memory::of(&loaded.array("FLOWS")?, object::flow_words(&options))
+                .map_err(map_io("FLOWS"))?,
             counters: loaded.map("DIRECTOR_COUNTERS")?,
             probe_counters: loaded.map("PROBE_COUNTERS")?,
             traffic: loaded.map("TRAFFIC")?,
@@ -173,10 +175,24 @@ impl Director {
         };
         let traffic = &mut self.traffic;
         let services = self.pools.write_services(model, &tables, flags, |id| zero(traffic, "TRAFFIC", id))?;
-        let vips = vips(model).into_iter().map(|vip| (vip, ADDRESS_VIP)).collect();
-        write_addresses(&mut self.addresses, &vips)?;
-        self.pools.settle(model, tables)?;
+        self.pools.write_vips(&vips(model))?;
+        let released = self.pools.settle(model, tables)?;
+        self.forget(&released);
         Ok(Confirmed { services, hosts, tables: self.pools.in_force() })
+    }
+
+    /// Flows that were sent to slots which are another host's next time are decided anew.
+    fn forget(&self, slots: &[u16]) {
+        if slots.is_empty() {
+            return;
+        }
+        for flow in self.flows.words() {
+            let word = flow.load(Relaxed);
+            if word != 0 && slots.contains(&slot_of(word)) {
+                // Another flow's by now: leave it.
+                let _ = flow.compare_exchange(word, 0, Relaxed, Relaxed);
+            }
+        }
     }
 
     /// The mark that makes the probe program send a packet to this host.
@@ -213,20 +229,4 @@ impl Director {
         }
         Ok(all)
     }
-}
-
-/// Brings an address map to `want`: what goes makes room for what comes, and what stays is not touched.
-pub(in crate::dataplane) fn write_addresses(
-    map: &mut HashMap<MapData, Addr, u32>,
-    want: &BTreeMap<std::net::IpAddr, u32>,
-) -> Result<()> {
-    let have: BTreeMap<std::net::IpAddr, u32> =
-        map.iter().filter_map(|entry| entry.ok()).map(|(address, roles)| (address.into(), roles)).collect();
-    for address in have.keys().filter(|address| !want.contains_key(address)) {
-        map.remove(&Addr::from(*address)).map_err(map_error("ADDRESSES"))?;
-    }
-    for (address, roles) in want.iter().filter(|(address, roles)| have.get(address) != Some(roles)) {
-        map.insert(Addr::from(*address), roles, 0).map_err(map_error("ADDRESSES"))?;
-    }
-    Ok(())
 }

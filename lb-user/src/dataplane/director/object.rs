@@ -1,12 +1,12 @@
 //! The director's object: its maps, and their sizes.
 
 use aya::include_bytes_aligned;
-use lb_common::maps::Traffic;
+use lb_common::maps::{FlowSet, Traffic, WAYS};
 use lb_common::reasons;
 
 use super::DirectorOptions;
 use crate::dataplane::load::{Capacities, Object, kind};
-use crate::dataplane::pools::{self, HOST_IDS, NEXTHOPS, SERVICES, TABLES, shape};
+use crate::dataplane::pools::{self, HOST_IDS, NEXTHOPS, SERVICE_CHAINS, SERVICES, TABLES, memory, shape};
 
 /// `BPF_F_NO_PREALLOC`, which the kernel wants of LPM tries.
 pub(crate) const NO_PREALLOC: u32 = 1;
@@ -17,25 +17,32 @@ pub static OBJECT: Object = Object {
     bytes: include_bytes_aligned!("../../../prebuilt/director.o"),
     maps: &[
         SERVICES,
-        shape("ADDRESSES", kind::HASH, 16, 4, 1024),
+        SERVICE_CHAINS,
         TABLES,
         NEXTHOPS,
         HOST_IDS,
         shape("DIRECTOR_COUNTERS", kind::PERCPU_ARRAY, 4, 8, reasons::Director::COUNT as u32),
         shape("PROBE_COUNTERS", kind::PERCPU_ARRAY, 4, 8, reasons::Probe::COUNT as u32),
-        shape("FLOWS", kind::LRU_HASH, 40, 4, 65536),
+        memory("FLOWS", size_of::<FlowSet>(), sets(65536)),
         shape("TRAFFIC", kind::PERCPU_ARRAY, 4, size_of::<Traffic>(), 1024),
     ],
+    constants: &[("FLOW_SETS", "FLOWS")],
 };
+
+/// Sets of the flow table that hold so many flows.
+const fn sets(flows: u32) -> u32 {
+    flows.div_ceil(WAYS as u32)
+}
+
+/// Words of the flow table.
+pub(super) fn flow_words(options: &DirectorOptions) -> usize {
+    sets(options.flows) as usize * WAYS
+}
 
 /// How many entries each map has.
 pub(super) fn entries(options: &DirectorOptions) -> Capacities {
     let capacity = options.capacity;
     let mut entries = pools::entries(capacity);
-    entries.extend([
-        ("ADDRESSES", capacity.services),
-        ("TRAFFIC", capacity.services),
-        ("FLOWS", options.flows),
-    ]);
+    entries.extend([("TRAFFIC", capacity.services), ("FLOWS", sets(options.flows))]);
     entries
 }
