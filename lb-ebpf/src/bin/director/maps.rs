@@ -61,11 +61,16 @@ impl Memory {
         None
     }
 
-    /// Remembers where the flow goes: in place of none, or of a flow that was not seen again lately, wherever the search
-    /// for one begins.
+    /// Remembers where the flow goes: in place of where it went before, of none, or of a flow that was not seen again lately,
+    /// wherever the search for one begins.
     #[inline(always)]
     pub fn keep(&self, slot: u16) {
         let word = flow_word(self.fingerprint, slot);
+        for way in 0..WAYS {
+            if is_of(self.read(way), self.fingerprint) {
+                return self.write(way, word);
+            }
+        }
         for way in 0..WAYS {
             if self.read(way) == 0 {
                 return self.write(way, word);
