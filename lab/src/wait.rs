@@ -82,16 +82,27 @@ fn first_answer(lab: &Waiting<'_>) -> Result<Answer> {
     })?
 }
 
-/// Waits until every node has been ready once; the rest is returned.
+/// Waits until one look finds every node ready; those that the last look found otherwise are returned.
+///
+/// Looking at all of them takes a second, so only those that were not ready are looked at again, and all once more
+/// at the end: a node that was ready may not be any more.
 fn all_ready(lab: &Waiting<'_>) -> Vec<NodeStatus> {
-    let mut waiting: Vec<&Node> = lab.topology.nodes.iter().collect();
+    let all: Vec<&Node> = lab.topology.nodes.iter().collect();
+    let mut waiting = all.clone();
     loop {
         let found = status::of_nodes(lab.paths, lab.topology, lab.state, &waiting);
         let unready: Vec<NodeStatus> = found.into_iter().filter(|status| !status.ready).collect();
-        if unready.is_empty() || lab.progress.elapsed() > lab.options.timeout {
+        if unready.is_empty() && waiting.len() == all.len() {
             return unready;
         }
-        lab.progress.note(&format!("waiting for {}: {}", unready[0].name, unready[0].reasons[0]));
+        let Some(first) = unready.first() else {
+            waiting.clone_from(&all);
+            continue;
+        };
+        if lab.progress.elapsed() > lab.options.timeout {
+            return unready;
+        }
+        lab.progress.note(&format!("waiting for {}: {}", first.name, first.reasons[0]));
         waiting.retain(|node| unready.iter().any(|status| status.name == node.name));
         thread::sleep(Duration::from_millis(200));
     }

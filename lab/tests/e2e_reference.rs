@@ -44,12 +44,23 @@ fn seconds(milliseconds: u64) -> String {
     common::seconds(Duration::from_millis(milliseconds))
 }
 
+/// A node may miss a single look, when two busy cores answer a request too late: then it must be back in the next ones.
 fn all_nodes_are_ready(lab: &Lab) {
-    let output = lab.run(&["status", "--format", "json"]);
-    let status: serde_json::Value = serde_json::from_slice(&output.stdout).expect("status is JSON");
+    let mut status = serde_json::Value::Null;
+    wait_until("all nodes are ready", Duration::from_secs(10), || {
+        let output = lab.run(&["status", "--format", "json"]);
+        status = serde_json::from_slice(&output.stdout).expect("status is JSON");
+        let nodes = status["nodes"].as_array().expect("nodes");
+        let unready: Vec<String> = nodes
+            .iter()
+            .filter(|node| node["ready"] != true)
+            .map(|node| node["reasons"].to_string())
+            .collect();
+        check(status["ready"] == true, unready.join("; "))
+            .inspect_err(|error| println!("not ready at once: {error}"))
+    });
     let nodes = status["nodes"].as_array().expect("nodes");
     assert_eq!(nodes.len(), 37);
-    assert_eq!(status["ready"], true);
     for node in nodes {
         assert_eq!((&node["ready"], &node["reasons"]), (&true.into(), &serde_json::json!([])), "{node}");
         let processes = node["processes"].as_array().expect("processes");

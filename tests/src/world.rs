@@ -17,6 +17,7 @@ use lb_user::dataplane::counters::Counter;
 use lb_user::dataplane::director::{Confirmed, Director, DirectorOptions};
 use lb_user::dataplane::nexthops::Sources;
 use lb_user::dataplane::services::Services;
+use lb_user::dataplane::tables::Tables;
 use lb_user::director_model::View;
 use lb_user::model::{Affinity, Family, Host, HostId, HostState, Model, Pool, Protocol, Service, ServiceKey};
 use lb_user::netlink::{NextHop, NextHops};
@@ -33,8 +34,6 @@ pub const LOOPBACK: u32 = 1;
 pub const DIRECTOR4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 140);
 /// Source of all IPv6 tunnels.
 pub const DIRECTOR6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0xc000, 0x28c);
-/// A slot of the map of tables that stays empty.
-const EMPTY_SLOT: u32 = 63;
 
 /// What the services show, by the last byte of their VIPs.
 pub mod vip {
@@ -311,14 +310,14 @@ fn rows_of(pool: &Pool) -> Vec<Row> {
     }
 }
 
-/// The agent never writes a service without a table; here it is done behind its back.
+/// No agent takes a table away that a service names; here it is done behind its back.
 fn take_table_away(director: &mut Director) -> Result<()> {
-    let mut services = directory(director)?;
+    let services = directory(director)?;
+    let mut tables = Tables::new(Map::from_map_data(data(&director.program()?.info()?, "TABLES")?)?)?;
     for vip in [IpAddr::from(vip4(vip::TABLELESS)), vip6(vip::TABLELESS).into()] {
         let key = lb_common::maps::ServiceKey::new(vip.into(), 80u16.to_be(), 6);
-        let service = services.get(&key).context("no such service")?;
-        let away = lb_common::maps::Service { table: EMPTY_SLOT, ..service };
-        services.insert(key, away).ok().context("no room")?;
+        let table = services.get(&key).context("no such service")?.table;
+        tables.remove(table)?;
     }
     Ok(())
 }

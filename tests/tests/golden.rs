@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use aya::maps::{Array, MapData};
+use aya::Ebpf;
+use aya::maps::Array;
 use aya::programs::Xdp;
-use aya::{Ebpf, maps::ArrayOfMaps};
 use lb_common::digest;
 use lb_common::flow::{self, Addr, Flow, golden};
 use lb_tests::isolation;
@@ -131,8 +131,7 @@ fn the_kernel_finds_the_golden_digests_of_tables() {
         ((13, 1, 0, 655_373), 0xe09a_68a3_493d_f648),
     ];
     let mut ebpf = object();
-    let outer = ArrayOfMaps::<MapData, MapData>::try_from(ebpf.take_map("TABLES").unwrap()).unwrap();
-    let mut tables = Tables::new(outer);
+    let mut tables = Tables::new(ebpf.take_map("TABLES").unwrap()).unwrap();
     let mut host_ids = Array::<_, u64>::try_from(ebpf.take_map("HOST_IDS").unwrap()).unwrap();
     for (case @ (hosts, weights, seed, size), golden) in pools {
         let pool = pool(hosts, weights);
@@ -155,8 +154,7 @@ fn one_changed_place_changes_the_digest_in_the_kernel() {
         return;
     }
     let mut ebpf = object();
-    let outer = ArrayOfMaps::<MapData, MapData>::try_from(ebpf.take_map("TABLES").unwrap()).unwrap();
-    let mut tables = Tables::new(outer);
+    let mut tables = Tables::new(ebpf.take_map("TABLES").unwrap()).unwrap();
     let mut rows: Vec<Row> = vec![[NO_OWNER; 4]; 251];
     tables.put(0, &rows).unwrap();
     let empty = digest_in_kernel(&mut ebpf, 0, 251);

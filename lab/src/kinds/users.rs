@@ -27,7 +27,7 @@ pub fn health() -> Vec<String> {
             .into_iter()
             .map(|vip| {
                 let source = if vip.is_ipv4() { IpAddr::V4(USER) } else { IpAddr::V6(twin(USER)) };
-                scope.spawn(move || request::get(source, vip, Duration::from_millis(700)).err())
+                scope.spawn(move || request::get(source, vip, Duration::from_millis(1500)).err())
             })
             .collect();
         asked

@@ -195,9 +195,13 @@ impl Loaded {
     where
         T: TryFrom<Map, Error = aya::maps::MapError>,
     {
+        T::try_from(self.any_map(name)?).map_err(|source| Error::Map { map: name, source })
+    }
+
+    /// Takes a map out, whatever its type.
+    pub fn any_map(&mut self, name: &'static str) -> Result<Map> {
         let missing = || aya::maps::MapError::InvalidName { name: name.to_string() };
-        let map = self.ebpf.take_map(name).ok_or_else(missing);
-        map.and_then(T::try_from).map_err(|source| Error::Map { map: name, source })
+        self.ebpf.take_map(name).ok_or_else(missing).map_err(|source| Error::Map { map: name, source })
     }
 
     /// Takes an array out, as it is.

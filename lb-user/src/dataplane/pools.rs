@@ -103,7 +103,7 @@ impl Pools {
                 services::entries(capacity.services),
             )
             .map_err(map_io("SERVICES"))?,
-            tables: Tables::new(loaded.map("TABLES")?),
+            tables: Tables::new(loaded.any_map("TABLES")?)?,
             nexthops: loaded.map("NEXTHOPS")?,
             host_ids: loaded.map("HOST_IDS")?,
             slots: Slots::default(),
@@ -367,9 +367,18 @@ impl Pools {
         inserted.map_err(|_| self.full("services", room as usize + 1, room, "services"))
     }
 
-    /// The last step: `tables` are in force, and hosts that none of them names lose their slots, which are returned.
+    /// The last step: `tables` are in force, others are given up, and hosts that none of them names lose their slots,
+    /// which are returned.
     pub fn settle(&mut self, model: &Model, tables: BTreeMap<String, PoolTable>) -> Result<Vec<u16>> {
         self.in_force = tables;
+        let mut named = self.slots_in_services();
+        named.extend(self.in_force.values().map(|table| table.slot));
+        let idle: Vec<u32> = self.tables.filled().filter(|slot| !named.contains(slot)).collect();
+        if !idle.is_empty() {
+            // A program may have read a service's entry just before it named another table.
+            services::grace_period();
+        }
+        idle.into_iter().try_for_each(|slot| self.tables.remove(slot))?;
         let wanted = model.hosts().map(|(id, host)| stable_id(&id, host)).collect();
         let released = self.slots.release(&wanted);
         for slot in &released {

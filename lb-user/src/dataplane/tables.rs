@@ -4,10 +4,10 @@
 //! its slot is written; the kernel then waits until no program reads the old one (4 to 16 ms).
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
 
-use aya::maps::{ArrayOfMaps, MapData};
+use aya::maps::{ArrayOfMaps, Map, MapData, MapError};
 use lb_common::maps::Row;
 
 use super::memory::Memory;
@@ -15,6 +15,7 @@ use super::{Error, Result};
 use crate::table;
 
 const BPF_MAP_CREATE: libc::c_long = 0;
+const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
 /// `BPF_F_MMAPABLE`.
 pub(super) const MMAPABLE: u32 = 1 << 10;
@@ -24,12 +25,19 @@ const BPF_F_INNER_MAP: u32 = 1 << 12;
 /// The map of tables.
 pub struct Tables {
     outer: ArrayOfMaps<MapData, MapData>,
+    /// The same map; aya gives out no descriptor of a typed one.
+    descriptor: OwnedFd,
 }
 
 impl Tables {
     /// Takes over the outer map.
-    pub fn new(outer: ArrayOfMaps<MapData, MapData>) -> Self {
-        Tables { outer }
+    pub fn new(outer: Map) -> Result<Self> {
+        let error = |source| Error::Map { map: "TABLES", source };
+        let Map::ArrayOfMaps(data) = &outer else {
+            return Err(error(MapError::InvalidName { name: "TABLES".to_owned() }));
+        };
+        let descriptor = data.fd().as_fd().try_clone_to_owned().map_err(|io| error(MapError::IoError(io)))?;
+        Ok(Tables { outer: outer.try_into().map_err(error)?, descriptor })
     }
 
     /// How many tables there is room for.
@@ -44,6 +52,31 @@ impl Tables {
             word.store(word_of(*row), Relaxed);
         }
         self.outer.set(slot, &inner, 0).map_err(|source| Error::Map { map: "TABLES", source })
+    }
+
+    /// Empties `slot`: its memory is free once no program reads it any more. Nothing must name it.
+    pub fn remove(&mut self, slot: u32) -> Result<()> {
+        let element = Element {
+            map_fd: self.descriptor.as_raw_fd() as u32,
+            _aligned: 0,
+            key: (&raw const slot) as u64,
+            value: 0,
+            flags: 0,
+        };
+        // SAFETY: the kernel reads `size_of::<Element>()` bytes of the attribute and the four of the key, which live here.
+        let done = unsafe {
+            libc::syscall(libc::SYS_bpf, BPF_MAP_DELETE_ELEM, &raw const element, size_of::<Element>())
+        };
+        match io::Error::last_os_error() {
+            _ if done == 0 => Ok(()),
+            error if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            source => Err(Error::Map { map: "TABLES", source: MapError::IoError(source) }),
+        }
+    }
+
+    /// Slots with a table in them.
+    pub fn filled(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..self.capacity()).filter(|slot| self.outer.get(slot, 0).is_ok())
     }
 
     /// The digest of the table in `slot`, taken from the kernel's memory; `None` if there is no table of this size.
@@ -83,6 +116,16 @@ struct CreateArray {
     inner_map_fd: u32,
     numa_node: u32,
     map_name: [u8; 16],
+}
+
+/// The part of `union bpf_attr` that names an element.
+#[repr(C)]
+struct Element {
+    map_fd: u32,
+    _aligned: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
 }
 
 /// aya creates typed arrays, but gives out no descriptor of theirs to map.
