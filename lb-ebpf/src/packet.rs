@@ -1,6 +1,7 @@
 //! Packets as bounded memory: headers are copied in and out by value, so that callers need no `unsafe`.
 
 use aya_ebpf::programs::{TcContext, XdpContext};
+use core::arch::asm;
 use core::mem::size_of;
 
 /// The linear part of a packet.
@@ -40,6 +41,16 @@ impl Frame {
         // than `T`: BPF loads need no alignment where the kernel permits such programs, and `read_unaligned` would be
         // compiled to a load per byte.
         Some(unsafe { *(at as *const T) })
+    }
+
+    /// The same at a place that is not known before: checked right where it is read. The compiler must not find out that it is
+    /// inside the packet by another way than the verifier's.
+    #[inline(always)]
+    pub fn read_behind<T: Copy>(&self, offset: usize) -> Option<T> {
+        let mut offset = offset;
+        // SAFETY: changes a register of ours; and not its value, as no packet is longer.
+        unsafe { asm!("{0} &= 0xffff", inout(reg) offset, options(pure, nomem, nostack)) };
+        self.read(offset)
     }
 
     /// Checks once that `BYTES` bytes from `offset` on are there.

@@ -26,7 +26,8 @@ pub fn is_error6(kind: u8) -> bool {
     ERRORS6.contains(&kind)
 }
 
-/// The flow of the ICMP error at `at`, which has `len` bytes; none if the quotation is too short or names no port.
+/// The flow of the ICMP error at `at`, which has `len` bytes; none if the quotation is too short or names no port, or
+/// has options.
 #[inline(always)]
 pub fn flow4(frame: &Frame, at: usize, len: usize) -> Option<Flow> {
     let quote = frame.read::<Ipv4L4>(at + ICMP)?;
@@ -45,7 +46,8 @@ pub fn flow4(frame: &Frame, at: usize, len: usize) -> Option<Flow> {
     Some(quoted.reversed())
 }
 
-/// The flow of the ICMPv6 error at `at`, which has `len` bytes; none if the quotation is too short or names no port.
+/// The flow of the ICMPv6 error at `at`, which has `len` bytes; none if the quotation is too short or names no port, or
+/// has options.
 #[inline(always)]
 pub fn flow6(frame: &Frame, at: usize, len: usize) -> Option<Flow> {
     let quote = frame.read::<Ipv6L4>(at + ICMP)?;

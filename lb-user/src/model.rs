@@ -4,8 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use lb_common::maps;
 use serde::{Deserialize, Serialize};
 
 /// Transport protocol of a service.
@@ -70,12 +71,15 @@ impl Family {
     }
 }
 
+/// The port of services of all ports that no other service of their VIP and protocol has.
+pub const ANY_PORT: u16 = 0;
+
 /// What users connect to: VIP, port (host byte order) and protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ServiceKey {
     /// The virtual address.
     pub vip: IpAddr,
-    /// Destination port.
+    /// Destination port, or [`ANY_PORT`].
     pub port: u16,
     /// TCP or UDP.
     pub protocol: Protocol,
@@ -84,8 +88,12 @@ pub struct ServiceKey {
 impl fmt::Display for ServiceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.vip {
-            IpAddr::V4(vip) => write!(f, "{vip}:{}/{}", self.port, self.protocol),
-            IpAddr::V6(vip) => write!(f, "[{vip}]:{}/{}", self.port, self.protocol),
+            IpAddr::V4(vip) => write!(f, "{vip}:")?,
+            IpAddr::V6(vip) => write!(f, "[{vip}]:")?,
+        }
+        match self.port {
+            ANY_PORT => write!(f, "*/{}", self.protocol),
+            port => write!(f, "{port}/{}", self.protocol),
         }
     }
 }
@@ -99,6 +107,64 @@ pub struct Service {
     pub quorum: usize,
     /// What keeps the packets of a flow together.
     pub affinity: Affinity,
+    /// What of a flow chooses its host.
+    pub hash: HashBy,
+    /// What becomes of fragments; the same for all services of a VIP and protocol, since most fragments have no ports.
+    pub fragments: Fragments,
+}
+
+impl Service {
+    /// A service as it is unless the configuration says otherwise.
+    pub fn of(pool: &str, protocol: Protocol) -> Self {
+        let (affinity, hash, fragments) = (Affinity::of(protocol), HashBy::default(), Fragments::default());
+        Service { pool: pool.to_owned(), quorum: 1, affinity, hash, fragments }
+    }
+}
+
+/// What becomes of fragments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fragments {
+    /// They are dropped.
+    #[default]
+    Drop,
+    /// They go to the host of their addresses, and so does everything else of the service: see [`HashBy`].
+    Forward,
+}
+
+/// What of a flow chooses its host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HashBy {
+    /// Both addresses, both ports and the protocol.
+    #[default]
+    #[serde(rename = "5-tuple")]
+    FiveTuple,
+    /// The source address: a client has one host, at all services of the pool.
+    Source,
+    /// Source and destination address: a client has one host per VIP, at all its ports.
+    Addresses,
+}
+
+impl HashBy {
+    /// Bits of [`lb_common::maps::Service::flags`].
+    pub const fn flags(self) -> u16 {
+        match self {
+            HashBy::FiveTuple => 0,
+            HashBy::Source => maps::BY_SOURCE,
+            HashBy::Addresses => maps::BY_ADDRESSES,
+        }
+    }
+}
+
+impl fmt::Display for HashBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            HashBy::FiveTuple => "5-tuple",
+            HashBy::Source => "source",
+            HashBy::Addresses => "addresses",
+        })
+    }
 }
 
 /// What keeps the packets of a flow at one host while hosts and directors change.
@@ -225,6 +291,23 @@ pub struct Model {
 }
 
 impl Model {
+    /// The service that packets to this address and port are for.
+    pub fn service(&self, destination: SocketAddr, protocol: Protocol) -> Option<(ServiceKey, &Service)> {
+        let vip = destination.ip();
+        let of_port = |port| self.services.get_key_value(&ServiceKey { vip, port, protocol });
+        let (key, service) = of_port(destination.port()).or_else(|| of_port(ANY_PORT))?;
+        Some((*key, service))
+    }
+
+    /// The service whose host gets the fragments of a protocol for this address, if they are forwarded.
+    pub fn service_of_fragments(&self, vip: IpAddr, protocol: Protocol) -> Option<(ServiceKey, &Service)> {
+        let first = ServiceKey { vip, port: 0, protocol: Protocol::Tcp };
+        let of_vip = self.services.range(first..).take_while(|(key, _)| key.vip == vip);
+        let mut forwarding = of_vip
+            .filter(|(key, service)| key.protocol == protocol && service.fragments == Fragments::Forward);
+        forwarding.next().map(|(key, service)| (*key, service))
+    }
+
     /// All hosts of all pools.
     pub fn hosts(&self) -> impl Iterator<Item = (HostId, &Host)> {
         self.pools.iter().flat_map(|(pool, members)| {

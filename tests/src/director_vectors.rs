@@ -20,11 +20,13 @@ pub fn all(world: &World) -> Vec<Vector<Director>> {
     all.extend(icmp_errors(world));
     all.extend(icmp_refused());
     all.extend(echoes());
+    all.extend(crate::service_vectors::all(world));
+    all.extend(crate::header_vectors::all(world));
     all
 }
 
 /// An address of a router on the way to the client.
-fn router(v6: bool) -> IpAddr {
+pub(crate) fn router(v6: bool) -> IpAddr {
     if v6 { "2001:db8::c000:201".parse().unwrap() } else { [192, 0, 2, 1].into() }
 }
 
@@ -115,7 +117,6 @@ fn refused4() -> Vec<Vector<Director>> {
     vec![
         is("a frame that ends inside the IPv4 header is dropped", cut(&syn, 30), Director::Truncated),
         is("a frame that ends inside the ports is dropped", cut(&syn, 37), Director::Truncated),
-        is("IPv4 options are refused", with_options(&syn, ETHERNET), Director::IpOptions),
         is("a header of four words is none", patched(&syn, ETHERNET, &[0x44]), Director::BadHeader),
         is("version 6 in an IPv4 frame is none", patched(&syn, ETHERNET, &[0x65]), Director::BadHeader),
         is("a length beyond the frame is refused", patched(&syn, 16, &[0xff, 0xff]), Director::BadHeader),
@@ -145,10 +146,7 @@ fn refused6() -> Vec<Vector<Director>> {
         is("a payload of almost 64 KiB does not wrap", patched(&syn, 18, &[0xff, 0xff]), Director::BadHeader),
         is("a jumbogram is refused", patched(&syn, 18, &[0, 0]), Director::BadHeader),
         is("a fragment header is refused", with_extension(&syn, 44), Director::Fragment),
-        is("hop-by-hop options are refused", with_extension(&syn, 0), Director::Extension),
-        is("a routing header is refused", with_extension(&syn, 43), Director::Extension),
         is("an authentication header is refused", with_extension(&syn, 51), Director::Extension),
-        is("destination options are refused", with_extension(&syn, 60), Director::Extension),
         is("no next header means no service", patched(&syn, 20, &[59]), Director::NoService),
         is("encrypted packets have no service", patched(&syn, 20, &[50]), Director::NoService),
         is("another IPv6 port has no service", tcp(to_port(ends, 8080), Tcp::Syn, b""), Director::NoService),
@@ -300,7 +298,8 @@ fn error_of(kind: u8, vip: IpAddr, quoted: &[u8]) -> Vec<u8> {
 
 fn echoes() -> Vec<Vector<Director>> {
     let is = |says, packet: Vec<u8>| {
-        let output = answer(&packet);
+        let icmp = if packet[12] == 8 { ETHERNET + IPV4 } else { ETHERNET + IPV6 };
+        let output = answer(&packet, icmp);
         Vector::new(says, packet, Director::Echo, output)
     };
     let ping = |ends: Ends, kind, rest, payload: &[u8]| {

@@ -210,6 +210,31 @@ pub fn with_options(packet: &[u8], at: usize) -> Vec<u8> {
     with_ipv4(packet, at, |ip| ip.options = Ipv4Options::from([0x94, 4, 0, 0]))
 }
 
+/// With this list of options, of whole words, in the IPv4 header at `at`, behind those that it has.
+pub fn with_list(packet: &[u8], at: usize, list: &[u8]) -> Vec<u8> {
+    let (mut header, rest) = Ipv4Header::from_slice(&packet[at..]).unwrap();
+    let room = 40 - header.options.len();
+    let list = [&header.options[..], &list[..list.len().min(room)]].concat();
+    header.total_len += (list.len() - header.options.len()) as u16;
+    header.options = Ipv4Options::try_from(&list[..]).unwrap();
+    header.header_checksum = header.calc_header_checksum();
+    let mut out = packet[..at].to_vec();
+    header.write_raw(&mut out).unwrap();
+    out.extend_from_slice(rest);
+    out
+}
+
+/// With an extension header of this type behind the first IPv6 header: `body` is all of it but the first byte.
+pub fn with_header(packet: &[u8], kind: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = packet.to_vec();
+    let next = std::mem::replace(&mut out[ETHERNET + 6], kind);
+    let len = u16::from_be_bytes([packet[18], packet[19]]) + 1 + body.len() as u16;
+    out[18..20].copy_from_slice(&len.to_be_bytes());
+    let header: Vec<u8> = std::iter::once(next).chain(body.iter().copied()).collect();
+    out.splice(ETHERNET + IPV6..ETHERNET + IPV6, header);
+    out
+}
+
 /// As a fragment: its IPv4 header at `at` with this offset, in units of eight bytes.
 pub fn as_fragment(packet: &[u8], at: usize, offset: u16, more: bool) -> Vec<u8> {
     with_ipv4(packet, at, |ip| {

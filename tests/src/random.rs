@@ -86,10 +86,15 @@ impl Packets {
 
 /// From one of a few clients to a service, mostly, or to a port or an address next to one.
 fn ends(random: &mut Random, v6: bool) -> (Ends, Protocol) {
-    let vip = random.of(&[1, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 10, 99]);
+    let vip = random.of(&[1, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 10, 11, 11, 12, 12, 12, 13, 13, 99]);
     let mut ends = if v6 { client6(vip) } else { client4(vip) };
     ends.source.set_port(40000 + random.below(256) as u16);
-    let port = if vip == vip::WEB { random.of(&[80, 53]) } else { 80 };
+    let has_dns = matches!(vip, vip::WEB | vip::BY_SOURCE | vip::BY_ADDRESSES);
+    let port = match vip {
+        vip::ANY => random.of(&[80, 443, 1, 65535]),
+        _ if has_dns => random.of(&[80, 53]),
+        _ => 80,
+    };
     ends.destination.set_port(if random.once_in(16) { random.number() as u16 } else { port });
     let dns = ends.destination.port() == 53 || random.once_in(16);
     (ends, if dns { Protocol::Udp } else { Protocol::Tcp })
@@ -159,15 +164,15 @@ fn noise(random: &mut Random) -> Vec<u8> {
     [&[2; 12][..], &ethertype, &random.bytes(count)].concat()
 }
 
-/// Now and then with options, extension headers, as a fragment, or with padding: all of it well formed.
+/// Now and then with options, extension headers, as a fragment, or with padding: nearly all of it well formed.
 fn shaped(random: &mut Random, packet: Vec<u8>, v6: bool) -> Vec<u8> {
     match (random.below(24), v6) {
-        (0, false) => with_options(&packet, ETHERNET),
-        (1, false) => {
-            let offset = random.of(&[0, 0, 1, 185, 8191]);
-            let more = random.once_in(2);
-            as_fragment(&packet, ETHERNET, offset, more)
-        }
+        (0, false) => with_list(&packet, ETHERNET, &options(random)),
+        (1, false) => fragment(random, &packet),
+        (5, false) => with_list(&fragment(random, &packet), ETHERNET, &options(random)),
+        (0 | 5, true) => (0..random.within(1, 8)).fold(packet, |packet, _| {
+            with_header(&packet, random.of(&[0, 43, 44, 44, 60, 60, 60]), &extension(random))
+        }),
         (2, false) => with_ipv4(&packet, ETHERNET, |ip| ip.dont_fragment = !ip.dont_fragment),
         (0..3, true) => with_extension(&packet, random.of(&[0, 43, 44, 51, 60, 135, 139, 140, 253, 254])),
         (3, _) => {
@@ -177,6 +182,35 @@ fn shaped(random: &mut Random, packet: Vec<u8>, v6: bool) -> Vec<u8> {
         (4, _) => with_vlan(&packet),
         _ => packet,
     }
+}
+
+fn fragment(random: &mut Random, packet: &[u8]) -> Vec<u8> {
+    let offset = random.of(&[0, 0, 1, 185, 8191]);
+    as_fragment(packet, ETHERNET, offset, random.once_in(2))
+}
+
+/// A list of IPv4 options, mostly a sane one, that fills whole words.
+fn options(random: &mut Random) -> Vec<u8> {
+    let words = random.within(1, 11);
+    let mut list = Vec::new();
+    while list.len() < words * 4 {
+        match random.below(8) {
+            0 => list.push(0),
+            1..4 => list.push(1),
+            4 => list.extend([random.of(&[131, 137, 7, 68]), random.of(&[0, 1, 2, 3, 4, 8, 40])]),
+            _ => list.extend([148, 4, 0, 0]),
+        }
+    }
+    list.truncate(words * 4);
+    list
+}
+
+/// The body of an extension header behind its first byte, of a length that it tells; also of a fragment header.
+fn extension(random: &mut Random) -> Vec<u8> {
+    let words = random.of(&[0, 0, 0, 1, 2]);
+    let mut body = vec![words as u8, 0, random.of(&[0, 0, 0, 1, 8, 9]), 0];
+    body.resize(words * 8 + 7, 0);
+    body
 }
 
 /// A change that nobody would make on purpose, mostly near the headers.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use aya::maps::{Map, MapData, MapInfo};
 use aya::programs::ProgramInfo;
-use lb_common::flow::{self, Flow};
+use lb_common::flow::{self, Addr, Flow};
 use lb_common::maps::{NO_OWNER, Row};
 use lb_user::config::{Capacity, FLOWS, XdpMode};
 use lb_user::dataplane::counters::Counter;
@@ -19,7 +19,9 @@ use lb_user::dataplane::nexthops::Sources;
 use lb_user::dataplane::services::Services;
 use lb_user::dataplane::tables::Tables;
 use lb_user::director_model::View;
-use lb_user::model::{Affinity, Family, Host, HostId, HostState, Model, Pool, Protocol, Service, ServiceKey};
+use lb_user::model::{
+    ANY_PORT, Family, Fragments, HashBy, Host, HostId, HostState, Model, Pool, Protocol, Service, ServiceKey,
+};
 use lb_user::netlink::{NextHop, NextHops};
 use lb_user::table;
 
@@ -55,6 +57,12 @@ pub mod vip {
     pub const NARROW: u8 = 8;
     /// One of its two hosts fails its health checks.
     pub const FAILOVER: u8 = 9;
+    /// Three hosts; the client's address alone chooses one. Also serves port 53/udp.
+    pub const BY_SOURCE: u8 = 11;
+    /// Three hosts; the addresses of client and VIP choose one. Also serves port 53/udp. Fragments are forwarded.
+    pub const BY_ADDRESSES: u8 = 12;
+    /// Serves any port by two hosts, but port 80 by those of [`BY_SOURCE`], and port 443 by those of [`WEB`].
+    pub const ANY: u8 = 13;
     /// Names a slot without a table.
     pub const TABLELESS: u8 = 10;
     /// No VIP at all, though the address next to one.
@@ -91,6 +99,11 @@ pub fn to_port(ends: Ends, port: u16) -> Ends {
     Ends { destination: SocketAddr::new(ends.destination.ip(), port), ..ends }
 }
 
+/// The same ends, but another port of the client.
+pub fn from_port(ends: Ends, port: u16) -> Ends {
+    Ends { source: SocketAddr::new(ends.source.ip(), port), ..ends }
+}
+
 /// Services, pools, next hops and health.
 #[derive(Clone)]
 pub struct World {
@@ -122,9 +135,33 @@ impl Default for World {
         world.add("narrow", vip::NARROW, &["a"]);
         world.add("failover", vip::FAILOVER, &["a", "b"]);
         world.add("tableless", vip::TABLELESS, &["a"]);
+        world.add("by-source", vip::BY_SOURCE, &["a", "b", "c"]);
+        world.add("by-addresses", vip::BY_ADDRESSES, &["a", "b", "c"]);
+        world.add("any", vip::ANY, &["a", "b"]);
+        for vip in [IpAddr::from(vip4(vip::ANY)), vip6(vip::ANY).into()] {
+            let service = |port, protocol| ServiceKey { vip, port, protocol };
+            world.serve(service(ANY_PORT, Protocol::Tcp), "any");
+            world.serve(service(ANY_PORT, Protocol::Udp), "any");
+            world.serve(service(80, Protocol::Tcp), "by-source");
+            world.serve(service(443, Protocol::Tcp), "web");
+        }
 
-        for vip in [IpAddr::from(vip4(vip::WEB)), vip6(vip::WEB).into()] {
-            world.serve(ServiceKey { vip, port: 53, protocol: Protocol::Udp }, "web");
+        for (n, pool) in
+            [(vip::WEB, "web"), (vip::BY_SOURCE, "by-source"), (vip::BY_ADDRESSES, "by-addresses")]
+        {
+            for vip in [IpAddr::from(vip4(n)), vip6(n).into()] {
+                world.serve(ServiceKey { vip, port: 53, protocol: Protocol::Udp }, pool);
+            }
+        }
+        for service in world.model.services.values_mut() {
+            service.hash = match &*service.pool {
+                "by-source" => HashBy::Source,
+                "by-addresses" => HashBy::Addresses,
+                _ => HashBy::FiveTuple,
+            };
+            if service.hash == HashBy::Addresses {
+                service.fragments = Fragments::Forward;
+            }
         }
         world.hops("away", |hop| hop.ifindex = 77);
         world.hops("narrow", |hop| hop.mtu = 600);
@@ -180,9 +217,7 @@ impl World {
 
     /// Adds a service.
     pub fn serve(&mut self, key: ServiceKey, pool: &str) {
-        self.model
-            .services
-            .insert(key, Service { pool: pool.into(), quorum: 1, affinity: Affinity::of(key.protocol) });
+        self.model.services.insert(key, Service::of(pool, key.protocol));
     }
 
     fn host(&mut self, pool: &str, name: &str) -> &mut Host {
@@ -207,14 +242,15 @@ impl World {
 
     /// The service at an address and port.
     pub fn service(&self, to: SocketAddr, protocol: Protocol) -> Option<&Service> {
-        self.model.services.get(&ServiceKey { vip: to.ip(), port: to.port(), protocol })
+        self.model.service(to, protocol).map(|(_, service)| service)
     }
 
     /// The host that a flow belongs to, and the way there: the first of its row that is healthy and reachable.
     pub fn owner(&self, ends: Ends, protocol: Protocol) -> Option<(Outer, &NextHop)> {
-        let pool_name = &self.service(ends.destination, protocol)?.pool;
+        let service = self.service(ends.destination, protocol)?;
+        let pool_name = &service.pool;
         let pool = &self.model.pools[pool_name];
-        let row = flow::row(flow::hash(pool.seed, &flow_of(ends, protocol)), pool.size);
+        let row = flow::row(flow::hash(pool.seed, &part(service, ends, protocol)), pool.size);
         self.rows[pool_name][row as usize].iter().filter(|place| **place != NO_OWNER).find_map(|place| {
             let (name, host) = pool.hosts.iter().nth(usize::from(*place))?;
             let id = HostId { pool: pool_name.clone(), host: name.clone() };
@@ -233,9 +269,10 @@ impl World {
 
     /// The owners of a flow's row, in order: hosts of its pool by name.
     pub fn owners(&self, ends: Ends, protocol: Protocol) -> Vec<String> {
-        let pool_name = &self.service(ends.destination, protocol).unwrap().pool;
+        let service = self.service(ends.destination, protocol).unwrap();
+        let pool_name = &service.pool;
         let pool = &self.model.pools[pool_name];
-        let row = flow::row(flow::hash(pool.seed, &flow_of(ends, protocol)), pool.size);
+        let row = flow::row(flow::hash(pool.seed, &part(service, ends, protocol)), pool.size);
         let places = self.rows[pool_name][row as usize].iter().filter(|place| **place != NO_OWNER);
         places.map(|place| pool.hosts.keys().nth(usize::from(*place)).unwrap().clone()).collect()
     }
@@ -292,13 +329,20 @@ impl Bench for Director {
     }
 }
 
-fn flow_of(ends: Ends, protocol: Protocol) -> Flow {
-    Flow {
-        source: ends.source.ip().into(),
-        destination: ends.destination.ip().into(),
+/// What of a flow chooses its row.
+fn part(service: &Service, ends: Ends, protocol: Protocol) -> Flow {
+    let (source, destination) = (ends.source.ip().into(), ends.destination.ip().into());
+    let whole = Flow {
+        source,
+        destination,
         ports: Flow::ports(ends.source.port(), ends.destination.port()),
         protocol: protocol.number(),
         v6: ends.source.is_ipv6(),
+    };
+    match service.hash {
+        HashBy::FiveTuple => whole,
+        HashBy::Source => Flow { destination: Addr::v6([0; 4]), ports: 0, protocol: 0, ..whole },
+        HashBy::Addresses => Flow { ports: 0, protocol: 0, ..whole },
     }
 }
 

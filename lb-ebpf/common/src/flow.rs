@@ -1,5 +1,7 @@
 //! Flows, and the keyed hash that sends all packets of a flow to one row.
 
+use crate::maps::{BY_ADDRESSES, BY_SOURCE};
+
 /// An address as the programs compare it: four words as they stand in the packet, IPv4 as `::ffff:a.b.c.d`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -113,6 +115,19 @@ impl Flow {
     #[inline(always)]
     pub const fn reversed(self) -> Self {
         Flow { source: self.destination, destination: self.source, ports: self.ports.rotate_left(16), ..self }
+    }
+
+    /// What of the flow chooses its row, by the flags of its service ([`BY_SOURCE`], [`BY_ADDRESSES`]); the rest is zero.
+    #[inline(always)]
+    pub const fn part(self, flags: u16) -> Self {
+        let Flow { source, destination, v6, .. } = self;
+        if flags & BY_SOURCE != 0 {
+            Flow { source, destination: Addr([0; 4]), ports: 0, protocol: 0, v6 }
+        } else if flags & BY_ADDRESSES != 0 {
+            Flow { source, destination, ports: 0, protocol: 0, v6 }
+        } else {
+            self
+        }
     }
 
     /// The destination port as it stands in the packet.
@@ -235,6 +250,18 @@ mod tests {
             let flow = v4(last, port);
             prop_assert_eq!(flow.reversed().reversed(), flow);
             prop_assert_eq!(flow.reversed().destination_port(), port.to_be());
+        }
+
+        #[test]
+        fn by_source_all_vips_are_one_and_by_addresses_all_ports(last: u8, port: u16, vip: u32, protocol: u8) {
+            let flow = v4(last, port);
+            let elsewhere = Flow { destination: Addr::v4(vip), protocol, ports: vip, ..flow };
+            prop_assert_eq!(flow.part(BY_SOURCE), elsewhere.part(BY_SOURCE));
+            let other_port = Flow { protocol, ports: vip, ..flow };
+            prop_assert_eq!(flow.part(BY_ADDRESSES), other_port.part(BY_ADDRESSES));
+            prop_assert_eq!(flow.part(BY_ADDRESSES).destination, flow.destination);
+            prop_assert_eq!(flow.part(0), flow);
+            prop_assert_eq!(flow.part(BY_SOURCE).part(BY_SOURCE), flow.part(BY_SOURCE));
         }
 
         #[test]

@@ -20,12 +20,17 @@ pub const EMPTY_ROW: Row = [NO_OWNER; OWNERS];
 pub struct ServiceKey {
     /// See [`Addr::pairs`].
     vip: [u64; 2],
-    /// Port as in the packet in the low 16 bits, protocol number above; [`OF_VIP`] alone for a VIP.
+    /// Port as in the packet in the low 16 bits, protocol number above; or what the bits above these say.
     port_protocol: u64,
 }
 
-/// A bit that no port and protocol have.
+/// Bits that no port and protocol have.
 const OF_VIP: u64 = 1 << 32;
+const OF_FRAGMENTS: u64 = 1 << 33;
+/// Where the length of a prefix stands; 0: the VIP is an address.
+const LENGTH: u32 = 40;
+/// The bits of a port.
+const PORT: u64 = 0xffff;
 
 impl ServiceKey {
     /// `port` as it stands in the packet (network byte order).
@@ -40,9 +45,52 @@ impl ServiceKey {
         ServiceKey { vip: vip.pairs(), port_protocol: OF_VIP }
     }
 
+    /// In registers.
+    #[inline(always)]
+    pub const fn parts(&self) -> ([u64; 2], u64) {
+        (self.vip, self.port_protocol)
+    }
+
+    /// From what [`ServiceKey::parts`] gave.
+    #[inline(always)]
+    pub const fn from_parts(vip: [u64; 2], port_protocol: u64) -> Self {
+        ServiceKey { vip, port_protocol }
+    }
+
+    /// Of the fragments of a protocol for a VIP.
+    #[inline(always)]
+    pub const fn of_fragments(vip: Addr, protocol: u8) -> Self {
+        ServiceKey { vip: vip.pairs(), port_protocol: OF_FRAGMENTS | (protocol as u64) << 16 }
+    }
+
+    /// The same for any port; of fragments, the same.
+    #[inline(always)]
+    pub const fn any_port(self) -> Self {
+        ServiceKey { port_protocol: self.port_protocol & !PORT, ..self }
+    }
+
+    /// The same for a VIP that is a prefix of so many bits (an IPv4 one of 96 more).
+    #[inline(always)]
+    pub const fn within(self, Prefix { first, length }: Prefix) -> Self {
+        ServiceKey { vip: first, port_protocol: self.port_protocol | (length as u64) << LENGTH }
+    }
+
     /// It is that of a VIP.
     pub const fn is_vip(&self) -> bool {
-        self.port_protocol == OF_VIP
+        self.port_protocol & OF_VIP != 0
+    }
+
+    /// It is that of a service.
+    pub const fn is_service(&self) -> bool {
+        self.port_protocol & (OF_VIP | OF_FRAGMENTS) == 0
+    }
+
+    /// Length of the prefix that is the VIP; none: an address is.
+    pub const fn prefix(&self) -> Option<u8> {
+        match (self.port_protocol >> LENGTH) as u8 {
+            0 => None,
+            length => Some(length),
+        }
     }
 
     /// The VIP.
@@ -68,6 +116,16 @@ impl ServiceKey {
         let mixed = high.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ low ^ self.port_protocol;
         (mixed.wrapping_mul(0xc4ce_b9fe_1a85_ec53) >> 48) as u32
     }
+}
+
+/// A VIP that is a prefix, as the trie of prefixes has it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Prefix {
+    /// First address; see [`Addr::pairs`].
+    pub first: [u64; 2],
+    /// Bits, of IPv4 prefixes 96 more; at least 1.
+    pub length: u64,
 }
 
 /// Chains of the directory of services: many more than there are services, so that nearly all that is not in it meets an
@@ -128,7 +186,7 @@ pub struct Service {
     pub rows: u32,
     /// Generation of that table, for the outer header.
     pub generation: u16,
-    /// [`KEEP`] | [`FLOW_TABLE`].
+    /// [`KEEP`] | [`FLOW_TABLE`] | [`BY_SOURCE`] | [`BY_ADDRESSES`].
     pub flags: u16,
 }
 
@@ -136,6 +194,10 @@ pub struct Service {
 pub const KEEP: u16 = 1;
 /// Bit of [`Service::flags`]: a director remembers the host of every flow.
 pub const FLOW_TABLE: u16 = 2;
+/// Bit of [`Service::flags`]: the source address alone chooses the row.
+pub const BY_SOURCE: u16 = 0x100;
+/// Bit of [`Service::flags`]: source and destination address choose the row, whatever ports and protocol.
+pub const BY_ADDRESSES: u16 = 0x200;
 
 /// Flows that share a place in the flow table: a cache line of words.
 pub const WAYS: usize = 8;
@@ -315,7 +377,7 @@ pub const PROBE_MASK: u32 = 0xff00_0000;
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{Account, Budget, Nexthop, Traffic, View};
+    use super::{Account, Budget, Nexthop, Prefix, Traffic, View};
     use crate::flow::Addr;
 
     // SAFETY: plain data in C layout without implicit padding, as the tests below assert; any bytes are a value.
@@ -330,6 +392,8 @@ mod pod {
     unsafe impl aya::Pod for Account {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Budget {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Prefix {}
 }
 
 #[cfg(test)]

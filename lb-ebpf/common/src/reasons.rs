@@ -49,14 +49,15 @@ reasons! {
     Director {
         Forwarded = "forwarded", Tx, "Encapsulated and sent to the L7 host of its flow.";
         ForwardedError = "forwarded_icmp_error", Tx, "An ICMP error, sent to the L7 host of the flow that it quotes.";
+        ForwardedFragment = "forwarded_fragment", Tx, "A fragment, sent to the L7 host of its addresses.";
         Echo = "echo_answered", Tx, "An echo request to a VIP, answered here.";
         NotIp = "not_ip", Pass, "Neither IPv4 nor IPv6 (ARP, VLAN tags and the like).";
         NotVip = "not_vip", Pass, "Not for a VIP.";
         Truncated = "truncated", Drop, "The frame ends before the headers do.";
         BadHeader = "bad_header", Drop, "For a VIP, but version or lengths of the IP header contradict themselves or the frame.";
-        IpOptions = "ip_options", Drop, "For a VIP, with IPv4 options.";
-        Fragment = "fragment", Drop, "A fragment for a VIP: only the first one knows its ports.";
-        Extension = "ipv6_extension", Drop, "For a VIP, with IPv6 extension headers.";
+        IpOptions = "ip_options", Drop, "For a VIP, with IPv4 options that name a route or contradict themselves.";
+        Fragment = "fragment", Drop, "A fragment for a VIP whose services have none forwarded: only the first one knows its ports.";
+        Extension = "ipv6_extension", Drop, "For a VIP, with IPv6 extension headers that are refused, or more than five.";
         NoService = "no_service", Drop, "For a VIP, but no service has this port and protocol.";
         IcmpOther = "icmp_other", Drop, "ICMP for a VIP that is neither an error nor an echo request.";
         IcmpQuote = "icmp_bad_quote", Drop, "An ICMP error whose quotation is too short or names no port.";

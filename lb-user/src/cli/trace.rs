@@ -9,7 +9,7 @@ use clap::ValueEnum;
 
 use super::offline::Offline;
 use super::{Api, Format, client, runtime};
-use crate::model::{Protocol, ServiceKey};
+use crate::model::{HashBy, Protocol};
 use crate::trace::packet::{first_of, from_hex, to_hex};
 use crate::trace::{Ends, NextHop, Question, Source, Told, Trace, trace};
 
@@ -100,8 +100,8 @@ fn text(trace: &Trace) -> String {
         let _ = write!(page, "{source} → {destination}/{protocol}: ");
     }
     let _ = writeln!(page, "{} ({}): {}", trace.verdict, trace.reason, trace.why);
-    if let (Some(way), Some(flow)) = (&trace.way, trace.flow) {
-        told(&mut page, way, &flow, trace.bytes.unwrap_or(0));
+    if let Some(way) = &trace.way {
+        told(&mut page, way, trace.bytes.unwrap_or(0));
     }
     for note in &trace.notes {
         let _ = writeln!(page, "note: {note}");
@@ -109,16 +109,19 @@ fn text(trace: &Trace) -> String {
     page
 }
 
-fn told(page: &mut String, way: &Told, flow: &Ends, bytes: usize) {
-    let service =
-        ServiceKey { vip: flow.destination.ip(), port: flow.destination.port(), protocol: flow.protocol };
+fn told(page: &mut String, way: &Told, bytes: usize) {
     let affinity = serde_json::to_value(way.affinity).unwrap_or_default();
     let kernel = match way.in_kernel {
         Some(true) => " (as in the kernel)",
         Some(false) => " (not what the kernel holds)",
         None => "",
     };
-    let _ = writeln!(page, "service     {service}, affinity {}", affinity.as_str().unwrap_or_default());
+    let affinity = affinity.as_str().unwrap_or_default();
+    let hash = match way.hash {
+        HashBy::FiveTuple => String::new(),
+        hash => format!(", hash {hash}"),
+    };
+    let _ = writeln!(page, "service     {}, affinity {affinity}{hash}", way.service);
     let _ = writeln!(
         page,
         "pool        {}, generation {}, table {}{kernel}",
@@ -148,7 +151,7 @@ fn told(page: &mut String, way: &Told, flow: &Ends, bytes: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Affinity;
+    use crate::model::{Affinity, ServiceKey};
     use crate::trace::Owner;
 
     #[test]
@@ -162,6 +165,8 @@ mod tests {
         let told = Told {
             pool: "web".into(),
             affinity: Affinity::SecondChance,
+            service: ServiceKey { vip: [198, 51, 100, 1].into(), port: 80, protocol: Protocol::Tcp },
+            hash: HashBy::default(),
             generation: 3,
             digest: "00000000000000ff".into(),
             in_kernel: Some(true),

@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use crate::agent_check;
 use crate::bgp::{self, BgpConfig};
 use crate::manifest;
-use crate::model::{Affinity, Model, Protocol, Service, ServiceKey};
+use crate::model::Model;
 use crate::peers;
 
 use super::check_pools::pools;
+use super::check_services::services;
 use super::leaf::{Community, Driver};
 use super::problem::nearest;
 use super::reader::{At, Reader};
@@ -56,34 +57,7 @@ pub(super) fn check(w: Written, host_name: &str, r: &mut Reader) -> Config {
     }
 }
 
-fn services(w: &Written, r: &mut Reader) -> BTreeMap<ServiceKey, Service> {
-    let mut services = BTreeMap::new();
-    let mut first_lines: BTreeMap<ServiceKey, u64> = BTreeMap::new();
-    for service in &w.services {
-        let pool = service.pool.as_ref().and_then(|pool| known_pool(pool, w, r));
-        let quorum = quorum(&service.quorum, pool, r);
-        let vip = service.vip.as_ref().and_then(|vip| usable_vip(vip, r));
-        let (Some(vip), Some(port), false) = (vip, &service.port, service.protocol_is_wrong) else {
-            continue;
-        };
-        let protocol = service.protocol.as_ref().map_or(Protocol::Tcp, |protocol| protocol.value);
-        let key = ServiceKey { vip, port: port.value.0, protocol };
-        let place = &service.place;
-        if let Some(line) = first_lines.get(&key) {
-            let message =
-                format!("{key} is a service already, in line {line}; remove one or change its port");
-            r.wrong(place.at, &place.key, message);
-            continue;
-        }
-        first_lines.insert(key, place.at.line);
-        let pool = service.pool.as_ref().map(|pool| pool.value.clone()).unwrap_or_default();
-        let affinity = service.affinity.as_ref().map_or(Affinity::of(protocol), |affinity| affinity.value);
-        services.insert(key, Service { pool, quorum, affinity });
-    }
-    services
-}
-
-fn known_pool<'p>(name: &At<String>, w: &'p Written, r: &mut Reader) -> Option<&'p written::Pool> {
+pub(super) fn known_pool<'p>(name: &At<String>, w: &'p Written, r: &mut Reader) -> Option<&'p written::Pool> {
     let pools = &w.pools;
     if let Some((_, pool)) = pools.iter().find(|(pool, _)| pool.value == name.value) {
         return Some(pool);
@@ -99,7 +73,7 @@ fn known_pool<'p>(name: &At<String>, w: &'p Written, r: &mut Reader) -> Option<&
     None
 }
 
-fn quorum(written: &Maybe<u32>, pool: Option<&written::Pool>, r: &mut Reader) -> usize {
+pub(super) fn quorum(written: &Maybe<u32>, pool: Option<&written::Pool>, r: &mut Reader) -> usize {
     let Some(quorum) = written else { return 1 };
     let hosts = pool.map(|pool| pool.hosts.len()).filter(|hosts| *hosts > 0);
     if quorum.value == 0 {
@@ -112,7 +86,7 @@ fn quorum(written: &Maybe<u32>, pool: Option<&written::Pool>, r: &mut Reader) ->
     quorum.value as usize
 }
 
-fn usable_vip(vip: &At<IpAddr>, r: &mut Reader) -> Option<IpAddr> {
+pub(super) fn usable_vip(vip: &At<IpAddr>, r: &mut Reader) -> Option<IpAddr> {
     let kind = not_unicast(vip.value);
     if let Some(kind) = kind {
         let message =

@@ -11,7 +11,7 @@ use crate::agent_check;
 use crate::bgp::{self, BgpConfig};
 use crate::health::{self, CheckKind, Through};
 use crate::manifest;
-use crate::model::{self, Affinity, HostState, Protocol, ServiceKey};
+use crate::model::{self, ANY_PORT, Affinity, Fragments, HashBy, HostState, Protocol, ServiceKey};
 use crate::peers;
 
 use super::Config;
@@ -107,11 +107,21 @@ struct Check {
 #[derive(Clone, Debug, Serialize)]
 struct Service {
     vip: IpAddr,
-    port: u16,
+    port: Port,
     protocol: Protocol,
     pool: String,
     quorum: usize,
     affinity: Affinity,
+    hash: HashBy,
+    fragments: Fragments,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+enum Port {
+    One(u16),
+    #[serde(serialize_with = "any")]
+    Any,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -239,11 +249,13 @@ impl From<(&ServiceKey, &model::Service)> for Service {
         let ServiceKey { vip, port, protocol } = *key;
         Service {
             vip,
-            port,
+            port: if port == ANY_PORT { Port::Any } else { Port::One(port) },
             protocol,
             pool: service.pool.clone(),
             quorum: service.quorum,
             affinity: service.affinity,
+            hash: service.hash,
+            fragments: service.fragments,
         }
     }
 }
@@ -283,4 +295,8 @@ fn shown(duration: Duration) -> String {
         millis if millis % 1000 == 0 => format!("{}s", millis / 1000),
         millis => format!("{millis}ms"),
     }
+}
+
+fn any<S: serde::Serializer>(serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str("any")
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::bgp::Prefix;
-use crate::model::{Affinity, HostState, Protocol};
+use crate::model::{ANY_PORT, Affinity, Fragments, HashBy, HostState, Protocol};
 use crate::peers::PeerUrl;
 
 use super::tree::{Node, Value};
@@ -86,6 +86,20 @@ impl Leaf for Port {
         match node.value {
             Value::Integer(port @ 1..=65535) => Ok(Port(port as u16)),
             _ => Err(format!("not a port: {}; write a number from 1 to 65535", node.shown())),
+        }
+    }
+}
+
+/// The port of a service: one, or any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ServicePort(pub u16);
+
+impl Leaf for ServicePort {
+    fn read(node: &Node) -> Result<Self, String> {
+        match &node.value {
+            Value::Integer(port @ 1..=65535) => Ok(ServicePort(*port as u16)),
+            Value::Text(text) if text == "any" => Ok(ServicePort(ANY_PORT)),
+            _ => Err(format!("not a port: {}; write a number from 1 to 65535, or any", node.shown())),
         }
     }
 }
@@ -200,6 +214,8 @@ macro_rules! words {
 words!(Protocol, "tcp" => Protocol::Tcp, "udp" => Protocol::Udp);
 words!(Affinity, "second-chance" => Affinity::SecondChance, "none" => Affinity::None,
        "flow-table" => Affinity::FlowTable);
+words!(HashBy, "5-tuple" => HashBy::FiveTuple, "source" => HashBy::Source, "addresses" => HashBy::Addresses);
+words!(Fragments, "drop" => Fragments::Drop, "forward" => Fragments::Forward);
 words!(HostState, "active" => HostState::Active, "drain" => HostState::Drain, "down" => HostState::Down);
 words!(XdpMode, "auto" => XdpMode::Auto, "native" => XdpMode::Native, "generic" => XdpMode::Generic);
 words!(Decapsulation, "auto" => Decapsulation::Auto, "xdp" => Decapsulation::Xdp, "tc" => Decapsulation::Tc,

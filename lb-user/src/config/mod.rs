@@ -6,6 +6,7 @@
 
 mod check;
 pub(crate) mod check_pools;
+mod check_services;
 mod effective;
 pub(crate) mod leaf;
 mod problem;

@@ -43,8 +43,10 @@ pub(super) const CHECK: Keys = Keys {
     path: "pools.*.checks[]",
     keys: &["type", "port", "path", "status", "through", "interval", "timeout", "rise", "fall"],
 };
-pub(super) const SERVICE: Keys =
-    Keys { path: "services[]", keys: &["vip", "port", "protocol", "pool", "quorum", "affinity"] };
+pub(super) const SERVICE: Keys = Keys {
+    path: "services[]",
+    keys: &["vip", "port", "protocol", "pool", "quorum", "affinity", "hash", "fragments"],
+};
 pub(super) const BGP: Keys = Keys { path: "bgp", keys: &["driver", "bird", "gobgp", "med", "communities"] };
 pub(super) const BIRD: Keys = Keys { path: "bgp.bird", keys: &["include", "control"] };
 pub(super) const GOBGP: Keys = Keys { path: "bgp.gobgp", keys: &["api"] };

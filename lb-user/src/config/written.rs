@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::bgp::Prefix;
-use crate::model::{Affinity, HostState, Protocol};
+use crate::model::{Affinity, Fragments, HashBy, HostState, Protocol};
 use crate::peers::PeerUrl;
 
-use super::leaf::{CheckType, Community, Driver, Port, Way};
+use super::leaf::{CheckType, Community, Driver, Port, ServicePort, Way};
 use super::problem::Position;
 use super::reader::{At, Reader, Section};
 use super::schema;
@@ -113,13 +113,15 @@ pub(super) struct Check {
 
 pub(super) struct Service {
     pub vip: Maybe<IpAddr>,
-    pub port: Maybe<Port>,
+    pub port: Maybe<ServicePort>,
     pub protocol: Maybe<Protocol>,
     /// The key is there but not one of the protocols, so that nothing can be said of duplicates.
     pub protocol_is_wrong: bool,
     pub pool: Maybe<String>,
     pub quorum: Maybe<u32>,
     pub affinity: Maybe<Affinity>,
+    pub hash: Maybe<HashBy>,
+    pub fragments: Maybe<Fragments>,
     /// Where it begins, and its key.
     pub place: At<()>,
 }
@@ -279,12 +281,14 @@ fn service(s: &Section<'_>, place: At<()>, r: &mut Reader) -> Service {
     let protocol = r.leaf(s, "protocol");
     Service {
         vip: r.required(s, "vip", "write the virtual address that users connect to"),
-        port: r.required(s, "port", "write the port that users connect to"),
+        port: r.required(s, "port", "write the port that users connect to, or any"),
         protocol_is_wrong: s.has("protocol") && protocol.is_none(),
         protocol,
         pool: r.required(s, "pool", "write the name of one of the pools"),
         quorum: r.leaf(s, "quorum"),
         affinity: r.leaf(s, "affinity"),
+        hash: r.leaf(s, "hash"),
+        fragments: r.leaf(s, "fragments"),
         place,
     }
 }

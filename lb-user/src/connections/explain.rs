@@ -1,14 +1,23 @@
 //! Which generation explains that a connection is on this host. Pure.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use lb_common::flow::{self, Flow};
 
 use super::{ByGeneration, Connection, Explanation, HostConnections, Other};
-use crate::model::{Generation, HostState, Model, Pool, Protocol};
+use crate::model::{Generation, HashBy, HostState, Model, Pool, Protocol};
 use crate::table::maglev::{self, Member, TableError};
 use crate::table::{self};
+
+/// A connection of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrived {
+    /// The connection.
+    pub connection: Connection,
+    /// What of it chose its row.
+    pub hash: HashBy,
+}
 
 /// The tables of one pool, as far as they concern one host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +75,7 @@ impl Explainer {
     }
 
     /// Counts `connections`, which must be this pool's.
-    pub fn count(&self, name: &str, connections: &[Connection]) -> HostConnections {
+    pub fn count(&self, name: &str, connections: &[Arrived]) -> HostConnections {
         let mut count = HostConnections {
             pool: name.to_owned(),
             host: self.host.clone(),
@@ -75,8 +84,9 @@ impl Explainer {
         };
         let mut by: BTreeMap<(IpAddr, Explanation), u64> = BTreeMap::new();
         let mut needs = vec![0; self.others.len()];
-        for connection in connections {
-            let seat = self.rows[self.row(connection)];
+        for arrived in connections {
+            let Arrived { connection, .. } = arrived;
+            let seat = self.rows[self.row(arrived)];
             match connection.established {
                 true => *by.entry((connection.local.ip(), seat.explanation)).or_default() += 1,
                 false => count.half_open += 1,
@@ -95,8 +105,9 @@ impl Explainer {
         count
     }
 
-    fn row(&self, connection: &Connection) -> usize {
-        flow::row(flow::hash(self.pool.seed, &flow_of(connection)), self.pool.size) as usize
+    fn row(&self, arrived: &Arrived) -> usize {
+        let part = flow_of(&arrived.connection).part(arrived.hash.flags());
+        flow::row(flow::hash(self.pool.seed, &part), self.pool.size) as usize
     }
 }
 
@@ -138,17 +149,12 @@ fn held(generations: &[Generation], pool: &Pool, host: &str) -> Result<Vec<bool>
 }
 
 /// The connections of each pool: those to a TCP service that it serves.
-pub fn by_pool(model: &Model, connections: &[Connection]) -> BTreeMap<String, Vec<Connection>> {
-    let services: BTreeMap<SocketAddr, &String> = model
-        .services
-        .iter()
-        .filter(|(key, _)| key.protocol == Protocol::Tcp)
-        .map(|(key, service)| (SocketAddr::new(key.vip, key.port), &service.pool))
-        .collect();
-    let mut pools: BTreeMap<String, Vec<Connection>> = BTreeMap::new();
+pub fn by_pool(model: &Model, connections: &[Connection]) -> BTreeMap<String, Vec<Arrived>> {
+    let mut pools: BTreeMap<String, Vec<Arrived>> = BTreeMap::new();
     for connection in connections {
-        if let Some(pool) = services.get(&connection.local) {
-            pools.entry((*pool).clone()).or_default().push(*connection);
+        if let Some((_, service)) = model.service(connection.local, Protocol::Tcp) {
+            let arrived = Arrived { connection: *connection, hash: service.hash };
+            pools.entry(service.pool.clone()).or_default().push(arrived);
         }
     }
     pools

@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use super::*;
 use crate::config::Config;
@@ -28,14 +29,18 @@ fn pool(hosts: &[&str], current: u16, others: &[(u16, &[&str])]) -> Pool {
 }
 
 /// A connection of each of 2000 users.
-fn connections() -> Vec<Connection> {
+fn connections() -> Vec<Arrived> {
     let local = "198.51.100.1:80".parse().unwrap();
     let remote = |n: u32| SocketAddr::new([203, 0, 113, (n % 200) as u8].into(), 20_000 + n as u16);
-    (0..2000).map(|n| Connection { local, remote: remote(n), established: true }).collect()
+    (0..2000).map(|n| arrived(Connection { local, remote: remote(n), established: true })).collect()
+}
+
+fn arrived(connection: Connection) -> Arrived {
+    Arrived { connection, hash: HashBy::FiveTuple }
 }
 
 /// The connections that a generation sends to a host.
-fn sent_to(pool: &Pool, generation: &Generation, host: &str) -> Vec<Connection> {
+fn sent_to(pool: &Pool, generation: &Generation, host: &str) -> Vec<Arrived> {
     let rows: BTreeSet<usize> = owned(generation, pool, host).unwrap().into_iter().collect();
     let explainer = Explainer::new(pool, host).unwrap();
     connections().into_iter().filter(|connection| rows.contains(&explainer.row(connection))).collect()
@@ -97,7 +102,7 @@ fn half_open_connections_count_for_safety_and_needs_but_not_as_established() {
     let mut here = sent_to(&pool, &pool.others[0], "b");
     here.truncate(3);
     for connection in &mut here {
-        connection.established = false;
+        connection.connection.established = false;
     }
     let count = Explainer::new(&pool, "b").unwrap().count("web", &here);
     assert_eq!((count.established, count.half_open, count.needs[&1]), (0, 3, 3));
@@ -127,7 +132,7 @@ fn connections_belong_to_the_pool_of_their_service_and_names_go_by_address() {
     let all =
         [to("198.51.100.1:80"), to("[2001:db8::100]:443"), to("198.51.100.1:53"), to("198.51.100.1:22")];
     let pools = by_pool(&model, &all);
-    assert_eq!(pools, BTreeMap::from([("web".to_owned(), all[..2].to_vec())]));
+    assert_eq!(pools, BTreeMap::from([("web".to_owned(), all[..2].iter().copied().map(arrived).collect())]));
     let names = |address: &str| own_names(&model, &[address.parse().unwrap()]);
     assert_eq!(names("2001:db8::2"), BTreeMap::from([("web".into(), "b".into())]));
     assert!(names("192.0.2.77").is_empty());

@@ -19,12 +19,13 @@ use super::director::NO_PREALLOC;
 use super::load::{Capacities, Loaded, MapShape, Object, kind};
 use super::nexthops::{Sources, Standing};
 use super::pools::{
-    self, HOST_IDS, InForce, NEXTHOPS, Pools, SERVICE_CHAINS, SERVICES, TABLES, map_error, shape,
+    self, HOST_IDS, InForce, NEXTHOPS, PREFIXES, Pools, SERVICE_CHAINS, SERVICES, TABLES, map_error, shape,
+    vips,
 };
 use super::slots::stable_id;
 use super::{Error, Mode, Result, modes};
 use crate::config::{Capacity, Decapsulation, XdpMode};
-use crate::model::{Affinity, Doubt, Family, Host, HostId, HostState, Model, ServiceKey};
+use crate::model::{Affinity, Doubt, Family, Host, HostId, HostState, Model, Service};
 use crate::netlink::NextHops;
 
 /// The host's object.
@@ -37,6 +38,7 @@ pub static OBJECT: Object = Object {
         TABLES,
         NEXTHOPS,
         HOST_IDS,
+        PREFIXES,
         shape("ADDRESSES", kind::HASH, 16, 4, 1024),
         MapShape { flags: NO_PREALLOC, ..shape("SENDERS", kind::LPM_TRIE, 20, 4, 1024) },
         shape("VIEWS", kind::ARRAY, 4, size_of::<View>(), 64),
@@ -249,13 +251,13 @@ impl HostPlane {
         let tables = self.pools.write_tables(model)?;
         let own = |pool: &str| own_id(model, pool, want.locals);
         self.accounts.write_views(&self.pools.services(), model, &tables, own)?;
-        let flags = |key: &ServiceKey| {
-            let affinity = model.services.get(key).map(|service| service.affinity);
-            let passes = affinity == Some(Affinity::SecondChance) && want.per_second > 0;
+        let flags = |service: &Service| {
+            let passes = service.affinity == Affinity::SecondChance && want.per_second > 0;
             if passes { 0 } else { KEEP }
         };
         let accounts = &mut self.accounts;
         self.pools.write_services(model, &tables, flags, |id| accounts.clear(id))?;
+        self.pools.write_vips(&vips(model))?;
         self.pools.settle(model, tables)?;
         Ok(self.pools.in_force())
     }

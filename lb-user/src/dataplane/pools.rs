@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use aya::maps::{Array, MapData};
 use lb_common::maps::{self, CHAINS, Entry, HEALTHY, Nexthop, nexthop_index};
 
+use super::director::NO_PREALLOC;
 use super::load::{Capacities, Loaded, MapShape, kind};
 use super::nexthops::{self, Sources, Standing};
 use super::services::{self, Services};
@@ -16,7 +17,7 @@ use super::slots::{Slots, stable_id};
 use super::tables::{MMAPABLE, Tables};
 use super::{Error, Result};
 use crate::config::Capacity;
-use crate::model::{Family, Host, HostId, Model, Pool, Protocol, ServiceKey};
+use crate::model::{Family, Fragments, Host, HostId, Model, Pool, Protocol, Service, ServiceKey};
 use crate::netlink::NextHops;
 use crate::table;
 
@@ -28,6 +29,9 @@ pub(super) const SERVICE_CHAINS: MapShape = memory("SERVICE_CHAINS", 8, CHAINS a
 pub(super) const TABLES: MapShape = shape("TABLES", kind::ARRAY_OF_MAPS, 4, 4, 64);
 /// See [`SERVICES`].
 pub(super) const NEXTHOPS: MapShape = memory("NEXTHOPS", size_of::<Nexthop>(), 8192);
+/// See [`SERVICES`].
+pub(super) const PREFIXES: MapShape =
+    MapShape { flags: NO_PREALLOC, ..shape("PREFIXES", kind::LPM_TRIE, 20, size_of::<maps::Prefix>(), 1024) };
 /// See [`SERVICES`].
 pub(super) const HOST_IDS: MapShape = shape("HOST_IDS", kind::ARRAY, 4, 8, 4096);
 
@@ -314,12 +318,13 @@ impl Pools {
         Ok(None)
     }
 
-    /// Writes the services, and calls `fresh` with the id of each new one before it is there: its counters are another's.
+    /// Writes the services, with `flags` beside those that both roles know, and calls `fresh` with the id of each new one
+    /// before it is there: its counters are another's.
     pub fn write_services(
         &mut self,
         model: &Model,
         tables: &BTreeMap<String, PoolTable>,
-        flags: impl Fn(&ServiceKey) -> u16,
+        flags: impl Fn(&Service) -> u16,
         mut fresh: impl FnMut(u32) -> Result<()>,
     ) -> Result<BTreeMap<ServiceKey, InForce>> {
         // First, so that what they held is there for new ones.
@@ -341,14 +346,35 @@ impl Pools {
                 }
             };
             let Pool { seed, size, generation, .. } = table.made_of;
-            let want =
-                maps::Service { seed, id, table: table.slot, rows: size, generation, flags: flags(key) };
+            let flags = flags(service) | service.hash.flags();
+            let want = maps::Service { seed, id, table: table.slot, rows: size, generation, flags };
             if have.get(key) != Some(&want) {
                 self.insert(kernel_key(key), want)?;
             }
             confirmed.insert(*key, InForce { generation, digest: table.digest });
         }
+        self.write_fragments(model)?;
         Ok(confirmed)
+    }
+
+    /// Fragments go where a service of theirs sends everything.
+    fn write_fragments(&mut self, model: &Model) -> Result<()> {
+        let forwards = |service: &Service| service.fragments == Fragments::Forward;
+        let of = |key: &ServiceKey| maps::ServiceKey::of_fragments(key.vip.into(), key.protocol.number());
+        let mut want = BTreeMap::new();
+        for (key, _) in model.services.iter().filter(|(_, service)| forwards(service)) {
+            if let Some(entry) = self.services.get(&kernel_key(key)) {
+                want.entry(of(key)).or_insert(entry);
+            }
+        }
+        let have = self.services.iter().filter(|(key, _)| !key.is_vip() && !key.is_service());
+        let have: BTreeMap<_, _> = have.collect();
+        for key in have.keys().filter(|key| !want.contains_key(key)) {
+            self.services.remove(key);
+        }
+        want.into_iter()
+            .filter(|(key, entry)| have.get(key) != Some(entry))
+            .try_for_each(|(key, entry)| self.insert(key, entry))
     }
 
     /// Makes exactly these addresses VIPs, so that what is for one of them but of no service is told from other traffic.
@@ -411,8 +437,11 @@ fn kernel_key(key: &ServiceKey) -> maps::ServiceKey {
     maps::ServiceKey::new(key.vip.into(), key.port.to_be(), key.protocol.number())
 }
 
-/// None for a VIP.
+/// None for a VIP, and for fragments.
 fn user_key(key: &maps::ServiceKey) -> Option<ServiceKey> {
+    if !key.is_service() {
+        return None;
+    }
     let protocol = Protocol::from_number(key.protocol())?;
     Some(ServiceKey { vip: key.vip().into(), port: key.port(), protocol })
 }

@@ -16,9 +16,10 @@ use super::memory::Memory;
 /// The word of [`Entry::next`].
 const NEXT: usize = std::mem::offset_of!(Entry, next) / size_of::<u64>();
 
-/// Entries for so many services, as many VIPs, and as many that wait for the end of a grace period; the first is not used.
+/// Entries for so many services, as many VIPs, as many for their fragments, and as many that wait for the end of a grace
+/// period; the first has no key.
 pub const fn entries(services: u32) -> u32 {
-    3 * services + 1
+    4 * services + 1
 }
 
 /// Why an entry could not be added.

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::parse::Packet;
 use super::{Flow, Memory, View};
-use crate::model::{Affinity, Family, Host, HostId, HostState, Pool, ServiceKey};
+use crate::model::{Affinity, Family, HashBy, Host, HostId, HostState, Pool, ServiceKey};
 use crate::table::{self, NO_OWNER, Row, TableError};
 
 /// The way of a flow.
@@ -20,6 +20,8 @@ pub struct Way {
     pub service: ServiceKey,
     /// What keeps the service's flows together.
     pub affinity: Affinity,
+    /// What of the flow chose the row.
+    pub hash: HashBy,
     /// The pool of that service.
     pub pool: String,
     /// The generation that is written to outer headers.
@@ -109,8 +111,9 @@ pub(super) fn rows(pool: &Pool) -> Result<Vec<Row>, TableError> {
 /// The way of a packet by the tables alone; `None`: its flow is of no service.
 pub(super) fn way(view: &View, packet: &Packet) -> Option<Way> {
     let flow = packet.flow;
-    let (service, name, pool) = view.service(&flow)?;
-    let row = flow::row(hash(pool.seed, &flow), pool.size);
+    let (service, name, pool) = view.service(packet)?;
+    let by = view.model.services[&service].hash;
+    let row = flow::row(hash(pool.seed, &flow, by), pool.size);
     let family = Family::of(flow.destination.ip());
     let places = view.table(name).map(|table| table[row as usize]).into_iter().flatten();
     let hosts: Vec<_> = pool.hosts.iter().collect();
@@ -128,6 +131,7 @@ pub(super) fn way(view: &View, packet: &Packet) -> Option<Way> {
         flow,
         service,
         affinity: view.model.services[&service].affinity,
+        hash: by,
         pool: name.into(),
         generation: pool.generation,
         rows: pool.size,
@@ -198,14 +202,20 @@ fn hop(view: &View, host: &Host, family: Family) -> Result<Hop, String> {
     })
 }
 
-/// The flow's hash under a pool's seed.
-fn hash(seed: u64, flow: &Flow) -> u32 {
-    let flow = flow::Flow {
+/// The flow's hash under a pool's seed: of all of it, or of its addresses without ports and protocol.
+fn hash(seed: u64, flow: &Flow, by: HashBy) -> u32 {
+    let whole = flow::Flow {
         source: flow.source.ip().into(),
         destination: flow.destination.ip().into(),
         ports: flow::Flow::ports(flow.source.port(), flow.destination.port()),
         protocol: flow.protocol.number(),
         v6: flow.destination.is_ipv6(),
     };
-    flow::hash(seed, &flow)
+    let nowhere = flow::Addr::v6([0; 4]);
+    let part = match by {
+        HashBy::FiveTuple => whole,
+        HashBy::Source => flow::Flow { destination: nowhere, ports: 0, protocol: 0, ..whole },
+        HashBy::Addresses => flow::Flow { ports: 0, protocol: 0, ..whole },
+    };
+    flow::hash(seed, &part)
 }

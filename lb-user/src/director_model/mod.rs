@@ -19,11 +19,12 @@ use lb_common::reasons::{Director, Verdict};
 
 use crate::dataplane::nexthops::Sources;
 use crate::dataplane::slots::stable_id;
-use crate::model::{HostId, Model, Pool, Protocol, ServiceKey};
+use crate::model::{HostId, Model, Pool, Protocol, Service, ServiceKey};
 use crate::netlink::NextHops;
 use crate::table::{self, Row};
 
 pub use choose::{Hop, Obstacle, Owner, Way};
+use parse::Packet;
 
 /// What a director goes by at one moment.
 #[derive(Clone, Debug, Default)]
@@ -74,9 +75,9 @@ impl View {
         Some(table::digest(self.table(pool)?, |place| ids.get(usize::from(place)).copied().unwrap_or(0)))
     }
 
-    /// The pool of the service that a flow is of.
-    pub fn pool_of(&self, flow: &Flow) -> Option<&str> {
-        self.service(flow).map(|(_, name, _)| name)
+    /// The pool of the service that a packet is of.
+    pub fn pool_of(&self, packet: &Packet) -> Option<&str> {
+        self.service(packet).map(|(_, name, _)| name)
     }
 
     /// The address is a VIP, of whatever service.
@@ -85,12 +86,14 @@ impl View {
         self.model.services.range(least..).next().is_some_and(|(key, _)| key.vip == address)
     }
 
-    /// The service at an end of a flow, and its pool. A service whose pool is not known is none.
-    fn service(&self, flow: &Flow) -> Option<(ServiceKey, &str, &Pool)> {
-        let key =
-            ServiceKey { vip: flow.destination.ip(), port: flow.destination.port(), protocol: flow.protocol };
-        let name = &self.model.services.get(&key)?.pool;
-        Some((key, name, self.model.pools.get(name)?))
+    /// The service that a packet is of, and its pool. A service whose pool is not known is none.
+    fn service(&self, packet: &Packet) -> Option<(ServiceKey, &str, &Pool)> {
+        let Flow { destination, protocol, .. } = packet.flow;
+        let (key, Service { pool, .. }) = match packet.has_ports {
+            true => self.model.service(destination, protocol),
+            false => self.model.service_of_fragments(destination.ip(), protocol),
+        }?;
+        Some((key, pool, self.model.pools.get(pool)?))
     }
 }
 
@@ -124,7 +127,10 @@ impl Judged {
     /// The interface by which it leaves, where that may be another one than it came by.
     pub fn sent_by(&self) -> Option<u32> {
         let hop = self.way.as_ref()?.hop.as_ref()?;
-        let encapsulated = matches!(self.reason, Director::Forwarded | Director::ForwardedError);
+        let encapsulated = matches!(
+            self.reason,
+            Director::Forwarded | Director::ForwardedError | Director::ForwardedFragment
+        );
         encapsulated.then_some(hop.ifindex)
     }
 
@@ -138,14 +144,18 @@ impl Judged {
 pub fn judge(view: &View, memory: &mut Memory, frame: &[u8]) -> Judged {
     let unchanged = |reason, way| Judged { reason, output: frame.to_vec(), way };
     let packet = match parse::frame(frame, |address| view.is_vip(address)) {
-        Ok(parse::Found::Echo) => {
-            return Judged { reason: Director::Echo, output: write::answer(frame), way: None };
+        Ok(parse::Found::Echo(at)) => {
+            return Judged { reason: Director::Echo, output: write::answer(frame, at), way: None };
         }
         Ok(parse::Found::Packet(packet)) => packet,
         Err(reason) => return unchanged(reason, None),
     };
     let Some(mut way) = choose::way(view, &packet) else {
-        let reason = if packet.quoted { Director::IcmpForeign } else { Director::NoService };
+        let reason = match (packet.quoted, packet.has_ports) {
+            (true, _) => Director::IcmpForeign,
+            (false, true) => Director::NoService,
+            (false, false) => Director::Fragment,
+        };
         return unchanged(reason, None);
     };
     choose::recall(view, memory, &mut way);
@@ -160,6 +170,10 @@ pub fn judge(view: &View, memory: &mut Memory, frame: &[u8]) -> Judged {
     if packet.len > hop.room() {
         return unchanged(Director::TooBig, Some(way));
     }
-    let reason = if packet.quoted { Director::ForwardedError } else { Director::Forwarded };
+    let reason = match (packet.quoted, packet.has_ports) {
+        (true, _) => Director::ForwardedError,
+        (false, true) => Director::Forwarded,
+        (false, false) => Director::ForwardedFragment,
+    };
     Judged { reason, output: write::tunnelled(&hop, way.generation, packet.len, frame), way: Some(way) }
 }

@@ -47,12 +47,14 @@ pub fn tunnelled(hop: &Hop, generation: u16, len: usize, frame: &[u8]) -> Vec<u8
 }
 
 /// The answer to an echo request: back to where it came from, with a fresh time to live.
-pub fn answer(frame: &[u8]) -> Vec<u8> {
+///
+/// Its ICMP header begins at `icmp`.
+pub fn answer(frame: &[u8], icmp: usize) -> Vec<u8> {
     let mut out = frame.to_vec();
     swap(&mut out, 0, 6);
     let v4 = word(frame, 12) == 0x0800;
-    // Where the time to live and the ICMP header stand, and the type of a reply.
-    let (ttl, icmp, reply) = if v4 { (22, 34, 0) } else { (21, 54, 129) };
+    // Where the time to live stands, and the type of a reply.
+    let (ttl, reply) = if v4 { (22, 0) } else { (21, 129) };
     match v4 {
         true => swap(&mut out, 26, 4),
         false => swap(&mut out, 22, 16),

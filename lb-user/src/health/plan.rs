@@ -78,10 +78,7 @@ mod tests {
         let mut model = Model::default();
         for vip in vips {
             let key = ServiceKey { vip: vip.parse().unwrap(), port: 80, protocol: Protocol::Tcp };
-            model.services.insert(
-                key,
-                Service { pool: "web".into(), quorum: 1, affinity: crate::model::Affinity::None },
-            );
+            model.services.insert(key, Service::of("web", Protocol::Tcp));
         }
         let host = Host {
             address4: Some("192.0.2.139".parse().unwrap()),

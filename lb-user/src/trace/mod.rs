@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::dataplane::slots::stable_id;
 use crate::desired::Confirmed;
 use crate::director_model::{Flow, Hop, Memory, View, Way, judge, parse};
-use crate::model::{Affinity, HostId, Pool, Protocol};
+use crate::model::{Affinity, HashBy, HostId, Pool, Protocol, ServiceKey};
 use crate::table::{self, OWNERS};
 
 /// What an agent knows, to answer by.
@@ -74,6 +74,11 @@ pub struct Told {
     pub pool: String,
     /// What keeps the service's flows together.
     pub affinity: Affinity,
+    /// The service that it is of, which may have a wider address or port.
+    pub service: ServiceKey,
+    /// What of the flow chose its row.
+    #[serde(default)]
+    pub hash: HashBy,
     /// Written to outer headers.
     pub generation: u16,
     /// Digest of the pool's table.
@@ -145,7 +150,7 @@ pub fn trace(mut view: View, source: &Source<'_>, frame: &[u8]) -> Trace {
         Ok(parse::Found::Packet(packet)) => Some(packet),
         _ => None,
     };
-    let pool = packet.and_then(|packet| view.pool_of(&packet.flow).map(str::to_owned));
+    let pool = packet.and_then(|packet| view.pool_of(&packet).map(str::to_owned));
     view.make_tables(|name| pool.as_deref() == Some(name));
     let judged = judge(&view, &mut Memory::new(), frame);
     let mut trace = Trace {
@@ -159,6 +164,9 @@ pub fn trace(mut view: View, source: &Source<'_>, frame: &[u8]) -> Trace {
     };
     if packet.is_some_and(|packet| packet.quoted) {
         trace.notes.push("an ICMP error: the flow is the one that it quotes".into());
+    }
+    if packet.is_some_and(|packet| !packet.has_ports) {
+        trace.notes.push("a fragment, which has no ports: addresses and protocol say whose it is".into());
     }
     if let Some(way) = &judged.way {
         trace.way = Some(told(&view, way, source, &mut trace.notes));
@@ -210,6 +218,8 @@ fn told(view: &View, way: &Way, source: &Source<'_>, notes: &mut Vec<String>) ->
     Told {
         pool: way.pool.clone(),
         affinity: way.affinity,
+        service: way.service,
+        hash: way.hash,
         generation: way.generation,
         digest: format!("{digest:016x}"),
         in_kernel,

@@ -4,7 +4,9 @@ use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::helpers::{bpf_redirect, bpf_xdp_adjust_head};
 use aya_ebpf::programs::XdpContext;
 use lb_common::flow::{self, Flow};
-use lb_common::maps::{DRAINED, FLOW_TABLE, NO_OWNER, Nexthop, RESOLVED, Service, USABLE};
+use lb_common::maps::{
+    BY_ADDRESSES, BY_SOURCE, DRAINED, FLOW_TABLE, NO_OWNER, Nexthop, RESOLVED, Service, USABLE,
+};
 use lb_common::outer::{IPV4, IPV6};
 use lb_common::reasons::{Director, Verdict};
 use lb_ebpf::counters::count;
@@ -47,9 +49,11 @@ pub fn forward(
     len: u16,
     reason: Director,
 ) -> Result<Sent, Director> {
-    let nexthop = match service.flags & FLOW_TABLE {
+    let nexthop = match service.flags & (FLOW_TABLE | BY_SOURCE | BY_ADDRESSES) {
         0 => by_row(flow, service)?.1,
-        _ => by_flow(flow, service, reason)?,
+        FLOW_TABLE => by_flow(flow, service, reason)?,
+        // No service has both.
+        flags => by_row(&flow.part(flags), service)?.1,
     };
     if u32::from(len) + u32::from(nexthop.outer_len) > u32::from(nexthop.mtu) {
         return Err(Director::TooBig);

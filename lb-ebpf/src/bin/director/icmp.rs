@@ -3,9 +3,9 @@
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 use lb_common::flow::{Addr, Flow};
-use lb_common::outer::{ETHERNET, IPV4, IPV6, TTL, fold};
+use lb_common::outer::{ETHERNET, IPV6, TTL, fold};
 use lb_common::reasons::Director;
-use lb_ebpf::packet::{Frame, Ipv4, Ipv4L4, Ipv6, Ipv6L4, L4, icmp_type};
+use lb_ebpf::packet::{Frame, Ipv4, Ipv6, L4, icmp_type};
 use lb_ebpf::{pools, quote};
 
 use crate::forward::{Sent, finish, forward};
@@ -15,58 +15,65 @@ const ECHO_REPLY4: u8 = 0;
 const ECHO6: u8 = 128;
 const ECHO_REPLY6: u8 = 129;
 
-/// An ICMP packet over a well-formed IPv4 header. A function of its own, so that the way of other packets is short.
+/// What the verifier takes for the largest place of an ICMP header in a frame: one behind extension headers.
+const PLACES: usize = 0x3fff;
+
+/// An ICMP packet at `at` over a well-formed IPv4 header. A function of its own, so that the way of other packets is short.
 #[inline(never)]
-pub fn icmp4(ctx: *mut xdp_md) -> u32 {
+pub fn icmp4(ctx: *mut xdp_md, at: u32) -> u32 {
     let ctx = XdpContext::new(ctx);
-    finish(&ctx, treat4(&ctx))
+    finish(&ctx, treat4(&ctx, at as usize & PLACES))
 }
 
-/// An ICMPv6 packet over a well-formed IPv6 header.
+/// An ICMPv6 packet at `at` over a well-formed IPv6 header.
 #[inline(never)]
-pub fn icmp6(ctx: *mut xdp_md) -> u32 {
+pub fn icmp6(ctx: *mut xdp_md, at: u32) -> u32 {
     let ctx = XdpContext::new(ctx);
-    finish(&ctx, treat6(&ctx))
+    finish(&ctx, treat6(&ctx, at as usize & PLACES))
 }
 
 #[inline(always)]
-fn treat4(ctx: &XdpContext) -> Result<Sent, Director> {
+fn treat4(ctx: &XdpContext, at: usize) -> Result<Sent, Director> {
     let frame = Frame::xdp(ctx);
-    let Ipv4L4 { ip, l4 } = frame.read(ETHERNET).ok_or(Director::Truncated)?;
+    let ip = frame.read::<Ipv4>(ETHERNET).ok_or(Director::Truncated)?;
+    let l4 = frame.read_behind::<L4>(at).ok_or(Director::Truncated)?;
     let vip = Addr::v4(ip.destination);
     if !pools::is_vip(vip) {
         return Err(Director::NotVip);
     }
     let kind = icmp_type(l4.first);
     if kind == ECHO4 {
-        return Err(echo4(&frame, &ip, l4).unwrap_or(Director::Truncated));
+        return Err(echo4(&frame, &ip, at, l4).unwrap_or(Director::Truncated));
     }
     if !quote::is_error4(kind) {
         return Err(Director::IcmpOther);
     }
     let len = u16::from_be(ip.total_len);
-    let flow = quote::flow4(&frame, ETHERNET + IPV4, len as usize - IPV4).ok_or(Director::IcmpQuote)?;
+    let behind = (ETHERNET + len as usize).wrapping_sub(at);
+    let flow = quote::flow4(&frame, at, behind).ok_or(Director::IcmpQuote)?;
     follow(ctx, vip, &flow, len)
 }
 
 #[inline(always)]
-fn treat6(ctx: &XdpContext) -> Result<Sent, Director> {
+fn treat6(ctx: &XdpContext, at: usize) -> Result<Sent, Director> {
     let frame = Frame::xdp(ctx);
-    let Ipv6L4 { ip, l4 } = frame.read(ETHERNET).ok_or(Director::Truncated)?;
+    let ip = frame.read::<Ipv6>(ETHERNET).ok_or(Director::Truncated)?;
+    let l4 = frame.read_behind::<L4>(at).ok_or(Director::Truncated)?;
     let vip = Addr::v6(ip.destination);
     if !pools::is_vip(vip) {
         return Err(Director::NotVip);
     }
     let kind = icmp_type(l4.first);
     if kind == ECHO6 {
-        return Err(echo6(&frame, &ip, l4).unwrap_or(Director::Truncated));
+        return Err(echo6(&frame, &ip, at, l4).unwrap_or(Director::Truncated));
     }
     if !quote::is_error6(kind) {
         return Err(Director::IcmpOther);
     }
-    let payload = u16::from_be(ip.payload_len);
-    let flow = quote::flow6(&frame, ETHERNET + IPV6, payload as usize).ok_or(Director::IcmpQuote)?;
-    follow(ctx, vip, &flow, payload + IPV6 as u16)
+    let len = u16::from_be(ip.payload_len) + IPV6 as u16;
+    let behind = (ETHERNET + len as usize).wrapping_sub(at);
+    let flow = quote::flow6(&frame, at, behind).ok_or(Director::IcmpQuote)?;
+    follow(ctx, vip, &flow, len)
 }
 
 #[inline(always)]
@@ -74,29 +81,29 @@ fn follow(ctx: &XdpContext, vip: Addr, flow: &Flow, len: u16) -> Result<Sent, Di
     if flow.destination != vip {
         return Err(Director::IcmpForeign);
     }
-    let service = pools::service(flow.destination, flow.destination_port(), flow.protocol);
-    forward(ctx, flow, service.ok_or(Director::IcmpForeign)?, len, Director::ForwardedError)
+    let service = pools::service_of(flow).ok_or(Director::IcmpForeign)?;
+    forward(ctx, flow, service, len, Director::ForwardedError)
 }
 
 /// Turns the request into its answer. Swapped addresses leave both checksums as they are; type and time to live do not.
 ///
 /// The answer lives as long as any packet made here: with what was left of the request's time, `traceroute -I` to a VIP
-/// would never see the end.
+/// would never see the end. Options and extension headers go back as they came.
 #[inline(always)]
-fn echo4(frame: &Frame, ip: &Ipv4, icmp: L4) -> Option<Director> {
+fn echo4(frame: &Frame, ip: &Ipv4, at: usize, icmp: L4) -> Option<Director> {
     let (old, new) = (u16::from_ne_bytes([ip.ttl, 0]), u16::from_ne_bytes([TTL, 0]));
     let checksum = mend(ip.checksum, old, new);
     frame.write(
         ETHERNET,
         Ipv4 { source: ip.destination, destination: ip.source, ttl: TTL, checksum, ..*ip },
     )?;
-    answer(frame, ETHERNET + IPV4, icmp, ECHO4, ECHO_REPLY4)
+    answer(frame, at, icmp, ECHO4, ECHO_REPLY4)
 }
 
 #[inline(always)]
-fn echo6(frame: &Frame, ip: &Ipv6, icmp: L4) -> Option<Director> {
+fn echo6(frame: &Frame, ip: &Ipv6, at: usize, icmp: L4) -> Option<Director> {
     frame.write(ETHERNET, Ipv6 { source: ip.destination, destination: ip.source, hop_limit: TTL, ..*ip })?;
-    answer(frame, ETHERNET + IPV6, icmp, ECHO6, ECHO_REPLY6)
+    answer(frame, at, icmp, ECHO6, ECHO_REPLY6)
 }
 
 /// A checksum after a word that it covers has changed (RFC 1624, equation 3).

@@ -1,24 +1,27 @@
-//! From a frame to the flow it belongs to, or the reason why it has none.
+//! From a frame to the flow it belongs to: of packets as nearly all are. What is anything else goes to [`crate::rest`].
 //!
 //! Each family goes its own way through to the end (see [`crate::forward`]): what is known of a packet then stays in
 //! registers.
 
 use aya_ebpf::programs::XdpContext;
 use lb_common::flow::{Addr, Flow};
+use lb_common::maps::Service;
 use lb_common::outer::{ETH_IPV4, ETH_IPV6, ETHERNET, IPV4, IPV6};
 use lb_common::reasons::Director;
 use lb_ebpf::packet::{ANY_FRAGMENT, Frame, V4_NO_OPTIONS, Window, protocol};
 use lb_ebpf::pools;
 
-use crate::forward::{Sent, finish, forward};
-use crate::icmp;
+use crate::forward::{finish, forward};
+use crate::{icmp, rest};
 
-/// What a packet for a VIP may be.
+/// What a packet may be.
 enum Parsed {
     /// Of a flow; so many bytes from the IP header on.
     Flow(Flow, u16),
-    /// ICMP, which is looked at apart.
+    /// ICMP right behind the IP header, which is looked at apart.
     Icmp,
+    /// Something out of the ordinary, the same.
+    Rest,
 }
 
 /// Does what is to be done with a frame.
@@ -27,78 +30,68 @@ pub fn direct(ctx: &XdpContext) -> u32 {
     let frame = Frame::xdp(ctx);
     match frame.read::<u16>(12) {
         Some(ETH_IPV4) => match parse4(&frame) {
-            Ok(Parsed::Flow(flow, len)) => finish(ctx, of_service(ctx, &flow, len)),
-            Ok(Parsed::Icmp) => icmp::icmp4(ctx.ctx),
-            Err(reason) => finish(ctx, Err(reason)),
+            Parsed::Flow(flow, len) => match service(&flow) {
+                Some(service) => finish(ctx, forward(ctx, &flow, service, len, Director::Forwarded)),
+                None if pools::is_vip(flow.destination) => rest::rest4(ctx.ctx),
+                None => finish(ctx, Err(Director::NotVip)),
+            },
+            Parsed::Icmp => icmp::icmp4(ctx.ctx, (ETHERNET + IPV4) as u32),
+            Parsed::Rest => rest::rest4(ctx.ctx),
         },
         Some(ETH_IPV6) => match parse6(&frame) {
-            Ok(Parsed::Flow(flow, len)) => finish(ctx, of_service(ctx, &flow, len)),
-            Ok(Parsed::Icmp) => icmp::icmp6(ctx.ctx),
-            Err(reason) => finish(ctx, Err(reason)),
+            Parsed::Flow(flow, len) => match service(&flow) {
+                Some(service) => finish(ctx, forward(ctx, &flow, service, len, Director::Forwarded)),
+                None if pools::is_vip(flow.destination) => rest::rest6(ctx.ctx),
+                None => finish(ctx, Err(Director::NotVip)),
+            },
+            Parsed::Icmp => icmp::icmp6(ctx.ctx, (ETHERNET + IPV6) as u32),
+            Parsed::Rest => rest::rest6(ctx.ctx),
         },
         Some(_) => finish(ctx, Err(Director::NotIp)),
         None => finish(ctx, Err(Director::Truncated)),
     }
 }
 
-/// A packet that is refused if it is for a VIP, and none of our business if not.
+/// The service of exactly this address and port, for which there is one for TCP and UDP only.
 #[inline(always)]
-fn refuse(destination: Addr, reason: Director) -> Director {
-    if pools::is_vip(destination) { reason } else { Director::NotVip }
+fn service(flow: &Flow) -> Option<&'static Service> {
+    pools::service(flow.destination, flow.destination_port(), flow.protocol)
 }
 
 #[inline(always)]
-fn parse4(frame: &Frame) -> Result<Parsed, Director> {
-    let Some(head) = frame.window::<{ IPV4 + 8 }>(ETHERNET) else {
-        return Err(match frame.read::<u32>(ETHERNET + 16) {
-            Some(destination) => refuse(Addr::v4(destination), Director::Truncated),
-            None => Director::Truncated,
-        });
-    };
-    let vip = Addr::v4(head.read::<u32, 16>());
+fn parse4(frame: &Frame) -> Parsed {
+    let Some(head) = frame.window::<{ IPV4 + 8 }>(ETHERNET) else { return Parsed::Rest };
     let len = u16::from_be(head.read::<u16, 2>());
-    let version_ihl = head.read::<u8, 0>();
-    if version_ihl != V4_NO_OPTIONS {
-        let options = version_ihl > V4_NO_OPTIONS && version_ihl < 0x50;
-        return Err(refuse(vip, if options { Director::IpOptions } else { Director::BadHeader }));
-    }
-    if head.read::<u16, 6>() & ANY_FRAGMENT != 0 {
-        return Err(refuse(vip, Director::Fragment));
-    }
-    if len < (IPV4 + 8) as u16 || ETHERNET + len as usize > frame.len() {
-        return Err(refuse(vip, Director::BadHeader));
+    let plain = head.read::<u8, 0>() == V4_NO_OPTIONS && head.read::<u16, 6>() & ANY_FRAGMENT == 0;
+    if !plain || len < (IPV4 + 8) as u16 || ETHERNET + len as usize > frame.len() {
+        return Parsed::Rest;
     }
     let protocol = head.read::<u8, 9>();
     if protocol == protocol::ICMP {
-        return Ok(Parsed::Icmp);
+        return Parsed::Icmp;
     }
-    let source = Addr::v4(head.read::<u32, 12>());
+    let (source, destination) = (Addr::v4(head.read::<u32, 12>()), Addr::v4(head.read::<u32, 16>()));
     let ports = head.read::<u32, 20>();
-    Ok(Parsed::Flow(Flow { source, destination: vip, ports, protocol, v6: false }, len))
+    Parsed::Flow(Flow { source, destination, ports, protocol, v6: false }, len)
 }
 
 #[inline(always)]
-fn parse6(frame: &Frame) -> Result<Parsed, Director> {
-    let Some(head) = frame.window::<{ IPV6 + 8 }>(ETHERNET) else {
-        return Err(match frame.window::<IPV6>(ETHERNET).map(|ip| destination6(&ip)) {
-            Some(destination) if destination.is_mapped() => Director::NotVip,
-            Some(destination) => refuse(destination, Director::Truncated),
-            None => Director::Truncated,
-        });
-    };
-    let vip = destination6(&head);
-    if vip.is_mapped() {
-        return Err(Director::NotVip);
-    }
+fn parse6(frame: &Frame) -> Parsed {
+    let Some(head) = frame.window::<{ IPV6 + 8 }>(ETHERNET) else { return Parsed::Rest };
+    let destination = destination6(&head);
     let payload = u16::from_be(head.read::<u16, 4>());
     let len = payload.wrapping_add(IPV6 as u16);
     let is_v6 = head.read::<u8, 0>() >> 4 == 6;
-    // A payload length of zero with more behind it would be a jumbogram (RFC 2675), which no interface here carries.
-    if !is_v6 || payload < 8 || len < payload || ETHERNET + len as usize > frame.len() {
-        return Err(refuse(vip, Director::BadHeader));
+    if !is_v6
+        || payload < 8
+        || len < payload
+        || ETHERNET + len as usize > frame.len()
+        || destination.is_mapped()
+    {
+        return Parsed::Rest;
     }
-    let next_header = head.read::<u8, 6>();
-    match next_header {
+    let protocol = head.read::<u8, 6>();
+    match protocol {
         protocol::TCP | protocol::UDP => {
             let source = [
                 head.read::<u32, 8>(),
@@ -108,13 +101,10 @@ fn parse6(frame: &Frame) -> Result<Parsed, Director> {
             ];
             let source = Addr::v6(source);
             let ports = head.read::<u32, 40>();
-            Ok(Parsed::Flow(Flow { source, destination: vip, ports, protocol: next_header, v6: true }, len))
+            Parsed::Flow(Flow { source, destination, ports, protocol, v6: true }, len)
         }
-        protocol::ICMPV6 => Ok(Parsed::Icmp),
-        protocol::FRAGMENT => Err(refuse(vip, Director::Fragment)),
-        // Hop-by-hop, routing, authentication, destination options, mobility, HIP, shim6, and the experimental two.
-        0 | 43 | 51 | 60 | 135 | 139 | 140 | 253 | 254 => Err(refuse(vip, Director::Extension)),
-        _ => Err(refuse(vip, Director::NoService)),
+        protocol::ICMPV6 => Parsed::Icmp,
+        _ => Parsed::Rest,
     }
 }
 
@@ -122,13 +112,4 @@ fn parse6(frame: &Frame) -> Result<Parsed, Director> {
 #[inline(always)]
 fn destination6<const BYTES: usize>(ip: &Window<BYTES>) -> Addr {
     Addr::v6([ip.read::<u32, 24>(), ip.read::<u32, 28>(), ip.read::<u32, 32>(), ip.read::<u32, 36>()])
-}
-
-/// A service exists only for TCP and UDP: other protocols find none.
-#[inline(always)]
-fn of_service(ctx: &XdpContext, flow: &Flow, len: u16) -> Result<Sent, Director> {
-    match pools::service(flow.destination, flow.destination_port(), flow.protocol) {
-        Some(service) => forward(ctx, flow, service, len, Director::Forwarded),
-        None => Err(refuse(flow.destination, Director::NoService)),
-    }
 }

@@ -11,6 +11,7 @@ use lb_common::maps::{
     ADDRESS_LOCAL, ADDRESS_VIP, Account, Budget, GENERATIONS, View, WINDOW_BITS, account_index,
 };
 use lb_common::reasons::Host;
+use lb_ebpf::pools;
 
 /// What an address is to this host: a bit set, read as one word.
 #[btf_map]
@@ -87,10 +88,10 @@ pub fn is_local(address: Addr) -> bool {
     roles(address) & ADDRESS_LOCAL != 0
 }
 
-/// The address is a VIP of this host.
+/// The address is a VIP of this host, or in one that is a prefix.
 #[inline(always)]
 pub fn is_vip(address: Addr) -> bool {
-    roles(address) & ADDRESS_VIP != 0
+    roles(address) & ADDRESS_VIP != 0 || pools::in_prefix(address)
 }
 
 /// Packets of this sender are unwrapped.

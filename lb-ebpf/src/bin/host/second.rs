@@ -55,9 +55,7 @@ enum Kind {
 #[inline(always)]
 pub fn decide(frame: &Frame, inner: &Inner, hook: Hook) -> Result<Decision, Host> {
     let Some((flow, kind)) = parse(frame, inner) else { return Ok(Decision::Keep(Host::Local)) };
-    let Some(service) = pools::service(flow.destination, flow.destination_port(), flow.protocol) else {
-        return Ok(Decision::Keep(Host::Local));
-    };
+    let Some(service) = pools::service_of(&flow) else { return Ok(Decision::Keep(Host::Local)) };
     let keeps = service.flags & KEEP != 0 || matches!(kind, Kind::Syn);
     if keeps || is_known(frame, &flow, &kind, hook.ctx) {
         return Ok(Decision::Keep(accept(service, inner.mark)));
@@ -190,7 +188,7 @@ fn owners(
     resizes: bool,
 ) -> Option<(u64, Row, [Owner; OWNERS])> {
     let own = maps::view(service.table)?.own;
-    let row = flow::row(flow::hash(service.seed, flow), service.rows);
+    let row = flow::row(flow::hash(service.seed, &flow.part(service.flags)), service.rows);
     let row = pools::row(service.table, row)?;
     let mut owners = [NOBODY; OWNERS];
     for (owner, slot) in owners.iter_mut().zip(row) {

@@ -19,7 +19,7 @@ use super::nexthops::{Sources, Standing};
 use super::pools::{Pools, map_error, map_io, vips};
 use super::{Mode, Result, modes, probe_route};
 use crate::config::{Capacity, XdpMode};
-use crate::model::{Affinity, Family, Host, HostId, HostState, Model, ServiceKey};
+use crate::model::{Affinity, Family, Host, HostId, HostState, Model, Service, ServiceKey};
 use crate::netlink::NextHops;
 
 pub(super) use object::NO_PREALLOC;
@@ -169,8 +169,8 @@ impl Director {
         };
         let hosts = self.pools.write_nexthops(model, sources, nexthops, standing)?;
         let tables = self.pools.write_tables(model)?;
-        let flags = |key: &ServiceKey| match model.services.get(key).map(|service| service.affinity) {
-            Some(Affinity::FlowTable) => FLOW_TABLE,
+        let flags = |service: &Service| match service.affinity {
+            Affinity::FlowTable => FLOW_TABLE,
             _ => 0,
         };
         let traffic = &mut self.traffic;

@@ -6,7 +6,9 @@ use lb_common::reasons;
 
 use super::DirectorOptions;
 use crate::dataplane::load::{Capacities, Object, kind};
-use crate::dataplane::pools::{self, HOST_IDS, NEXTHOPS, SERVICE_CHAINS, SERVICES, TABLES, memory, shape};
+use crate::dataplane::pools::{
+    self, HOST_IDS, NEXTHOPS, PREFIXES, SERVICE_CHAINS, SERVICES, TABLES, memory, shape,
+};
 
 /// `BPF_F_NO_PREALLOC`, which the kernel wants of LPM tries.
 pub(crate) const NO_PREALLOC: u32 = 1;
@@ -21,6 +23,7 @@ pub static OBJECT: Object = Object {
         TABLES,
         NEXTHOPS,
         HOST_IDS,
+        PREFIXES,
         shape("DIRECTOR_COUNTERS", kind::PERCPU_ARRAY, 4, 8, reasons::Director::COUNT as u32),
         shape("PROBE_COUNTERS", kind::PERCPU_ARRAY, 4, 8, reasons::Probe::COUNT as u32),
         memory("FLOWS", size_of::<FlowSet>(), sets(65536)),
