@@ -11,5 +11,6 @@ pub mod chance;
 pub mod digest;
 pub mod flow;
 pub mod maps;
+pub mod measures;
 pub mod outer;
 pub mod reasons;

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use serde::{Deserialize, Serialize};
 
 use super::dataplane::{Account, Applied, Interface, Role};
+use super::readings::{HostTraffic, MapMemory, ServiceTraffic};
 use crate::bgp::{BgpStatus, Prefix};
 use crate::config::Config;
 use crate::connections::HostConnections;
@@ -58,6 +59,15 @@ pub struct Status {
     /// What the host's program did with packets, by service and generation.
     #[serde(default)]
     pub accounts: Vec<Account>,
+    /// Memory of the BPF maps.
+    #[serde(default)]
+    pub memory: Vec<MapMemory>,
+    /// What a director sent, by service.
+    #[serde(default)]
+    pub service_traffic: Vec<ServiceTraffic>,
+    /// What a director sent, by host.
+    #[serde(default)]
+    pub host_traffic: Vec<HostTraffic>,
     /// What each host holds, while a host drains or old generations are in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections: Option<Vec<HostConnections>>,
@@ -217,6 +227,9 @@ impl Status {
             reload: known.reload.clone(),
             manifest: known.manifest.clone(),
             accounts: Vec::new(),
+            memory: Vec::new(),
+            service_traffic: Vec::new(),
+            host_traffic: Vec::new(),
             connections: None,
             counters: BTreeMap::new(),
         }

@@ -10,10 +10,11 @@ use aya::programs::ProgramInfo;
 use nix::sched::{CloneFlags, unshare};
 
 use super::packets::{self, ACK, Ends, SYN};
+use super::verifier::{Verified, verified};
 use super::{Size, Subject, XDP_PASS, XDP_TX, descriptor, vary_at};
 use crate::config::{Capacity, Decapsulation, XdpMode};
-use crate::dataplane::director::{Director, DirectorOptions};
-use crate::dataplane::host::{Accept, Fellows, HostOptions, HostPlane};
+use crate::dataplane::director::{self, Director, DirectorOptions};
+use crate::dataplane::host::{self, Accept, Fellows, HostOptions, HostPlane};
 use crate::dataplane::nexthops::Sources;
 use crate::model::{Affinity, Host, HostId, HostState, Model, Pool, Protocol, Service, ServiceKey};
 use crate::netlink::{NextHop, NextHops};
@@ -111,9 +112,14 @@ impl Subjects {
 
     /// What the kernel says of the programs.
     pub fn sizes(&mut self) -> Result<Vec<Size>> {
+        let states = |object| verified(object).unwrap_or_default();
+        let (director, host) = (states(director::OBJECT.bytes), states(host::OBJECT.bytes));
         Ok(vec![
-            size("director", &self.director.program()?.info()?),
-            size("host", &self.host.program()?.info()?),
+            size("director", &self.director.program()?.info()?, &director),
+            size("probe", &self.director.probe_program()?.info()?, &director),
+            size("host", &self.host.program()?.info()?, &host),
+            size("host_tc", &self.host.tc_program()?.info()?, &host),
+            size("host_guard", &self.host.guard_program()?.info()?, &host),
         ])
     }
 
@@ -238,10 +244,11 @@ fn director(model: &Model, capacity: Capacity) -> Result<Director> {
     Ok(director)
 }
 
-fn size(program: &'static str, info: &ProgramInfo) -> Size {
+fn size(program: &'static str, info: &ProgramInfo, verified: &BTreeMap<String, Verified>) -> Size {
     Size {
         program,
         verified: info.verified_instruction_count().unwrap_or(0),
+        states: verified.get(program).map(|verified| verified.states),
         instructions: info.size_translated().unwrap_or(0) / 8,
         bytes: info.size_jitted(),
     }

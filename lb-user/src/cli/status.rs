@@ -1,5 +1,6 @@
 //! `lb status`.
 
+mod maps;
 mod oracle;
 mod peers;
 
@@ -98,6 +99,7 @@ fn text(status: &Status) -> String {
         counted.map(move |(name, value)| vec![format!("{role} {name}"), value.to_string()])
     });
     page += &table(["COUNTER", "VALUE"], counters.collect());
+    page += &maps::text(status);
     page
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use aya::include_bytes_aligned;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, MapData};
 use aya::programs::TcAttachType;
 use lb_common::flow::Addr;
 use lb_common::maps::{self, ADDRESS_LOCAL, ADDRESS_VIP, Budget, KEEP, View, account_index};
@@ -18,10 +18,12 @@ use super::counters::{self, Counter};
 use super::director::NO_PREALLOC;
 use super::load::{Capacities, Loaded, MapShape, Object, kind};
 use super::nexthops::{Sources, Standing};
+use super::per_cpu::PerCpu;
 use super::pools::{
     self, HOST_IDS, InForce, NEXTHOPS, Pools, SERVICE_CHAINS, SERVICES, TABLES, map_error, shape,
 };
 use super::slots::stable_id;
+use super::usage::MapUse;
 use super::{Error, Mode, Result, modes};
 use crate::config::{Capacity, Decapsulation, XdpMode};
 use crate::model::{Affinity, Doubt, Family, Host, HostId, HostState, Model, ServiceKey};
@@ -103,7 +105,7 @@ pub struct HostPlane {
     budget: Array<MapData, Budget>,
     addresses: HashMap<MapData, Addr, u32>,
     senders: LpmTrie<MapData, Addr, u32>,
-    counters: PerCpuArray<MapData, u64>,
+    counters: PerCpu<u64>,
 }
 
 impl HostPlane {
@@ -116,7 +118,7 @@ impl HostPlane {
             budget: loaded.map("BUDGET")?,
             addresses: loaded.map("ADDRESSES")?,
             senders: loaded.map("SENDERS")?,
-            counters: loaded.map("HOST_COUNTERS")?,
+            counters: PerCpu::take(&mut loaded, "HOST_COUNTERS")?,
             attached: Vec::new(),
             options,
             loaded,
@@ -238,7 +240,7 @@ impl HostPlane {
         let model = want.model;
         self.pools.check_capacity(model)?;
         self.set_budget(want.per_second)?;
-        self.pools.assign_slots(model)?;
+        self.pools.assign_slots(model, |_| Ok(()))?;
         let standing = |id: &HostId, host: &Host| match (host.state, want.doubts.get(id)) {
             (HostState::Down, _) | (_, Some(Doubt::Dead)) => Standing::Dead,
             (_, Some(Doubt::Suspected)) => Standing::Doubtful,
@@ -258,6 +260,11 @@ impl HostPlane {
         self.pools.write_services(model, &tables, flags, |id| accounts.clear(id))?;
         self.pools.settle(model, tables)?;
         Ok(self.pools.in_force())
+    }
+
+    /// Memory of all maps.
+    pub fn memory(&self) -> Result<Vec<MapUse>> {
+        self.pools.memory(&self.loaded)
     }
 
     /// What became of packets, by service and generation.

@@ -225,6 +225,11 @@ impl Loaded {
         self.program(name)?.try_into().map_err(|source| Error::Program { program: name, source })
     }
 
+    /// All programs.
+    pub fn programs(&self) -> impl Iterator<Item = (&str, &Program)> {
+        self.ebpf.programs()
+    }
+
     fn program(&mut self, name: &'static str) -> Result<&mut Program> {
         let missing = || aya::programs::ProgramError::NotLoaded;
         self.ebpf.program_mut(name).ok_or_else(|| Error::Program { program: name, source: missing() })

@@ -16,11 +16,13 @@ pub mod load;
 pub mod machine;
 pub mod memory;
 pub mod nexthops;
+pub mod per_cpu;
 mod pools;
 pub mod probe_route;
 pub mod services;
 pub mod slots;
 pub mod tables;
+pub mod usage;
 
 use std::path::PathBuf;
 
@@ -121,7 +123,9 @@ pub enum Error {
         key: &'static str,
     },
     /// A table in the kernel is not the one that was written.
-    #[error("pool {pool}: the kernel does not hold the table that was written to it; services keep the one before")]
+    #[error(
+        "pool {pool}: the kernel does not hold the table that was written to it; services keep the one before"
+    )]
     Written {
         /// The pool.
         pool: String,

@@ -14,6 +14,7 @@ use super::nexthops::{self, Sources, Standing};
 use super::services::{self, Services};
 use super::slots::{Slots, stable_id};
 use super::tables::{MMAPABLE, Tables};
+use super::usage::{self, MapUse};
 use super::{Error, Result};
 use crate::config::Capacity;
 use crate::model::{Family, Host, HostId, Model, Pool, Protocol, ServiceKey};
@@ -151,6 +152,11 @@ impl Pools {
         hosts.collect()
     }
 
+    /// The slots of the model that was written last.
+    pub fn named(&self) -> &BTreeMap<HostId, u16> {
+        &self.named
+    }
+
     /// The slot of a host.
     pub fn slot(&self, id: &HostId, host: &Host) -> Option<u16> {
         self.slots.get(stable_id(id, host))
@@ -159,6 +165,14 @@ impl Pools {
     /// The tables in force, by pool.
     pub fn in_force(&self) -> BTreeMap<String, InForce> {
         self.in_force.iter().map(|(name, table)| (name.clone(), table.in_force())).collect()
+    }
+
+    /// Memory of the tables, and of the maps of the object that these are of.
+    pub fn memory(&self, loaded: &Loaded) -> Result<Vec<MapUse>> {
+        let mut uses = usage::of_object(loaded)?;
+        uses.extend(usage::of_tables(self.tables.bytes()?));
+        usage::sort(&mut uses);
+        Ok(uses)
     }
 
     /// The services in the kernel.
@@ -188,7 +202,8 @@ impl Pools {
         Error::Capacity { what, want, room: room as usize, role: self.role, key }
     }
 
-    pub fn assign_slots(&mut self, model: &Model) -> Result<()> {
+    /// Gives every host a slot, and calls `fresh` with each new one before its host is there: its counters are another's.
+    pub fn assign_slots(&mut self, model: &Model, mut fresh: impl FnMut(u16) -> Result<()>) -> Result<()> {
         let capacity = u16::try_from(self.capacity.hosts).unwrap_or(maps::NO_OWNER);
         let wanted: Vec<_> = model.hosts().map(|(id, host)| (stable_id(&id, host), id)).collect();
         let ids = || wanted.iter().map(|(id, _)| *id);
@@ -197,6 +212,7 @@ impl Pools {
         let full = self.full("hosts", all.len(), capacity.into(), "hosts");
         let new = self.slots.assign(ids(), capacity).ok_or(full)?;
         for (id, slot) in new {
+            fresh(slot)?;
             self.host_ids.set(u32::from(slot), id, 0).map_err(map_error("HOST_IDS"))?;
         }
         let named = wanted.into_iter().filter_map(|(id, host)| Some((host, self.slots.get(id)?)));

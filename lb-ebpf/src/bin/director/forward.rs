@@ -47,8 +47,8 @@ pub fn forward(
     len: u16,
     reason: Director,
 ) -> Result<Sent, Director> {
-    let nexthop = match service.flags & FLOW_TABLE {
-        0 => by_row(flow, service)?.1,
+    let (slot, nexthop) = match service.flags & FLOW_TABLE {
+        0 => by_row(flow, service)?,
         _ => by_flow(flow, service, reason)?,
     };
     if u32::from(len) + u32::from(nexthop.outer_len) > u32::from(nexthop.mtu) {
@@ -62,7 +62,7 @@ pub fn forward(
         make_room(ctx, IPV6)?;
         write6(&Frame::xdp(ctx), nexthop, len, mark).ok_or(Director::NoHeadroom)?;
     }
-    maps::count_traffic(service.id, len);
+    maps::count_traffic(service.id, slot, len);
     // SAFETY: the context is valid for the whole program.
     let ingress = unsafe { (*ctx.ctx).ingress_ifindex };
     let action = if nexthop.ifindex == ingress {
@@ -76,13 +76,13 @@ pub fn forward(
 
 /// The host that the flow was sent to before, as long as there is a way to it, healthy or not; else the row's.
 #[inline(always)]
-fn by_flow(flow: &Flow, service: &Service, reason: Director) -> Result<&'static Nexthop, Director> {
+fn by_flow(flow: &Flow, service: &Service, reason: Director) -> Result<(u16, &'static Nexthop), Director> {
     let memory = maps::Memory::of(service.seed, flow);
     if let Some(slot) = memory.and_then(|memory| memory.slot())
         && let Some(nexthop) = pools::nexthop(slot, flow.v6)
         && nexthop.state & RESOLVED != 0
     {
-        return Ok(nexthop);
+        return Ok((slot, nexthop));
     }
     let (slot, nexthop) = by_row(flow, service)?;
     if let Some(memory) = memory
@@ -90,7 +90,7 @@ fn by_flow(flow: &Flow, service: &Service, reason: Director) -> Result<&'static 
     {
         memory.keep(slot);
     }
-    Ok(nexthop)
+    Ok((slot, nexthop))
 }
 
 /// The first owner of the row that is healthy and reachable in this director's view.

@@ -27,6 +27,10 @@ pub static PROBE_COUNTERS: PerCpuArray<u64, { Probe::COUNT }> = PerCpuArray::new
 #[btf_map]
 static TRAFFIC: PerCpuArray<Traffic, 1024> = PerCpuArray::new();
 
+/// Packets and bytes per host slot. See [`lb_common::measures`].
+#[btf_map]
+static HOST_TRAFFIC: PerCpuArray<Traffic, 4096> = PerCpuArray::new();
+
 /// Where a flow is remembered, if it is.
 #[derive(Clone, Copy)]
 pub struct Memory {
@@ -102,14 +106,22 @@ impl Memory {
     }
 }
 
-/// Adds a packet to a service.
+/// Adds a packet to a service and to a host.
 #[inline(always)]
-pub fn count_traffic(service: u32, bytes: u16) {
+pub fn count_traffic(service: u32, slot: u16, bytes: u16) {
     if let Some(traffic) = TRAFFIC.get_ptr_mut(service) {
-        // SAFETY: this CPU's slot, as in `counters::count`.
-        unsafe {
-            (*traffic).packets += 1;
-            (*traffic).bytes += u64::from(bytes);
-        }
+        add(traffic, bytes);
+    }
+    if let Some(traffic) = HOST_TRAFFIC.get_ptr_mut(u32::from(slot)) {
+        add(traffic, bytes);
+    }
+}
+
+#[inline(always)]
+fn add(traffic: *mut Traffic, bytes: u16) {
+    // SAFETY: a valid pointer into this CPU's slot, as in `counters::count`.
+    unsafe {
+        (*traffic).packets += 1;
+        (*traffic).bytes += u64::from(bytes);
     }
 }

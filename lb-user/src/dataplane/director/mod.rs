@@ -6,17 +6,18 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 
-use aya::maps::{MapData, PerCpuArray};
 use aya::programs::TcAttachType;
 use lb_common::maps::{FLOW_TABLE, PROBE_MARK, Traffic, nexthop_index, slot_of};
 use lb_common::reasons;
 
 use super::attach::{self, Attached};
-use super::counters::{self, Counter, zero};
+use super::counters::{self, Counter};
 use super::load::Loaded;
 use super::memory::Memory;
 use super::nexthops::{Sources, Standing};
-use super::pools::{Pools, map_error, map_io, vips};
+use super::per_cpu::PerCpu;
+use super::pools::{Pools, map_io, vips};
+use super::usage::MapUse;
 use super::{Mode, Result, modes, probe_route};
 use crate::config::{Capacity, XdpMode};
 use crate::model::{Affinity, Family, Host, HostId, HostState, Model, ServiceKey};
@@ -58,9 +59,10 @@ pub struct Director {
     attached: Vec<Attached>,
     pools: Pools,
     flows: Memory,
-    counters: PerCpuArray<MapData, u64>,
-    probe_counters: PerCpuArray<MapData, u64>,
-    traffic: PerCpuArray<MapData, Traffic>,
+    counters: PerCpu<u64>,
+    probe_counters: PerCpu<u64>,
+    traffic: PerCpu<Traffic>,
+    host_traffic: PerCpu<Traffic>,
 }
 
 impl Director {
@@ -71,9 +73,10 @@ impl Director {
             pools: Pools::take(&mut loaded, "director", options.capacity)?,
             flows: Memory::of(&loaded.array("FLOWS")?, object::flow_words(&options))
                 .map_err(map_io("FLOWS"))?,
-            counters: loaded.map("DIRECTOR_COUNTERS")?,
-            probe_counters: loaded.map("PROBE_COUNTERS")?,
-            traffic: loaded.map("TRAFFIC")?,
+            counters: PerCpu::take(&mut loaded, "DIRECTOR_COUNTERS")?,
+            probe_counters: PerCpu::take(&mut loaded, "PROBE_COUNTERS")?,
+            traffic: PerCpu::take(&mut loaded, "TRAFFIC")?,
+            host_traffic: PerCpu::take(&mut loaded, "HOST_TRAFFIC")?,
             attached: Vec::new(),
             options,
             loaded,
@@ -158,7 +161,8 @@ impl Director {
         health: &BTreeMap<HostId, bool>,
     ) -> Result<Confirmed> {
         self.pools.check_capacity(model)?;
-        self.pools.assign_slots(model)?;
+        let host_traffic = &mut self.host_traffic;
+        self.pools.assign_slots(model, |slot| host_traffic.zero(slot.into()))?;
         let standing = |id: &HostId, host: &Host| {
             match (health.get(id), host.state) {
                 (Some(true), HostState::Active) => Standing::Good,
@@ -174,7 +178,7 @@ impl Director {
             _ => 0,
         };
         let traffic = &mut self.traffic;
-        self.pools.write_services(model, &tables, flags, |id| zero(traffic, "TRAFFIC", id))?;
+        self.pools.write_services(model, &tables, flags, |id| traffic.zero(id))?;
         self.pools.write_vips(&vips(model))?;
         let released = self.pools.settle(model, tables)?;
         self.forget(&released);
@@ -218,15 +222,28 @@ impl Director {
 
     /// Packets and bytes per service.
     pub fn traffic(&self) -> Result<BTreeMap<ServiceKey, Traffic>> {
-        let mut all = BTreeMap::new();
-        for (key, service) in self.pools.services() {
-            let per_cpu = self.traffic.get(&service.id, 0).map_err(map_error("TRAFFIC"))?;
-            let sum = per_cpu.iter().fold(Traffic::default(), |sum, t| Traffic {
-                packets: sum.packets + t.packets,
-                bytes: sum.bytes + t.bytes,
-            });
-            all.insert(key, sum);
-        }
-        Ok(all)
+        let services = self.pools.services();
+        let end = services.values().map(|service| service.id + 1).max().unwrap_or(0);
+        let all = self.traffic.read(end, sum)?;
+        let of = |id: u32| all.get(id as usize).copied().unwrap_or_default();
+        Ok(services.into_iter().map(|(key, service)| (key, of(service.id))).collect())
     }
+
+    /// Packets and bytes per host.
+    pub fn host_traffic(&self) -> Result<BTreeMap<HostId, Traffic>> {
+        let slots = self.pools.named();
+        let end = slots.values().map(|slot| u32::from(*slot) + 1).max().unwrap_or(0);
+        let all = self.host_traffic.read(end, sum)?;
+        let of = |slot: u16| all.get(usize::from(slot)).copied().unwrap_or_default();
+        Ok(slots.iter().map(|(host, slot)| (host.clone(), of(*slot))).collect())
+    }
+
+    /// Memory of all maps.
+    pub fn memory(&self) -> Result<Vec<MapUse>> {
+        self.pools.memory(&self.loaded)
+    }
+}
+
+fn sum(sum: Traffic, cpu: &Traffic) -> Traffic {
+    Traffic { packets: sum.packets + cpu.packets, bytes: sum.bytes + cpu.bytes }
 }

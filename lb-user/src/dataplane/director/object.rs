@@ -25,6 +25,7 @@ pub static OBJECT: Object = Object {
         shape("PROBE_COUNTERS", kind::PERCPU_ARRAY, 4, 8, reasons::Probe::COUNT as u32),
         memory("FLOWS", size_of::<FlowSet>(), sets(65536)),
         shape("TRAFFIC", kind::PERCPU_ARRAY, 4, size_of::<Traffic>(), 1024),
+        shape("HOST_TRAFFIC", kind::PERCPU_ARRAY, 4, size_of::<Traffic>(), 4096),
     ],
     constants: &[("FLOW_SETS", "FLOWS")],
 };
@@ -43,6 +44,10 @@ pub(super) fn flow_words(options: &DirectorOptions) -> usize {
 pub(super) fn entries(options: &DirectorOptions) -> Capacities {
     let capacity = options.capacity;
     let mut entries = pools::entries(capacity);
-    entries.extend([("TRAFFIC", capacity.services), ("FLOWS", sets(options.flows))]);
+    entries.extend([
+        ("TRAFFIC", capacity.services),
+        ("HOST_TRAFFIC", capacity.hosts),
+        ("FLOWS", sets(options.flows)),
+    ]);
     entries
 }
