@@ -143,6 +143,12 @@ impl Ipv6 {
     pub fn is_v6(&self) -> bool {
         self.first & 0xf000_0000u32.to_be() == 0x6000_0000u32.to_be()
     }
+
+    /// The traffic class.
+    #[inline(always)]
+    pub fn traffic_class(&self) -> u8 {
+        (u32::from_be(self.first) >> 20) as u8
+    }
 }
 
 /// The first eight bytes of TCP, UDP or ICMP, which is also what an ICMP error quotes at least.

@@ -73,10 +73,28 @@ fn forwarded(world: &World) -> Vec<Vector<Director>> {
             }),
         ),
         sent(
-            "the traffic class is the sender's affair",
+            "traffic class and congestion bits are copied to the outer header, the flow label is not",
             web6,
             Protocol::Tcp,
             patched(&tcp(web6, Tcp::Ack, b"x"), ETHERNET, &[0x6f, 0xff, 0xff, 0xff]),
+        ),
+        sent(
+            "so is the type of service",
+            web4,
+            Protocol::Tcp,
+            with_traffic_class(&tcp(web4, Tcp::Ack, b"x"), ETHERNET, 0xb9),
+        ),
+        sent(
+            "into a header of the other family as well",
+            client4(vip::SIX_ONLY),
+            Protocol::Tcp,
+            with_traffic_class(&tcp(client4(vip::SIX_ONLY), Tcp::Ack, b"x"), ETHERNET, 0x2a),
+        ),
+        sent(
+            "and from IPv6 to IPv4",
+            client6(vip::FOUR_ONLY),
+            Protocol::Tcp,
+            with_traffic_class(&tcp(client6(vip::FOUR_ONLY), Tcp::Ack, b"x"), ETHERNET, 0xff),
         ),
     ]
 }

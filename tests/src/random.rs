@@ -175,6 +175,7 @@ fn shaped(random: &mut Random, packet: Vec<u8>, v6: bool) -> Vec<u8> {
             padded(&packet, len)
         }
         (4, _) => with_vlan(&packet),
+        (5..8, _) => with_traffic_class(&packet, ETHERNET, random.number() as u8),
         _ => packet,
     }
 }

@@ -25,6 +25,7 @@ const ELSEWHERE: &[(Host, &str)] = &[
     (Host::OverBudget, ""),
     (Host::TooBig, ""),
     (Host::Merged, ""),
+    (Host::Expired, ""),
 ];
 
 /// At XDP nothing is left that could fail: inner headers were read, so that more than an Ethernet header remains.
@@ -188,6 +189,7 @@ fn vectors() -> Vec<Vector<Host>> {
     all.extend(not_ours());
     all.extend(refused_outer());
     all.extend(refused_inner());
+    all.extend(congestion());
     all
 }
 
@@ -225,6 +227,42 @@ fn unwrapped() -> Vec<Vector<Host>> {
         is("the first sender of a prefix may send", wrapped([192, 0, 2, 128].into(), h4, &tcp4()), tcp4()),
         is("the last sender of a prefix may send", wrapped([192, 0, 2, 191].into(), h4, &tcp4()), tcp4()),
     ]
+}
+
+/// Figure 4 of RFC 6040, in a tunnel of each family with a packet of each.
+fn congestion() -> Vec<Vector<Host>> {
+    let (d4, d6, h4, h6) = (DIRECTOR4.into(), DIRECTOR6.into(), HOST4.into(), host6());
+    let tunnels =
+        [(d4, h4, IPV4, tcp4()), (d6, h6, IPV6, tcp6()), (d6, h6, IPV6, tcp4()), (d4, h4, IPV4, tcp6())];
+    // What comes out by what was sent and what arrives outside: not capable, ECT(1), ECT(0), congested.
+    let figure = [
+        [Some(0), Some(0), Some(0), None],
+        [Some(1), Some(1), Some(1), Some(3)],
+        [Some(2), Some(1), Some(2), Some(3)],
+        [Some(3); 4],
+    ];
+    let mut all = Vec::new();
+    for (source, destination, outer, packet) in tunnels {
+        for (inner, row) in (0..).zip(figure) {
+            let sent = with_traffic_class(&packet, ETHERNET, 0xb8 | inner);
+            for (outside, becomes) in (0..).zip(row) {
+                let frame = wrapped(source, destination, &sent);
+                // Bits of the outer service class never come in.
+                let frame = with_traffic_class(&frame, ETHERNET, 0x28 | outside);
+                assert_eq!(frame.len(), packet.len() + outer);
+                all.push(match becomes {
+                    Some(ecn) => {
+                        let out = with_traffic_class(&packet, ETHERNET, 0xb8 | ecn);
+                        Vector::new("congestion on the way is carried back", frame, Host::Local, out)
+                    }
+                    None => {
+                        Vector::unchanged("or ends a packet that cannot carry it", frame, Host::Congested)
+                    }
+                });
+            }
+        }
+    }
+    all
 }
 
 fn not_ours() -> Vec<Vector<Host>> {

@@ -79,6 +79,7 @@ reasons! {
         OverBudget = "over_budget", Drop, "It was to be passed on, but too many were in this moment.";
         TooBig = "too_big", Drop, "It was to be passed on, but exceeds the MTU towards the next owner.";
         Merged = "merged", Drop, "It was to be passed on, but the kernel had merged it from several, and would number them.";
+        Expired = "ttl_expired", Drop, "It was to be passed on, but the outer time to live had run out.";
         NotIp = "not_ip", Pass, "Neither IPv4 nor IPv6.";
         NotTunnel = "not_tunnel", Pass, "Not IP in IP.";
         NotForUs = "not_for_us", Pass, "IP in IP for another machine.";
@@ -87,6 +88,7 @@ reasons! {
         OuterFragment = "outer_fragment", Drop, "A fragment of an encapsulated packet: directors never fragment.";
         Sender = "sender_refused", Drop, "The outer source is not an accepted sender.";
         BadInner = "bad_inner", Drop, "The inner header contradicts itself, the outer header or the frame.";
+        Congested = "congested", Drop, "The outer header reports congestion to a sender that does not understand it (RFC 6040).";
         NotVip = "not_vip", Pass, "Inner destination is no VIP of this host: left to the kernel as it came.";
         Failed = "adjust_failed", Drop, "The kernel refused to change the outer header.";
     }

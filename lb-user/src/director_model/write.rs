@@ -13,6 +13,8 @@ const TTL: u8 = 64;
 /// The outer header is that of RFC 2003 or RFC 2473; its identification or flow label says the generation, and hop 0.
 pub fn tunnelled(hop: &Hop, generation: u16, len: usize, frame: &[u8]) -> Vec<u8> {
     let inner_v6 = word(frame, 12) == 0x86dd;
+    // RFC 6040, normal mode: all of it is copied.
+    let tos = if inner_v6 { (word(frame, ETHERNET) >> 4) as u8 } else { frame[ETHERNET + 1] };
     let mut out = [hop.next_mac, hop.own_mac].concat();
     match (hop.source, hop.destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
@@ -20,7 +22,7 @@ pub fn tunnelled(hop: &Hop, generation: u16, len: usize, frame: &[u8]) -> Vec<u8
             let protocol = if inner_v6 { 41 } else { 4 };
             // An IPv4 header has room for 12 of the 16 bits.
             let identification = (generation & 0x0fff) * 16;
-            let mut ip = vec![0x45, 0];
+            let mut ip = vec![0x45, tos];
             ip.extend(total.to_be_bytes());
             ip.extend(identification.to_be_bytes());
             // Do not fragment.
@@ -35,7 +37,7 @@ pub fn tunnelled(hop: &Hop, generation: u16, len: usize, frame: &[u8]) -> Vec<u8
         (source, destination) => {
             let flow_label = u32::from(generation) * 16;
             out.extend([0x86, 0xdd]);
-            out.extend((0x6000_0000 | flow_label).to_be_bytes());
+            out.extend((0x6000_0000 | u32::from(tos) << 20 | flow_label).to_be_bytes());
             out.extend((len as u16).to_be_bytes());
             out.extend([if inner_v6 { 41 } else { 4 }, TTL]);
             out.extend(octets6(source));

@@ -130,7 +130,7 @@ impl Seen {
             destination,
             generation: generation(vip::WEB),
         };
-        with_hop(&tunnel(&outer, packet), hop)
+        with_outer_ttl(&with_hop(&tunnel(&outer, packet), hop), 63)
     }
 
     /// The owners of the flow in the order of their turns here, without this host, each with the hop it gets from 0.

@@ -5,10 +5,10 @@ use aya_ebpf::helpers::{bpf_redirect, bpf_xdp_adjust_head};
 use aya_ebpf::programs::XdpContext;
 use lb_common::flow::{self, Flow};
 use lb_common::maps::{DRAINED, FLOW_TABLE, NO_OWNER, Nexthop, RESOLVED, Service, USABLE};
-use lb_common::outer::{IPV4, IPV6};
+use lb_common::outer::{IPV4, IPV6, Mark, TTL};
 use lb_common::reasons::{Director, Verdict};
 use lb_ebpf::counters::count;
-use lb_ebpf::encapsulate::{Mark, write4, write6};
+use lb_ebpf::encapsulate::{write4, write6};
 use lb_ebpf::packet::Frame;
 use lb_ebpf::pools;
 
@@ -38,15 +38,25 @@ pub fn finish(_ctx: &XdpContext, outcome: Result<Sent, Director>) -> u32 {
     action
 }
 
-/// Sends a packet of `len` bytes, from its IP header on, to the host of its flow; it is counted as `reason`.
+/// What matters of a packet besides its flow.
+#[derive(Clone, Copy)]
+pub struct Packet {
+    /// Bytes from the IP header on.
+    pub len: u16,
+    /// Type of service or traffic class.
+    pub tos: u8,
+}
+
+/// Sends a packet to the host of its flow; it is counted as `reason`.
 #[inline(always)]
 pub fn forward(
     ctx: &XdpContext,
     flow: &Flow,
     service: &Service,
-    len: u16,
+    packet: Packet,
     reason: Director,
 ) -> Result<Sent, Director> {
+    let Packet { len, tos } = packet;
     let nexthop = match service.flags & FLOW_TABLE {
         0 => by_row(flow, service)?.1,
         _ => by_flow(flow, service, reason)?,
@@ -54,7 +64,7 @@ pub fn forward(
     if u32::from(len) + u32::from(nexthop.outer_len) > u32::from(nexthop.mtu) {
         return Err(Director::TooBig);
     }
-    let mark = Mark { generation: service.generation, hop: 0 };
+    let mark = Mark { generation: service.generation, hop: 0, tos, ttl: TTL };
     if nexthop.outer_len == IPV4 as u8 {
         make_room(ctx, IPV4)?;
         write4(&Frame::xdp(ctx), nexthop, len, mark).ok_or(Director::NoHeadroom)?;

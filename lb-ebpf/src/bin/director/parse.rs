@@ -10,13 +10,13 @@ use lb_common::reasons::Director;
 use lb_ebpf::packet::{ANY_FRAGMENT, Frame, V4_NO_OPTIONS, Window, protocol};
 use lb_ebpf::pools;
 
-use crate::forward::{Sent, finish, forward};
+use crate::forward::{Packet, Sent, finish, forward};
 use crate::icmp;
 
 /// What a packet for a VIP may be.
 enum Parsed {
-    /// Of a flow; so many bytes from the IP header on.
-    Flow(Flow, u16),
+    /// Of a flow.
+    Flow(Flow, Packet),
     /// ICMP, which is looked at apart.
     Icmp,
 }
@@ -27,12 +27,12 @@ pub fn direct(ctx: &XdpContext) -> u32 {
     let frame = Frame::xdp(ctx);
     match frame.read::<u16>(12) {
         Some(ETH_IPV4) => match parse4(&frame) {
-            Ok(Parsed::Flow(flow, len)) => finish(ctx, of_service(ctx, &flow, len)),
+            Ok(Parsed::Flow(flow, packet)) => finish(ctx, of_service(ctx, &flow, packet)),
             Ok(Parsed::Icmp) => icmp::icmp4(ctx.ctx),
             Err(reason) => finish(ctx, Err(reason)),
         },
         Some(ETH_IPV6) => match parse6(&frame) {
-            Ok(Parsed::Flow(flow, len)) => finish(ctx, of_service(ctx, &flow, len)),
+            Ok(Parsed::Flow(flow, packet)) => finish(ctx, of_service(ctx, &flow, packet)),
             Ok(Parsed::Icmp) => icmp::icmp6(ctx.ctx),
             Err(reason) => finish(ctx, Err(reason)),
         },
@@ -74,7 +74,8 @@ fn parse4(frame: &Frame) -> Result<Parsed, Director> {
     }
     let source = Addr::v4(head.read::<u32, 12>());
     let ports = head.read::<u32, 20>();
-    Ok(Parsed::Flow(Flow { source, destination: vip, ports, protocol, v6: false }, len))
+    let packet = Packet { len, tos: head.read::<u8, 1>() };
+    Ok(Parsed::Flow(Flow { source, destination: vip, ports, protocol, v6: false }, packet))
 }
 
 #[inline(always)]
@@ -108,7 +109,11 @@ fn parse6(frame: &Frame) -> Result<Parsed, Director> {
             ];
             let source = Addr::v6(source);
             let ports = head.read::<u32, 40>();
-            Ok(Parsed::Flow(Flow { source, destination: vip, ports, protocol: next_header, v6: true }, len))
+            let packet = Packet { len, tos: (u16::from_be(head.read::<u16, 0>()) >> 4) as u8 };
+            Ok(Parsed::Flow(
+                Flow { source, destination: vip, ports, protocol: next_header, v6: true },
+                packet,
+            ))
         }
         protocol::ICMPV6 => Ok(Parsed::Icmp),
         protocol::FRAGMENT => Err(refuse(vip, Director::Fragment)),
@@ -126,9 +131,9 @@ fn destination6<const BYTES: usize>(ip: &Window<BYTES>) -> Addr {
 
 /// A service exists only for TCP and UDP: other protocols find none.
 #[inline(always)]
-fn of_service(ctx: &XdpContext, flow: &Flow, len: u16) -> Result<Sent, Director> {
+fn of_service(ctx: &XdpContext, flow: &Flow, packet: Packet) -> Result<Sent, Director> {
     match pools::service(flow.destination, flow.destination_port(), flow.protocol) {
-        Some(service) => forward(ctx, flow, service, len, Director::Forwarded),
+        Some(service) => forward(ctx, flow, service, packet, Director::Forwarded),
         None => Err(refuse(flow.destination, Director::NoService)),
     }
 }

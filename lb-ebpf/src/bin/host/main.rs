@@ -15,16 +15,17 @@ mod second;
 mod sockets;
 
 use aya_ebpf::bindings::{
-    BPF_F_ADJ_ROOM_FIXED_GSO, TC_ACT_OK, TC_ACT_SHOT, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, xdp_action,
+    BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_RECOMPUTE_CSUM, TC_ACT_OK, TC_ACT_SHOT,
+    bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, xdp_action,
 };
 use aya_ebpf::helpers::{bpf_redirect, bpf_xdp_adjust_head};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use lb_common::maps::Nexthop;
-use lb_common::outer::{ETH_IPV4, ETHERNET, IPV4, IPV6};
+use lb_common::outer::{ETH_IPV4, ETHERNET, IPV4, IPV6, Mark, mend};
 use lb_common::reasons::{Host, Verdict};
 use lb_ebpf::counters::count;
-use lb_ebpf::encapsulate::{Mark, write4, write6};
+use lb_ebpf::encapsulate::{write4, write6};
 use lb_ebpf::packet::{Frame, Tcp};
 
 use judge::{Inner, is_hidden_tunnel, judge};
@@ -137,7 +138,26 @@ fn strip_xdp(ctx: &XdpContext, inner: Inner) -> Result<(), Host> {
         return Err(Host::Failed);
     }
     let frame = Frame::xdp(ctx);
-    frame.write(0, addresses).and(frame.write(12, inner.ethertype)).ok_or(Host::Failed)
+    frame.write(0, addresses).and(frame.write(12, inner.ethertype)).ok_or(Host::Failed)?;
+    if inner.tos.0 == inner.tos.1 {
+        return Ok(());
+    }
+    let head = frame.window::<IPV4>(ETHERNET).ok_or(Host::Failed)?;
+    let (first, checksum) = carried_back(head.read::<u16, 0>(), head.read::<u16, 10>(), inner);
+    head.write::<u16, 0>(first);
+    if inner.ethertype == ETH_IPV4 {
+        head.write::<u16, 10>(checksum);
+    }
+    Ok(())
+}
+
+/// The first two bytes of an IP header with the type of service or traffic class that it gets, and an IPv4 checksum.
+#[inline(always)]
+fn carried_back(first: u16, checksum: u16, inner: Inner) -> (u16, u16) {
+    let changed = u16::from(inner.tos.0 ^ inner.tos.1);
+    let changed = if inner.ethertype == ETH_IPV4 { changed } else { changed << 4 };
+    let new = first ^ changed.to_be();
+    (new, mend(checksum, first, new))
 }
 
 /// Replaces the outer header, which may become longer or shorter.
@@ -177,7 +197,19 @@ fn strip_tc(ctx: &TcContext, inner: Inner) -> Result<(), Host> {
     // were.
     let flags = to | u64::from(BPF_F_ADJ_ROOM_FIXED_GSO);
     ctx.adjust_room(-(inner.outer_len as i32), BPF_ADJ_ROOM_MAC, flags).map_err(|_| Host::Failed)?;
-    ctx.store(12, &inner.ethertype, 0).map_err(|_| Host::Failed)
+    ctx.store(12, &inner.ethertype, 0).map_err(|_| Host::Failed)?;
+    if inner.tos.0 == inner.tos.1 {
+        return Ok(());
+    }
+    let load = |at: usize| ctx.load::<u16>(at).map_err(|_| Host::Failed);
+    let (first, checksum) = carried_back(load(ETHERNET)?, load(ETHERNET + 10)?, inner);
+    if inner.ethertype == ETH_IPV4 {
+        // Header and checksum change by the same amount: a sum over both stays.
+        ctx.store(ETHERNET, &first, 0).map_err(|_| Host::Failed)?;
+        ctx.store(ETHERNET + 10, &checksum, 0).map_err(|_| Host::Failed)
+    } else {
+        ctx.store(ETHERNET, &first, u64::from(BPF_F_RECOMPUTE_CSUM)).map_err(|_| Host::Failed)
+    }
 }
 
 #[unsafe(link_section = "license")]
