@@ -24,6 +24,10 @@ pub fn write4(frame: &Frame, nexthop: &Nexthop, len: u16, mark: Mark) -> Option<
     if mark.ttl != TTL {
         head.write::<u8, { ETHERNET + 8 }>(mark.ttl);
     }
+    if mark.source != 0 {
+        let base = u16::from_ne_bytes([h[ETHERNET + 14], h[ETHERNET + 15]]);
+        head.write::<u16, { ETHERNET + 14 }>(base | mark.source);
+    }
     head.write::<u16, { ETHERNET + 10 }>(checksum);
     Some(())
 }
@@ -46,6 +50,10 @@ pub fn write6(frame: &Frame, nexthop: &Nexthop, len: u16, mark: Mark) -> Option<
     head.write::<u16, { ETHERNET + 4 }>(len.to_be());
     if mark.ttl != TTL {
         head.write::<u8, { ETHERNET + 7 }>(mark.ttl);
+    }
+    if mark.source != 0 {
+        let base = u16::from_ne_bytes([h[ETHERNET + 22], h[ETHERNET + 23]]);
+        head.write::<u16, { ETHERNET + 22 }>(base | mark.source);
     }
     Some(())
 }

@@ -1,7 +1,10 @@
 //! What the BPF programs have in common: access to packets, outer headers, maps of pools, and counters.
 
 #![no_std]
+// Inline assembly for BPF, in `budget`.
+#![feature(asm_experimental_arch)]
 
+pub mod budget;
 pub mod counters;
 pub mod encapsulate;
 pub mod packet;

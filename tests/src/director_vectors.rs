@@ -189,19 +189,56 @@ fn unservable(world: &World) -> Vec<Vector<Director>> {
         behind(184, world.sent(web4, Protocol::Tcp, &syn4)),
     );
     let big = tcp(client4(vip::NARROW), Tcp::Ack, &[7; 600 - 3 * 20 + 1]);
-    let big6 = tcp(client6(vip::NARROW), Tcp::Ack, &[7; 600 - 2 * 40 - 20 + 1]);
+    let big6 = tcp(client6(vip::WEB), Tcp::Ack, &[7; 1500 - 2 * 40 - 20 + 1]);
+    let long = tcp(client4(vip::NARROW).reversed(), Tcp::Ack, &[7; 560]);
+    let error = icmp_error(router(false), vip4(vip::NARROW).into(), 3, 4, &long, 560);
     vec![
         is("a service whose slot is empty has no table", client4(vip::TABLELESS), Director::NoTable),
         is("nor has its IPv6 twin", client6(vip::TABLELESS), Director::NoTable),
         is("a pool whose only host is sick has none", client4(vip::SICK), Director::NoHost),
         is("a pool whose only host has no route has none", client6(vip::LOST), Director::NoHost),
         is("a pool whose hosts are drained has none", client4(vip::DRAINED), Director::NoHost),
-        Vector::unchanged("one byte more than the MTU is too big", big, Director::TooBig),
-        Vector::unchanged("one byte more over IPv6 is too big", big6, Director::TooBig),
+        told("one byte more than the MTU is too big, and its sender is told", &big, 580),
+        told("type of service does not matter", &with_traffic_class(&big, ETHERNET, 0xff), 580),
+        Vector::unchanged(
+            "where no IPv6 packet fits there is nothing to tell",
+            tcp(client6(vip::NARROW), Tcp::Ack, &[7; 600 - 2 * 40 - 20 + 1]),
+            Director::TooBig,
+        ),
+        told(
+            "unless it is longer than what every link carries",
+            &tcp(client6(vip::NARROW), Tcp::Ack, &[7; 1280 - 40 - 20 + 1]),
+            1280,
+        ),
+        told("an IPv6 sender is told what fits", &big6, 1460),
+        Vector::unchanged("a group is no sender", patched(&big6, ETHERNET + 8, &[0xff]), Director::TooBig),
+        Vector::unchanged(
+            "nor is a loopback address",
+            patched(&big, ETHERNET + 12, &[127]),
+            Director::TooBig,
+        ),
+        Vector::unchanged("an error that is too big begets no error", error, Director::TooBig),
         cramped("16 bytes of headroom are too few for IPv4", 200, syn4),
         cramped("32 bytes of headroom are too few for IPv6", 184, tcp(web6, Tcp::Syn, b"")),
         fits.with(Context::Metadata(184)),
     ]
+}
+
+/// The answer to a packet of which `room` bytes would fit.
+fn told(says: &'static str, packet: &[u8], room: u32) -> Vector<Director> {
+    let v6 = packet[12] != 8;
+    let address = |at: usize| -> IpAddr {
+        match v6 {
+            true => <[u8; 16]>::try_from(&packet[at..at + 16]).unwrap().into(),
+            false => <[u8; 4]>::try_from(&packet[at..at + 4]).unwrap().into(),
+        }
+    };
+    let (client, vip) = if v6 { (address(22), address(38)) } else { (address(26), address(30)) };
+    let (kind, code, quote, tos) = if v6 { (2, 0, 128, 0) } else { (3, 4, 80, 0xc0) };
+    let answer = icmp(vip, client, kind, code, room.to_be_bytes(), &packet[ETHERNET..ETHERNET + quote]);
+    let answer = with_outer_ttl(&with_traffic_class(&answer, ETHERNET, tos), 64);
+    let answer = patched(&answer, 0, &[ROUTER, MACHINE].concat());
+    Vector::new(says, packet.to_vec(), Director::TooBigTold, answer)
 }
 
 fn icmp_errors(world: &World) -> Vec<Vector<Director>> {

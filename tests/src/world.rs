@@ -100,6 +100,8 @@ pub struct World {
     pub nexthops: NextHops,
     /// What health checks say.
     pub health: BTreeMap<HostId, bool>,
+    /// Outer sources.
+    pub sources: Sources,
     /// Rows by pool, with indices of sorted host names instead of slots.
     rows: BTreeMap<String, Vec<Row>>,
 }
@@ -110,6 +112,7 @@ impl Default for World {
             model: Model::default(),
             nexthops: NextHops::new(),
             health: BTreeMap::new(),
+            sources: Sources::default(),
             rows: BTreeMap::new(),
         };
         world.add("web", vip::WEB, &["a", "b", "c"]);
@@ -214,7 +217,8 @@ impl World {
     pub fn owner(&self, ends: Ends, protocol: Protocol) -> Option<(Outer, &NextHop)> {
         let pool_name = &self.service(ends.destination, protocol)?.pool;
         let pool = &self.model.pools[pool_name];
-        let row = flow::row(flow::hash(pool.seed, &flow_of(ends, protocol)), pool.size);
+        let hash = flow::hash(pool.seed, &flow_of(ends, protocol));
+        let row = flow::row(hash, pool.size);
         self.rows[pool_name][row as usize].iter().filter(|place| **place != NO_OWNER).find_map(|place| {
             let (name, host) = pool.hosts.iter().nth(usize::from(*place))?;
             let id = HostId { pool: pool_name.clone(), host: name.clone() };
@@ -223,7 +227,10 @@ impl World {
             let outer = Outer {
                 own_mac: hop.source_mac,
                 next_mac: hop.mac,
-                source: hop.source?,
+                source: match self.sources.spread(destination) {
+                    Some(prefix) => spread(prefix.address, prefix.length, hash),
+                    None => hop.source?,
+                },
                 destination,
                 generation: pool.generation,
             };
@@ -251,13 +258,14 @@ impl World {
             interfaces: Vec::new(),
             xdp: XdpMode::Auto,
             flows: FLOWS,
+            icmp_errors: u32::MAX,
             capacity: Capacity::default(),
         }
     }
 
     /// Brings a director's maps to this world.
     pub fn bring_to(&self, director: &mut Director) -> lb_user::dataplane::Result<Confirmed> {
-        director.sync(&self.model, Sources::default(), &self.nexthops, &self.health)
+        director.sync(&self.model, self.sources, &self.nexthops, &self.health)
     }
 
     /// Brings a director's maps to this world, but for the table that is to be missing.
@@ -276,7 +284,7 @@ impl World {
     /// This world as the plain model of the director sees it.
     pub fn view(&self) -> View {
         let model = Arc::new(self.model.clone());
-        let mut view = View::new(model, Sources::default(), self.nexthops.clone(), self.health.clone());
+        let mut view = View::new(model, self.sources, self.nexthops.clone(), self.health.clone());
         view.make_tables(|pool| pool != "tableless");
         view
     }
@@ -289,6 +297,20 @@ impl Bench for Director {
 
     fn counters(&self) -> Result<Vec<Counter>> {
         Ok(Director::counters(self)?)
+    }
+}
+
+/// An address of a prefix by the low 16 bits of a hash, of which the lower byte comes first.
+fn spread(address: IpAddr, length: u8, hash: u32) -> IpAddr {
+    let chosen = (hash as u16).swap_bytes();
+    let free = |bits: u8| (1u32 << (bits - length)) as u16;
+    match address {
+        IpAddr::V4(v4) => {
+            Ipv4Addr::from_bits(v4.to_bits() | u32::from(chosen & free(32).wrapping_sub(1))).into()
+        }
+        IpAddr::V6(v6) => {
+            Ipv6Addr::from_bits(v6.to_bits() | u128::from(chosen & free(128).wrapping_sub(1))).into()
+        }
     }
 }
 

@@ -198,14 +198,15 @@ pub struct Nexthop {
     pub outer_len: u8,
     /// Ethernet and IP header; see [`crate::outer`].
     pub header: [u8; HEADER_MAX],
-    /// Zero.
-    pub pad: [u8; 2],
+    /// Bits of the outer source, in its last two bytes as they stand in the packet, that are chosen per flow; the template
+    /// has zeros there.
+    pub spread: u16,
 }
 
 impl Nexthop {
     /// A next hop that is not known.
     pub const UNKNOWN: Nexthop =
-        Nexthop { ifindex: 0, mtu: 0, state: 0, outer_len: 20, header: [0; HEADER_MAX], pad: [0; 2] };
+        Nexthop { ifindex: 0, mtu: 0, state: 0, outer_len: 20, header: [0; HEADER_MAX], spread: 0 };
 }
 
 /// Index of a host's next hop for packets of one inner family.
@@ -277,9 +278,10 @@ pub const fn account_index(service: u32, place: usize) -> u32 {
     service * (GENERATIONS as u32 + 1) + place as u32
 }
 
-/// How many packets a host may pass on, all CPUs together, in a window of time of 2^[`WINDOW_BITS`] nanoseconds.
+/// How many packets a host may pass on, or a director answer by an ICMP error, all CPUs together, in a window of time of
+/// 2^[`WINDOW_BITS`] nanoseconds.
 ///
-/// One word is shared by all CPUs, and written only by a packet that is passed on: a flood beyond the budget only reads.
+/// One word is shared by all CPUs, and written only by a packet that takes from it: a flood beyond the budget only reads.
 /// Two CPUs that begin a window at once may lose a few packets of the count.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -288,7 +290,7 @@ pub struct Budget {
     pub limit: u64,
     /// Number of the window that `spent` is of.
     pub window: u64,
-    /// Packets passed on in it.
+    /// Packets that took from it.
     pub spent: u64,
 }
 
@@ -344,7 +346,7 @@ mod tests {
         assert_eq!((size_of::<Entry>(), offset_of!(Entry, service)), (64, 32));
         assert_eq!((size_of::<Service>(), offset_of!(Service, flags)), (24, 22));
         assert_eq!(
-            (size_of::<Nexthop>(), offset_of!(Nexthop, header), offset_of!(Nexthop, pad)),
+            (size_of::<Nexthop>(), offset_of!(Nexthop, header), offset_of!(Nexthop, spread)),
             (64, 8, 62)
         );
         assert_eq!(size_of::<Row>(), 8);

@@ -43,6 +43,8 @@ pub struct Mark {
     pub tos: u8,
     /// Time to live: [`TTL`], less one for each host that passed the packet on.
     pub ttl: u8,
+    /// Goes into the last two bytes of the source, where the template has zeros; as it stands in the packet.
+    pub source: u16,
 }
 
 /// Outer IPv4 Identification of a generation and hop, host byte order.
@@ -82,7 +84,7 @@ pub const fn patch4(base: u16, inner_len: u16, mark: Mark) -> (u16, u16, u16) {
         TTL => 0,
         ttl => u16::from_ne_bytes([ttl, 0]) as u32 + !u16::from_ne_bytes([TTL, 0]) as u32,
     };
-    (length, id, !fold(base as u32 + length as u32 + id as u32 + tos as u32 + ttl))
+    (length, id, !fold(base as u32 + length as u32 + id as u32 + tos as u32 + mark.source as u32 + ttl))
 }
 
 /// The first word of the outer IPv6 header (version, traffic class, flow label) as it stands in the packet.
@@ -199,13 +201,14 @@ mod tests {
     proptest! {
         #[test]
         fn patched_checksums_verify(
-            source: [u8; 4], destination: [u8; 4], len: u16, generation: u16, hop in 0u8..16, tos: u8, ttl: u8,
+            source: [u8; 4], destination: [u8; 4], len: u16, generation: u16, hop in 0u8..16, tos: u8, ttl: u8, spread: u8,
         ) {
-            let (mut header, _) = template([2; 6], [4; 6], source.into(), destination.into(), false).unwrap();
+            let own = Ipv4Addr::from_bits(u32::from_be_bytes(source) & !0xff);
+            let (mut header, _) = template([2; 6], [4; 6], own.into(), destination.into(), false).unwrap();
             let ip = &mut header[ETHERNET..ETHERNET + IPV4];
             let base = u16::from_ne_bytes([ip[10], ip[11]]);
-            let (length, id, checksum) = patch4(base, len, Mark { generation, hop, tos, ttl });
-            (ip[1], ip[8]) = (tos, ttl);
+            let (length, id, checksum) = patch4(base, len, Mark { generation, hop, tos, ttl, source: u16::from_ne_bytes([0, spread]) });
+            (ip[1], ip[8], ip[15]) = (tos, ttl, spread);
             ip[2..4].copy_from_slice(&length.to_ne_bytes());
             ip[4..6].copy_from_slice(&id.to_ne_bytes());
             ip[10..12].copy_from_slice(&checksum.to_ne_bytes());

@@ -63,7 +63,8 @@ reasons! {
         IcmpForeign = "icmp_foreign", Drop, "An ICMP error for a VIP that quotes a packet of no service of that VIP.";
         NoTable = "no_table", Drop, "The service has no table.";
         NoHost = "no_host", Drop, "No owner of the row is healthy and reachable.";
-        TooBig = "too_big", Drop, "With the outer header it would exceed the MTU towards the host.";
+        TooBig = "too_big", Drop, "With the outer header it would exceed the MTU towards the host, and its sender is not told: it is an error itself, or too many were told in this moment.";
+        TooBigTold = "too_big_answered", Tx, "With the outer header it would exceed the MTU towards the host: its sender is told what fits, by ICMP.";
         NoHeadroom = "no_headroom", Drop, "The driver left no room for the outer header.";
     }
 }

@@ -231,7 +231,8 @@ pub(super) fn large_subjects() -> Result<Vec<Subject>> {
 
 /// The real director over maps of this model, in which every host is one hop away and healthy.
 fn director(model: &Model, capacity: Capacity) -> Result<Director> {
-    let options = DirectorOptions { interfaces: vec![], xdp: XdpMode::Auto, capacity, flows: 1 << 16 };
+    let options =
+        DirectorOptions { interfaces: vec![], xdp: XdpMode::Auto, capacity, flows: 1 << 16, icmp_errors: 0 };
     let health: BTreeMap<HostId, bool> = model.hosts().map(|(id, _)| (id, true)).collect();
     let mut director = Director::load(options, None)?;
     director.sync(model, Sources::default(), &nexthops(model), &health)?;

@@ -48,7 +48,12 @@ struct Director {
     source4: Option<Ipv4Addr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     source6: Option<Ipv6Addr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spread4: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spread6: Option<String>,
     flows: u32,
+    icmp_errors: u32,
     capacity: Capacity,
 }
 
@@ -178,8 +183,11 @@ impl From<&Config> for Effective {
 
 impl From<&DirectorConfig> for Director {
     fn from(director: &DirectorConfig) -> Self {
-        let DirectorConfig { interfaces, xdp, source4, source6, flows, capacity } = director.clone();
-        Director { interfaces, xdp, source4, source6, flows, capacity }
+        let DirectorConfig { interfaces, xdp, source4, source6, flows, icmp_errors, capacity, .. } =
+            director.clone();
+        let [spread4, spread6] =
+            [director.spread4, director.spread6].map(|prefix| prefix.map(|p| p.to_string()));
+        Director { interfaces, xdp, source4, source6, spread4, spread6, flows, icmp_errors, capacity }
     }
 }
 

@@ -27,8 +27,20 @@ pub(super) const TOP: Keys = Keys {
     ],
 };
 pub(super) const MANIFEST: Keys = Keys { path: "manifest", keys: &["file", "etcd", "key", "peer", "cache"] };
-pub(super) const DIRECTOR: Keys =
-    Keys { path: "director", keys: &["interfaces", "xdp", "source4", "source6", "flows", "capacity"] };
+pub(super) const DIRECTOR: Keys = Keys {
+    path: "director",
+    keys: &[
+        "interfaces",
+        "xdp",
+        "source4",
+        "source6",
+        "spread4",
+        "spread6",
+        "flows",
+        "icmp_errors",
+        "capacity",
+    ],
+};
 pub(super) const CAPACITY: Keys = Keys { path: "director.capacity", keys: &["services", "hosts", "tables"] };
 pub(super) const HOST: Keys = Keys {
     path: "host",

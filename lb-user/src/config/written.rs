@@ -52,7 +52,10 @@ pub(super) struct Director {
     pub xdp: Maybe<XdpMode>,
     pub source4: Maybe<Ipv4Addr>,
     pub source6: Maybe<Ipv6Addr>,
+    pub spread4: Maybe<Prefix>,
+    pub spread6: Maybe<Prefix>,
     pub flows: Maybe<u32>,
+    pub icmp_errors: Maybe<u32>,
     pub capacity: Capacity,
 }
 
@@ -193,7 +196,10 @@ fn director(s: &Section<'_>, r: &mut Reader) -> Director {
         xdp: r.leaf(s, "xdp"),
         source4: r.leaf(s, "source4"),
         source6: r.leaf(s, "source6"),
+        spread4: r.leaf(s, "spread4"),
+        spread6: r.leaf(s, "spread6"),
         flows: r.leaf(s, "flows"),
+        icmp_errors: r.leaf(s, "icmp_errors"),
         capacity: capacity(s, &schema::CAPACITY, r),
     }
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::parse::Packet;
 use super::{Flow, Memory, View};
+use crate::dataplane::nexthops::spread_mask;
 use crate::model::{Affinity, Family, Host, HostId, HostState, Pool, ServiceKey};
 use crate::table::{self, NO_OWNER, Row, TableError};
 
@@ -26,6 +27,8 @@ pub struct Way {
     pub generation: u16,
     /// Rows of the pool's table.
     pub rows: u32,
+    /// The flow's hash, which the row comes from.
+    pub hash: u32,
     /// The flow's row.
     pub row: u32,
     /// The owners of that row, in order.
@@ -82,13 +85,33 @@ pub struct Hop {
     pub next_mac: [u8; 6],
     /// Largest packet on that way.
     pub mtu: usize,
-    /// Outer source.
+    /// Outer source, or the network's address of the prefix that it is chosen from.
     pub source: IpAddr,
+    /// Bits of its last two bytes that are chosen by the flow.
+    pub spread: [u8; 2],
     /// Outer destination.
     pub destination: IpAddr,
 }
 
 impl Hop {
+    /// The outer source of a flow with this hash.
+    pub fn source_of(&self, hash: u32) -> IpAddr {
+        let [first, second, ..] = hash.to_le_bytes();
+        let chosen = [first & self.spread[0], second & self.spread[1]];
+        match self.source {
+            IpAddr::V4(address) => {
+                let [a, b, c, d] = address.octets();
+                [a, b, c | chosen[0], d | chosen[1]].into()
+            }
+            IpAddr::V6(address) => {
+                let mut octets = address.octets();
+                octets[14] |= chosen[0];
+                octets[15] |= chosen[1];
+                octets.into()
+            }
+        }
+    }
+
     /// The largest packet that fits into the tunnel.
     pub fn room(&self) -> usize {
         let header = if self.destination.is_ipv4() { 20 } else { 40 };
@@ -110,7 +133,8 @@ pub(super) fn rows(pool: &Pool) -> Result<Vec<Row>, TableError> {
 pub(super) fn way(view: &View, packet: &Packet) -> Option<Way> {
     let flow = packet.flow;
     let (service, name, pool) = view.service(&flow)?;
-    let row = flow::row(hash(pool.seed, &flow), pool.size);
+    let hash = hash(pool.seed, &flow);
+    let row = flow::row(hash, pool.size);
     let family = Family::of(flow.destination.ip());
     let places = view.table(name).map(|table| table[row as usize]).into_iter().flatten();
     let hosts: Vec<_> = pool.hosts.iter().collect();
@@ -131,6 +155,7 @@ pub(super) fn way(view: &View, packet: &Packet) -> Option<Way> {
         pool: name.into(),
         generation: pool.generation,
         rows: pool.size,
+        hash,
         row,
         owners,
         host,
@@ -183,6 +208,8 @@ fn hop(view: &View, host: &Host, family: Family) -> Result<Hop, String> {
         IpAddr::V4(_) => view.sources.v4.map(IpAddr::V4),
         IpAddr::V6(_) => view.sources.v6.map(IpAddr::V6),
     };
+    let spread = view.sources.spread(destination);
+    let fixed = spread.map(|prefix| prefix.address).or(fixed);
     let source = fixed.or(next.source).ok_or_else(|| format!("no source address towards {destination}"))?;
     if source.is_ipv4() != destination.is_ipv4() {
         return Err(format!("the source {source} is of another family than {destination}"));
@@ -194,6 +221,7 @@ fn hop(view: &View, host: &Host, family: Family) -> Result<Hop, String> {
         // No packet is longer than its header can say.
         mtu: (next.mtu as usize).min(usize::from(u16::MAX)),
         source,
+        spread: spread.map_or([0; 2], spread_mask),
         destination,
     })
 }

@@ -2,7 +2,8 @@
 //!
 //! It is written from the documents and RFCs, for clarity, and shares with the BPF program nothing but the reasons, the
 //! structure of tables and the hash of flows. A differential test holds the two against each other; `lb trace` and
-//! `lb replay` explain packets by it. It knows nothing of headroom, which only drivers do.
+//! `lb replay` explain packets by it. It knows nothing of headroom, which only drivers do,
+//! and of no limit to answers.
 //!
 //! [`parse`] finds the flow of a frame, [`choose`] its host, [`write`](mod@write) makes what leaves.
 
@@ -158,8 +159,13 @@ pub fn judge(view: &View, memory: &mut Memory, frame: &[u8]) -> Judged {
         return unchanged(reason, Some(way));
     };
     if packet.len > hop.room() {
-        return unchanged(Director::TooBig, Some(way));
+        let answer = write::too_big(frame, packet.len, hop.room()).filter(|_| !packet.quoted);
+        return match answer {
+            Some(output) => Judged { reason: Director::TooBigTold, output, way: Some(way) },
+            None => unchanged(Director::TooBig, Some(way)),
+        };
     }
     let reason = if packet.quoted { Director::ForwardedError } else { Director::Forwarded };
-    Judged { reason, output: write::tunnelled(&hop, way.generation, packet.len, frame), way: Some(way) }
+    let output = write::tunnelled(&hop, way.hash, way.generation, packet.len, frame);
+    Judged { reason, output, way: Some(way) }
 }

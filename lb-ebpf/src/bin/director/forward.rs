@@ -12,7 +12,7 @@ use lb_ebpf::encapsulate::{write4, write6};
 use lb_ebpf::packet::Frame;
 use lb_ebpf::pools;
 
-use crate::maps;
+use crate::{maps, too_big};
 
 /// How a packet is counted that was sent, and the action that sends it.
 pub type Sent = (Director, u32);
@@ -57,14 +57,17 @@ pub fn forward(
     reason: Director,
 ) -> Result<Sent, Director> {
     let Packet { len, tos } = packet;
+    let hash = flow::hash(service.seed, flow);
     let nexthop = match service.flags & FLOW_TABLE {
-        0 => by_row(flow, service)?.1,
-        _ => by_flow(flow, service, reason)?,
+        0 => by_row(flow, service, hash)?.1,
+        _ => by_flow(flow, service, hash, reason)?,
     };
     if u32::from(len) + u32::from(nexthop.outer_len) > u32::from(nexthop.mtu) {
-        return Err(Director::TooBig);
+        let room = nexthop.mtu.saturating_sub(u16::from(nexthop.outer_len));
+        return Err(too_big::answer(ctx, flow.v6, packet, room, reason));
     }
-    let mark = Mark { generation: service.generation, hop: 0, tos, ttl: TTL };
+    let mark =
+        Mark { generation: service.generation, hop: 0, tos, ttl: TTL, source: hash as u16 & nexthop.spread };
     if nexthop.outer_len == IPV4 as u8 {
         make_room(ctx, IPV4)?;
         write4(&Frame::xdp(ctx), nexthop, len, mark).ok_or(Director::NoHeadroom)?;
@@ -86,15 +89,20 @@ pub fn forward(
 
 /// The host that the flow was sent to before, as long as there is a way to it, healthy or not; else the row's.
 #[inline(always)]
-fn by_flow(flow: &Flow, service: &Service, reason: Director) -> Result<&'static Nexthop, Director> {
-    let memory = maps::Memory::of(service.seed, flow);
+fn by_flow(
+    flow: &Flow,
+    service: &Service,
+    hash: u32,
+    reason: Director,
+) -> Result<&'static Nexthop, Director> {
+    let memory = maps::Memory::of(service.seed, flow, hash);
     if let Some(slot) = memory.and_then(|memory| memory.slot())
         && let Some(nexthop) = pools::nexthop(slot, flow.v6)
         && nexthop.state & RESOLVED != 0
     {
         return Ok(nexthop);
     }
-    let (slot, nexthop) = by_row(flow, service)?;
+    let (slot, nexthop) = by_row(flow, service, hash)?;
     if let Some(memory) = memory
         && reason as u32 == Director::Forwarded as u32
     {
@@ -105,8 +113,7 @@ fn by_flow(flow: &Flow, service: &Service, reason: Director) -> Result<&'static 
 
 /// The first owner of the row that is healthy and reachable in this director's view.
 #[inline(always)]
-fn by_row(flow: &Flow, service: &Service) -> Result<(u16, &'static Nexthop), Director> {
-    let hash = flow::hash(service.seed, flow);
+fn by_row(flow: &Flow, service: &Service, hash: u32) -> Result<(u16, &'static Nexthop), Director> {
     let row = pools::row(service.table, flow::row(hash, service.rows)).ok_or(Director::NoTable)?;
     for slot in row {
         if slot == NO_OWNER {
@@ -122,7 +129,7 @@ fn by_row(flow: &Flow, service: &Service) -> Result<(u16, &'static Nexthop), Dir
 }
 
 #[inline(always)]
-fn make_room(ctx: &XdpContext, bytes: usize) -> Result<(), Director> {
+pub fn make_room(ctx: &XdpContext, bytes: usize) -> Result<(), Director> {
     // SAFETY: the helper checks the headroom; all frames are taken anew afterwards.
     match unsafe { bpf_xdp_adjust_head(ctx.ctx, -(bytes as i32)) } {
         0 => Ok(()),

@@ -10,6 +10,7 @@ mod forward;
 mod icmp;
 mod maps;
 mod parse;
+mod too_big;
 
 use aya_ebpf::bindings::{
     BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, TC_ACT_OK, TC_ACT_SHOT,
@@ -72,7 +73,7 @@ fn send_probe(ctx: &TcContext) -> Result<i32, Probe> {
     ctx.pull_data((ETHERNET + IPV6) as u32).map_err(|_| Probe::Failed)?;
     // Probes belong to no generation: they go to the host whatever the tables say.
     let frame = Frame::tc(ctx);
-    let mark = Mark { generation: 0, hop: 0, tos: 0, ttl: TTL };
+    let mark = Mark { generation: 0, hop: 0, tos: 0, ttl: TTL, source: 0 };
     let written = if room == IPV4 {
         write4(&frame, nexthop, inner, mark)
     } else {

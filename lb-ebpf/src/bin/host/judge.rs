@@ -64,7 +64,7 @@ fn outer4(frame: &Frame, len: usize) -> Result<Inner, Host> {
         return Err(Host::Sender);
     }
     let id = u16::from_be(ip.id);
-    let mark = Mark { generation: id >> 4, hop: (id & 15) as u8, tos: ip.tos, ttl: ip.ttl };
+    let mark = Mark { generation: id >> 4, hop: (id & 15) as u8, tos: ip.tos, ttl: ip.ttl, source: 0 };
     inner::<IPV4>(frame, ip.protocol, u16::from_be(ip.total_len) as usize, len, mark)
 }
 
@@ -90,6 +90,7 @@ fn outer6(frame: &Frame, len: usize) -> Result<Inner, Host> {
         hop: (first & 15) as u8,
         tos: ip.traffic_class(),
         ttl: ip.hop_limit,
+        source: 0,
     };
     inner::<IPV6>(frame, ip.next_header, IPV6 + u16::from_be(ip.payload_len) as usize, len, mark)
 }

@@ -6,7 +6,7 @@
 
 #![no_std]
 #![no_main]
-// Inline assembly for BPF, in `maps`.
+// Inline assembly for BPF, in `second`.
 #![feature(asm_experimental_arch)]
 
 mod judge;

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 
-use aya::maps::{MapData, PerCpuArray};
+use aya::maps::{Array, MapData, PerCpuArray};
 use aya::programs::TcAttachType;
-use lb_common::maps::{FLOW_TABLE, PROBE_MARK, Traffic, nexthop_index, slot_of};
+use lb_common::maps::{Budget, FLOW_TABLE, PROBE_MARK, Traffic, nexthop_index, slot_of};
 use lb_common::reasons;
 
 use super::attach::{self, Attached};
@@ -36,6 +36,8 @@ pub struct DirectorOptions {
     pub xdp: XdpMode,
     /// Flows that are remembered for services with a flow table.
     pub flows: u32,
+    /// ICMP errors per second that tell senders of packets too big for the tunnel.
+    pub icmp_errors: u32,
     /// Sizes of the maps.
     pub capacity: Capacity,
 }
@@ -67,6 +69,9 @@ impl Director {
     /// Loads the programs over the maps pinned below `pins`, without attaching them; without pins, for test runs.
     pub fn load(options: DirectorOptions, pins: Option<&Path>) -> Result<Self> {
         let mut loaded = OBJECT.load(pins, &object::entries(&options))?;
+        let mut errors: Array<MapData, Budget> = loaded.map("ERROR_BUDGET")?;
+        let budget = Budget::per_second(options.icmp_errors.into());
+        errors.set(0, budget, 0).map_err(map_error("ERROR_BUDGET"))?;
         Ok(Director {
             pools: Pools::take(&mut loaded, "director", options.capacity)?,
             flows: Memory::of(&loaded.array("FLOWS")?, object::flow_words(&options))

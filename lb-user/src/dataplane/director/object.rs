@@ -1,7 +1,7 @@
 //! The director's object: its maps, and their sizes.
 
 use aya::include_bytes_aligned;
-use lb_common::maps::{FlowSet, Traffic, WAYS};
+use lb_common::maps::{Budget, FlowSet, Traffic, WAYS};
 use lb_common::reasons;
 
 use super::DirectorOptions;
@@ -24,6 +24,7 @@ pub static OBJECT: Object = Object {
         shape("DIRECTOR_COUNTERS", kind::PERCPU_ARRAY, 4, 8, reasons::Director::COUNT as u32),
         shape("PROBE_COUNTERS", kind::PERCPU_ARRAY, 4, 8, reasons::Probe::COUNT as u32),
         memory("FLOWS", size_of::<FlowSet>(), sets(65536)),
+        shape("ERROR_BUDGET", kind::ARRAY, 4, size_of::<Budget>(), 1),
         shape("TRAFFIC", kind::PERCPU_ARRAY, 4, size_of::<Traffic>(), 1024),
     ],
     constants: &[("FLOW_SETS", "FLOWS")],
