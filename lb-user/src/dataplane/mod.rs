@@ -120,15 +120,11 @@ pub enum Error {
         /// The key of the configuration.
         key: &'static str,
     },
-    /// A table in the kernel does not have the digest of the table that was written.
-    #[error("pool {pool}: the kernel holds a table with digest {have:016x}, wanted {want:016x}")]
-    Digest {
+    /// A table in the kernel is not the one that was written.
+    #[error("pool {pool}: the kernel does not hold the table that was written to it; services keep the one before")]
+    Written {
         /// The pool.
         pool: String,
-        /// In the kernel.
-        have: u64,
-        /// As computed.
-        want: u64,
     },
     /// A netlink request was refused.
     #[error("cannot {what}: {reason}")]

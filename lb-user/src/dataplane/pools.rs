@@ -74,7 +74,14 @@ pub struct Reach {
 pub(super) struct PoolTable {
     pub slot: u32,
     pub made_of: Pool,
-    pub digest: u64,
+    /// Taken from the kernel's memory when the services name it already: it takes longer than to make the table.
+    digest: Option<u64>,
+}
+
+impl PoolTable {
+    fn in_force(&self) -> InForce {
+        InForce { generation: self.made_of.generation, digest: self.digest.unwrap_or(0) }
+    }
 }
 
 /// Services, tables, next hops and host ids of one role.
@@ -86,6 +93,8 @@ pub(super) struct Pools {
     nexthops: Array<MapData, Nexthop>,
     host_ids: Array<MapData, u64>,
     slots: Slots,
+    /// Slots by name, of the model that is being written: to compute ids takes longer than anything else about a host.
+    named: BTreeMap<HostId, u16>,
     /// What the next hop map holds, to write only what changes.
     entries: BTreeMap<u32, Nexthop>,
     in_force: BTreeMap<String, PoolTable>,
@@ -107,6 +116,7 @@ impl Pools {
             nexthops: loaded.map("NEXTHOPS")?,
             host_ids: loaded.map("HOST_IDS")?,
             slots: Slots::default(),
+            named: BTreeMap::new(),
             entries: BTreeMap::new(),
             in_force: BTreeMap::new(),
         };
@@ -148,12 +158,7 @@ impl Pools {
 
     /// The tables in force, by pool.
     pub fn in_force(&self) -> BTreeMap<String, InForce> {
-        let tables = self.in_force.iter();
-        tables
-            .map(|(name, table)| {
-                (name.clone(), InForce { generation: table.made_of.generation, digest: table.digest })
-            })
-            .collect()
+        self.in_force.iter().map(|(name, table)| (name.clone(), table.in_force())).collect()
     }
 
     /// The services in the kernel.
@@ -185,14 +190,17 @@ impl Pools {
 
     pub fn assign_slots(&mut self, model: &Model) -> Result<()> {
         let capacity = u16::try_from(self.capacity.hosts).unwrap_or(maps::NO_OWNER);
-        let wanted: Vec<_> = model.hosts().map(|(id, host)| stable_id(&id, host)).collect();
+        let wanted: Vec<_> = model.hosts().map(|(id, host)| (stable_id(&id, host), id)).collect();
+        let ids = || wanted.iter().map(|(id, _)| *id);
         // Hosts that go keep their slots until the tables are changed.
-        let all: BTreeSet<u64> = self.slots.iter().map(|(id, _)| id).chain(wanted.iter().copied()).collect();
+        let all: BTreeSet<u64> = self.slots.iter().map(|(id, _)| id).chain(ids()).collect();
         let full = self.full("hosts", all.len(), capacity.into(), "hosts");
-        let new = self.slots.assign(wanted, capacity).ok_or(full)?;
+        let new = self.slots.assign(ids(), capacity).ok_or(full)?;
         for (id, slot) in new {
             self.host_ids.set(u32::from(slot), id, 0).map_err(map_error("HOST_IDS"))?;
         }
+        let named = wanted.into_iter().filter_map(|(id, host)| Some((host, self.slots.get(id)?)));
+        self.named = named.collect();
         Ok(())
     }
 
@@ -205,7 +213,7 @@ impl Pools {
     ) -> Result<BTreeMap<HostId, Reach>> {
         let mut reached = BTreeMap::new();
         for (id, host) in model.hosts() {
-            let Some(slot) = self.slots.get(stable_id(&id, host)) else { continue };
+            let Some(slot) = self.named.get(&id).copied() else { continue };
             let standing = standing(&id, host);
             let mut reach = Reach::default();
             for family in Family::ALL {
@@ -232,31 +240,27 @@ impl Pools {
         // Also those of pools that no service uses: one may use them later.
         let stay = |name: &String, pool: &Pool| self.in_force.get(name).filter(|have| have.made_of == *pool);
         taken.extend(model.pools.iter().filter_map(|(name, pool)| stay(name, pool)).map(|have| have.slot));
-        let ids = self.ids();
-        let id_of = |slot: u16| ids.get(usize::from(slot)).copied().unwrap_or(0);
         for (name, pool) in &model.pools {
             if let Some(have) = stay(name, pool) {
                 next.insert(name.clone(), have.clone());
                 continue;
             }
             let rows = self.rows(name, pool)?;
-            let want = table::digest(&rows, id_of);
-            let slot = match self.adopted_slot(model, name, pool, want, id_of)? {
+            let slot = match self.adopted_slot(model, name, &rows)? {
                 Some(slot) => slot,
                 None => {
                     let room = self.tables.capacity();
                     let free = (0..room).find(|slot| !taken.contains(slot));
                     let slot = free.ok_or_else(|| self.full("tables", room as usize + 1, room, "tables"))?;
                     self.tables.put(slot, &rows)?;
+                    if !self.tables.holds(slot, &rows)? {
+                        return Err(Error::Written { pool: name.clone() });
+                    }
                     slot
                 }
             };
             taken.insert(slot);
-            let have = self.tables.digest(slot, pool.size, id_of)?.unwrap_or(0);
-            if have != want {
-                return Err(Error::Digest { pool: name.clone(), have, want });
-            }
-            next.insert(name.clone(), PoolTable { slot, made_of: pool.clone(), digest: want });
+            next.insert(name.clone(), PoolTable { slot, made_of: pool.clone(), digest: None });
         }
         Ok(next)
     }
@@ -266,9 +270,9 @@ impl Pools {
         if generations.iter().all(|generation| generation.hosts.is_empty()) {
             return Ok(vec![maps::EMPTY_ROW; pool.size as usize]);
         }
-        let slots = pool.hosts.iter().filter_map(|(host_name, host)| {
-            let id = HostId { pool: name.into(), host: host_name.clone() };
-            Some((host_name.clone(), self.slots.get(stable_id(&id, host))?))
+        let slots = pool.hosts.keys().filter_map(|host| {
+            let id = HostId { pool: name.into(), host: host.clone() };
+            Some((id.host.clone(), *self.named.get(&id)?))
         });
         let table = table::rows(&generations, pool.seed, pool.size, &slots.collect());
         table.map(|table| table.rows).map_err(|source| Error::Pool { pool: name.into(), source })
@@ -292,14 +296,7 @@ impl Pools {
 
     /// The table that the pool's services in the kernel name already, if it is the wanted one. Only an agent before this one
     /// can have left it there.
-    fn adopted_slot(
-        &self,
-        model: &Model,
-        name: &str,
-        pool: &Pool,
-        want: u64,
-        id_of: impl Fn(u16) -> u64,
-    ) -> Result<Option<u32>> {
+    fn adopted_slot(&self, model: &Model, name: &str, rows: &[maps::Row]) -> Result<Option<u32>> {
         if self.in_force.contains_key(name) {
             return Ok(None);
         }
@@ -307,7 +304,7 @@ impl Pools {
         let named = of_pool.filter_map(|(key, _)| self.services.get(&kernel_key(key)));
         let tables: BTreeSet<u32> = named.map(|service| service.table).collect();
         for table in tables {
-            if self.tables.digest(table, pool.size, &id_of)? == Some(want) {
+            if self.tables.holds(table, rows)? {
                 return Ok(Some(table));
             }
         }
@@ -321,7 +318,7 @@ impl Pools {
         tables: &BTreeMap<String, PoolTable>,
         flags: impl Fn(&ServiceKey) -> u16,
         mut fresh: impl FnMut(u32) -> Result<()>,
-    ) -> Result<BTreeMap<ServiceKey, InForce>> {
+    ) -> Result<()> {
         // First, so that what they held is there for new ones.
         let (have, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
             self.services().into_iter().partition(|(key, _)| model.services.contains_key(key));
@@ -329,7 +326,6 @@ impl Pools {
             self.services.remove(&kernel_key(key));
         }
         let mut ids: BTreeSet<u32> = have.values().map(|service| service.id).collect();
-        let mut confirmed = BTreeMap::new();
         for (key, service) in &model.services {
             let Some(table) = tables.get(&service.pool) else { continue };
             let id = match have.get(key) {
@@ -346,9 +342,8 @@ impl Pools {
             if have.get(key) != Some(&want) {
                 self.insert(kernel_key(key), want)?;
             }
-            confirmed.insert(*key, InForce { generation, digest: table.digest });
         }
-        Ok(confirmed)
+        Ok(())
     }
 
     /// Makes exactly these addresses VIPs, so that what is for one of them but of no service is told from other traffic.
@@ -371,12 +366,14 @@ impl Pools {
     /// which are returned.
     pub fn settle(&mut self, model: &Model, tables: BTreeMap<String, PoolTable>) -> Result<Vec<u16>> {
         self.in_force = tables;
+        self.take_digests()?;
+        self.tables.finish()?;
         let mut named = self.slots_in_services();
         named.extend(self.in_force.values().map(|table| table.slot));
         let idle: Vec<u32> = self.tables.filled().filter(|slot| !named.contains(slot)).collect();
         if !idle.is_empty() {
             // A program may have read a service's entry just before it named another table.
-            services::grace_period();
+            self.services.reclaim();
         }
         idle.into_iter().try_for_each(|slot| self.tables.remove(slot))?;
         let wanted = model.hosts().map(|(id, host)| stable_id(&id, host)).collect();
@@ -391,6 +388,25 @@ impl Pools {
             self.host_ids.set(u32::from(slot), 0, 0).map_err(map_error("HOST_IDS"))?;
         }
         Ok(released)
+    }
+
+    /// Of tables that are new.
+    fn take_digests(&mut self) -> Result<()> {
+        if self.in_force.values().all(|table| table.digest.is_some()) {
+            return Ok(());
+        }
+        let ids = self.ids();
+        let id_of = |slot: u16| ids.get(usize::from(slot)).copied().unwrap_or(0);
+        for table in self.in_force.values_mut().filter(|table| table.digest.is_none()) {
+            table.digest = self.tables.digest(table.slot, table.made_of.size, id_of)?;
+        }
+        Ok(())
+    }
+
+    /// The services that have a table in force.
+    pub fn confirmed(&self, model: &Model) -> BTreeMap<ServiceKey, InForce> {
+        let table = |pool: &String| self.in_force.get(pool).map(PoolTable::in_force);
+        model.services.iter().filter_map(|(key, service)| Some((*key, table(&service.pool)?))).collect()
     }
 }
 

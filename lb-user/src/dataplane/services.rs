@@ -64,7 +64,8 @@ impl Services {
 
     /// What the programs find.
     pub fn get(&self, key: &ServiceKey) -> Option<Service> {
-        self.places.get(key).map(|place| self.entry(*place).service)
+        let found = self.chain(key.chain() as usize).map(|place| self.entry(place)).find(|entry| entry.key == *key);
+        found.map(|entry| entry.service)
     }
 
     /// All of them, VIPs too.
@@ -111,10 +112,15 @@ impl Services {
 
     fn free_place(&mut self) -> Option<usize> {
         if self.free.is_empty() && !self.left.is_empty() {
-            grace_period();
-            std::mem::swap(&mut self.free, &mut self.left);
+            self.reclaim();
         }
         self.free.pop()
+    }
+
+    /// Waits until no program reads what was to be found before; its places are free then.
+    pub fn reclaim(&mut self) {
+        grace_period();
+        self.free.append(&mut self.left);
     }
 
     /// Places of the entries of a chain.
@@ -138,7 +144,7 @@ impl Services {
 }
 
 /// Waits until every program that runs now is done.
-pub(super) fn grace_period() {
+fn grace_period() {
     const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
     // SAFETY: a system call without pointers.
     let done = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } == 0;

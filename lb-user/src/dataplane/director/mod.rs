@@ -179,11 +179,11 @@ impl Director {
             _ => 0,
         };
         let traffic = &mut self.traffic;
-        let services = self.pools.write_services(model, &tables, flags, |id| zero(traffic, "TRAFFIC", id))?;
+        self.pools.write_services(model, &tables, flags, |id| zero(traffic, "TRAFFIC", id))?;
         self.pools.write_vips(&vips(model))?;
         let released = self.pools.settle(model, tables)?;
         self.forget(&released);
-        Ok(Confirmed { services, hosts, tables: self.pools.in_force() })
+        Ok(Confirmed { services: self.pools.confirmed(model), hosts, tables: self.pools.in_force() })
     }
 
     /// Flows that were sent to slots which are another host's next time are decided anew.
