@@ -14,6 +14,10 @@ const TTL: u8 = 64;
 pub fn tunnelled(hop: &Hop, generation: u16, len: usize, frame: &[u8]) -> Vec<u8> {
     let inner_v6 = word(frame, 12) == 0x86dd;
     let mut out = [hop.next_mac, hop.own_mac].concat();
+    for tag in hop.below.iter().flat_map(|below| &below.tags) {
+        // Of priority 0.
+        out.extend([tag.protocol.to_be_bytes(), tag.id.to_be_bytes()].concat());
+    }
     match (hop.source, hop.destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             let total = (len + 20) as u16;

@@ -10,6 +10,7 @@ mod forward;
 mod icmp;
 mod maps;
 mod parse;
+mod tags;
 
 use aya_ebpf::bindings::{
     BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, TC_ACT_OK, TC_ACT_SHOT,
