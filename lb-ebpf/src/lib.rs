@@ -10,6 +10,8 @@ pub mod encapsulate;
 pub mod packet;
 pub mod pools;
 pub mod quote;
+pub mod send;
+pub mod tags;
 
 /// The kernel refuses programs with loops that cannot end; a panic is compiled out or fails to load.
 #[cfg(target_arch = "bpf")]

@@ -1,5 +1,7 @@
 //! The director's vectors. They are also what the differential test mutates.
 
+mod tagged;
+
 use std::net::IpAddr;
 
 use lb_common::reasons::Director;
@@ -20,6 +22,7 @@ pub fn all(world: &World) -> Vec<Vector<Director>> {
     all.extend(icmp_errors(world));
     all.extend(icmp_refused());
     all.extend(echoes());
+    all.extend(tagged::all(world));
     all
 }
 
@@ -101,7 +104,7 @@ fn forwarded(world: &World) -> Vec<Vector<Director>> {
 
 fn passed() -> Vec<Vector<Director>> {
     let is = |says, packet, reason| Vector::unchanged(says, packet, reason);
-    let (web4, none4, none6) = (client4(vip::WEB), client4(vip::NONE), client6(vip::NONE));
+    let (none4, none6) = (client4(vip::NONE), client6(vip::NONE));
     let syn4 = tcp(none4, Tcp::Syn, b"");
     let syn6 = tcp(none6, Tcp::Syn, b"");
     let ping = |ends: Ends, kind| icmp(ends.source.ip(), ends.destination.ip(), kind, 0, [0; 4], b"ping");
@@ -109,7 +112,6 @@ fn passed() -> Vec<Vector<Director>> {
         patched(&tcp(client6(vip::WEB), Tcp::Syn, b""), 38, &vip4(vip::WEB).to_ipv6_mapped().octets());
     vec![
         is("ARP is the kernel's", arp(), Director::NotIp),
-        is("a VLAN tag is not looked behind", with_vlan(&tcp(web4, Tcp::Syn, b"")), Director::NotIp),
         is("a frame that is nothing but its header is the kernel's", cut(&arp(), 14), Director::NotIp),
         is("TCP to another address is the kernel's", syn4.clone(), Director::NotVip),
         is("TCP over IPv6 to another address is the kernel's", syn6.clone(), Director::NotVip),

@@ -128,7 +128,7 @@ fn ip(source: IpAddr, destination: IpAddr, ttl: u8) -> PacketBuilderStep<etherpa
 }
 
 /// What differs between one tunnel's outer header and another's.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Outer {
     /// Ethernet source.
     pub own_mac: [u8; 6],
@@ -140,6 +140,8 @@ pub struct Outer {
     pub destination: IpAddr,
     /// Whose table chose the host.
     pub generation: u16,
+    /// VLAN tags on the way there, the outermost first: EtherType and VLAN of each.
+    pub tags: Vec<(u16, u16)>,
 }
 
 /// With this hop in the outer header, which has another one.
@@ -191,7 +193,7 @@ pub fn tunnel(outer: &Outer, packet: &[u8]) -> Vec<u8> {
         _ => panic!("{outer:?}: two families"),
     }
     frame.extend_from_slice(&packet[ETHERNET..]);
-    frame
+    with_tags(&frame, &outer.tags)
 }
 
 /// Type of service or traffic class in the IP header at `at`, whatever its version says.
@@ -265,10 +267,11 @@ pub fn with_extension(packet: &[u8], kind: u8) -> Vec<u8> {
     out
 }
 
-/// With an 802.1Q tag.
-pub fn with_vlan(packet: &[u8]) -> Vec<u8> {
+/// With VLAN tags, the outermost first: EtherType, and priority and VLAN of each.
+pub fn with_tags(packet: &[u8], tags: &[(u16, u16)]) -> Vec<u8> {
     let mut out = packet.to_vec();
-    out.splice(12..12, [0x81, 0, 0, 7]);
+    let bytes = tags.iter().flat_map(|(kind, vlan)| [kind.to_be_bytes(), vlan.to_be_bytes()].concat());
+    out.splice(12..12, bytes.collect::<Vec<_>>());
     out
 }
 

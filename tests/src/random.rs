@@ -86,7 +86,7 @@ impl Packets {
 
 /// From one of a few clients to a service, mostly, or to a port or an address next to one.
 fn ends(random: &mut Random, v6: bool) -> (Ends, Protocol) {
-    let vip = random.of(&[1, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 10, 99]);
+    let vip = random.of(&[1, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 10, vip::TAGGED, vip::TWICE_TAGGED, 99]);
     let mut ends = if v6 { client6(vip) } else { client4(vip) };
     ends.source.set_port(40000 + random.below(256) as u16);
     let port = if vip == vip::WEB { random.of(&[80, 53]) } else { 80 };
@@ -154,7 +154,7 @@ fn echo(random: &mut Random) -> Vec<u8> {
 
 /// Anything behind an EtherType.
 fn noise(random: &mut Random) -> Vec<u8> {
-    let ethertype = random.of(&[[8, 0], [0x86, 0xdd], [8, 6], [0x81, 0]]);
+    let ethertype = random.of(&[[8, 0], [0x86, 0xdd], [8, 6], [0x81, 0], [0x88, 0xa8]]);
     let count = random.below(120);
     [&[2; 12][..], &ethertype, &random.bytes(count)].concat()
 }
@@ -174,7 +174,12 @@ fn shaped(random: &mut Random, packet: Vec<u8>, v6: bool) -> Vec<u8> {
             let len = packet.len() + random.below(32);
             padded(&packet, len)
         }
-        (4, _) => with_vlan(&packet),
+        (4, _) => {
+            let count = random.of(&[1, 1, 1, 2, 2, 3]);
+            let tags: Vec<_> =
+                (0..count).map(|_| (random.of(&[0x8100, 0x88a8]), random.number() as u16)).collect();
+            with_tags(&packet, &tags)
+        }
         (5..8, _) => with_traffic_class(&packet, ETHERNET, random.number() as u8),
         _ => packet,
     }

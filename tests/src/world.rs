@@ -20,6 +20,7 @@ use lb_user::dataplane::services::Services;
 use lb_user::dataplane::tables::Tables;
 use lb_user::director_model::View;
 use lb_user::model::{Affinity, Family, Host, HostId, HostState, Model, Pool, Protocol, Service, ServiceKey};
+use lb_user::netlink::vlan::{Below, Tag};
 use lb_user::netlink::{NextHop, NextHops};
 use lb_user::table;
 
@@ -57,6 +58,10 @@ pub mod vip {
     pub const FAILOVER: u8 = 9;
     /// Names a slot without a table.
     pub const TABLELESS: u8 = 10;
+    /// The way to its host leaves by a VLAN device on the interface that test runs come in by.
+    pub const TAGGED: u8 = 12;
+    /// The way to its host leaves by a VLAN device on one of another interface.
+    pub const TWICE_TAGGED: u8 = 13;
     /// No VIP at all, though the address next to one.
     pub const NONE: u8 = 99;
 }
@@ -125,12 +130,20 @@ impl Default for World {
         world.add("narrow", vip::NARROW, &["a"]);
         world.add("failover", vip::FAILOVER, &["a", "b"]);
         world.add("tableless", vip::TABLELESS, &["a"]);
+        world.add("tagged", vip::TAGGED, &["a"]);
+        world.add("twice-tagged", vip::TWICE_TAGGED, &["a"]);
 
         for vip in [IpAddr::from(vip4(vip::WEB)), vip6(vip::WEB).into()] {
             world.serve(ServiceKey { vip, port: 53, protocol: Protocol::Udp }, "web");
         }
         world.hops("away", |hop| hop.ifindex = 77);
         world.hops("narrow", |hop| hop.mtu = 600);
+        let by = |hop: &mut NextHop, ifindex, below, tags: &[(u16, u16)]| {
+            let tags = tags.iter().map(|&(protocol, id)| Tag { protocol, id }).collect();
+            (hop.ifindex, hop.below) = (ifindex, Some(Below { ifindex: below, tags }));
+        };
+        world.hops("tagged", |hop| by(hop, 55, LOOPBACK, &[(0x8100, 5)]));
+        world.hops("twice-tagged", |hop| by(hop, 56, 77, &[(0x88a8, 100), (0x8100, 4094)]));
         world.host("six-only", "a").address4 = None;
         world.host("four-only", "a").address6 = None;
         for address in world.addresses("lost") {
@@ -176,6 +189,7 @@ impl World {
             mac: [2, 0, 0, 0, family, last],
             mtu: 1500,
             source: Some(source),
+            below: None,
         };
         self.nexthops.insert(address4.into(), Ok(hop(4, DIRECTOR4.into())));
         self.nexthops.insert(address6.into(), Ok(hop(6, DIRECTOR6.into())));
@@ -233,6 +247,7 @@ impl World {
                 },
                 destination,
                 generation: pool.generation,
+                tags: hop.below.iter().flat_map(|below| &below.tags).map(|t| (t.protocol, t.id)).collect(),
             };
             self.health[&id].then_some((outer, hop))
         })

@@ -90,6 +90,6 @@ fn traffic_is_counted_per_service() {
         };
         (traffic[&key].packets, traffic[&key].bytes)
     };
-    assert_eq!(of(lb_tests::world::vip::AWAY), (1, 40));
+    assert_eq!(of(lb_tests::world::vip::SIX_ONLY), (1, 40));
     assert_eq!(of(lb_tests::world::vip::SICK), (0, 0));
 }

@@ -86,7 +86,8 @@ fn the_xdp_program_unwraps_what_directors_send() {
     let mut bench: At<fn(&mut HostPlane) -> &mut Xdp> =
         At { plane: plane(), program: |plane| plane.program().unwrap() };
     let expect = |v: &Vector<Host>| (Hook::Xdp.action(v.reason.verdict(), false), v.output.clone());
-    let seen = check(&mut bench, &vectors(), expect, |_| true);
+    let vectors = [vectors(), tagged()].concat();
+    let seen = check(&mut bench, &vectors, expect, |_| true);
     all_seen(&seen, &xdp_cannot());
 }
 
@@ -124,7 +125,8 @@ fn the_guard_leaves_the_same_packets_to_the_kernels_tunnel_devices() {
         let verdict = if v.reason == Host::NotVip { Verdict::Drop } else { v.reason.verdict() };
         (Hook::Xdp.action(verdict, false), v.packet.clone())
     };
-    let seen = check(&mut bench, &vectors(), expect, |_| true);
+    let vectors = [vectors(), tagged()].concat();
+    let seen = check(&mut bench, &vectors, expect, |_| true);
     all_seen(&seen, &xdp_cannot());
 }
 
@@ -181,7 +183,8 @@ fn udp4() -> Vec<u8> {
 }
 
 fn wrapped(source: IpAddr, destination: IpAddr, packet: &[u8]) -> Vec<u8> {
-    tunnel(&Outer { own_mac: ROUTER, next_mac: MACHINE, source, destination, generation: 0xab01 }, packet)
+    let (own_mac, next_mac, tags) = (ROUTER, MACHINE, Vec::new());
+    tunnel(&Outer { own_mac, next_mac, source, destination, generation: 0xab01, tags }, packet)
 }
 
 fn vectors() -> Vec<Vector<Host>> {
@@ -265,6 +268,32 @@ fn congestion() -> Vec<Vector<Host>> {
     all
 }
 
+const THREE: [(u16, u16); 3] = [(0x88a8, 100), (0x8100, 7), (0x8100, 8)];
+
+/// At XDP, where tags stand in the frame: what comes out of a tunnel stays in its VLAN.
+fn tagged() -> Vec<Vector<Host>> {
+    let (d4, d6, h4, h6) = (DIRECTOR4.into(), DIRECTOR6.into(), HOST4.into(), host6());
+    let (one, two) = (&THREE[1..2], &THREE[..2]);
+    let out = |says, frame: Vec<u8>, packet: Vec<u8>, tags| {
+        Vector::new(says, with_tags(&frame, tags), Host::Local, with_tags(&packet, tags))
+    };
+    let is = |says, frame: Vec<u8>, tags, reason| Vector::unchanged(says, with_tags(&frame, tags), reason);
+    vec![
+        out("IPv4 comes out of IPv4 in its VLAN", wrapped(d4, h4, &tcp4()), tcp4(), one),
+        out("IPv6 comes out of IPv6 behind two tags", wrapped(d6, h6, &tcp6()), tcp6(), two),
+        out("IPv4 comes out of IPv6 in its VLAN", wrapped(d6, h6, &tcp4()), tcp4(), one),
+        is("plain TCP in a VLAN is no tunnel", tcp4(), one, Host::NotTunnel),
+        is("ARP in a VLAN is the kernel's", arp(), two, Host::NotIp),
+        is(
+            "a stranger's tunnel in a VLAN is refused",
+            wrapped([192, 0, 2, 1].into(), h4, &tcp4()),
+            one,
+            Host::Sender,
+        ),
+        is("a frame that ends behind its tag", cut(&tcp4(), ETHERNET), one, Host::Truncated),
+    ]
+}
+
 fn not_ours() -> Vec<Vector<Host>> {
     let (d4, d6, h4, h6) = (DIRECTOR4.into(), DIRECTOR6.into(), HOST4.into(), host6());
     let is = |says, packet, reason| Vector::unchanged(says, packet, reason);
@@ -273,7 +302,11 @@ fn not_ours() -> Vec<Vector<Host>> {
     let mapped_vip = mapped(&wrapped(d6, h6, &tcp6()), ETHERNET + IPV6 + 24, vip4(vip::WEB).octets());
     vec![
         is("ARP is the kernel's", arp(), Host::NotIp),
-        is("a VLAN tag is not looked behind", with_vlan(&wrapped(d4, h4, &tcp4())), Host::NotIp),
+        is(
+            "three VLAN tags are not looked behind",
+            with_tags(&wrapped(d4, h4, &tcp4()), &THREE),
+            Host::NotIp,
+        ),
         is("plain TCP is no tunnel", tcp4(), Host::NotTunnel),
         is("plain TCP over IPv6 is no tunnel", tcp6(), Host::NotTunnel),
         is(

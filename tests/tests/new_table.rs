@@ -14,9 +14,7 @@ use lb_tests::vector::{Context, run};
 use lb_tests::world::{LOOPBACK, World, directory};
 use lb_user::config::Capacity;
 use lb_user::dataplane::director::{Director, DirectorOptions};
-use lb_user::model::{
-    Affinity, Generation, Host, HostId, HostState, Pool, Protocol, Service, ServiceKey,
-};
+use lb_user::model::{Affinity, Generation, Host, HostId, HostState, Pool, Protocol, Service, ServiceKey};
 use lb_user::netlink::NextHop;
 use lb_user::table::{self, Row};
 
@@ -56,6 +54,7 @@ fn add(world: &mut World, number: u32) {
         mac: [2, 0, 0, 0, 0, 2],
         mtu: 1500,
         source: Some(Ipv4Addr::new(192, 0, 2, 140).into()),
+        below: None,
     };
     world.nexthops.insert(address.into(), Ok(hop));
     world.health.insert(HostId { pool: POOL.into(), host: name(number) }, true);
@@ -180,7 +179,8 @@ fn change_under_packets(pins: &Path) {
     let state = |world: &mut World, second: bool| {
         let pool = pool(world);
         let of = |host: &String| host[1..].parse::<u32>().unwrap() >= 40;
-        pool.hosts = all.iter().filter(|(name, _)| of(name) == second).map(|(n, h)| (n.clone(), h.clone())).collect();
+        pool.hosts =
+            all.iter().filter(|(name, _)| of(name) == second).map(|(n, h)| (n.clone(), h.clone())).collect();
         (pool.size, pool.generation) = if second { (4099, 2) } else { (2003, 1) };
         rows(pool)
     };
@@ -208,7 +208,8 @@ fn change_under_packets(pins: &Path) {
                         let row = flow::row(flow::hash(1, flow), rows.len() as u32);
                         owner(&rows[row as usize]) == to && *number == generation
                     });
-                    seen[of.expect("sent to the owner by neither table, or with the other's generation")] += 1;
+                    seen[of.expect("sent to the owner by neither table, or with the other's generation")] +=
+                        1;
                 }
             }
             seen
@@ -221,6 +222,9 @@ fn change_under_packets(pins: &Path) {
         stop.store(true, Relaxed);
         sender.join().unwrap()
     });
-    println!("figure: packets while the table changed 100 times: {} by one table, {} by the other", seen[0], seen[1]);
+    println!(
+        "figure: packets while the table changed 100 times: {} by one table, {} by the other",
+        seen[0], seen[1]
+    );
     assert!(seen.iter().all(|packets| *packets > 0), "{seen:?}");
 }

@@ -173,6 +173,8 @@ pub const RESOLVED: u8 = 1;
 pub const HEALTHY: u8 = 2;
 /// Bit of [`Nexthop::state`] for directors: the host gets no new connections, whatever its health.
 pub const DRAINED: u8 = 4;
+/// Bit of [`Nexthop::state`]: the way leaves by a VLAN device, see [`Nexthop::below`].
+pub const TAGGED: u8 = 8;
 /// Bits of [`Nexthop::state`] that a host needs to get packets. To a fellow host that passes packets on, one that is
 /// [`RESOLVED`] alone is doubtful, and gets its turn after the others.
 pub const USABLE: u8 = RESOLVED | HEALTHY;
@@ -180,7 +182,8 @@ pub const USABLE: u8 = RESOLVED | HEALTHY;
 /// Longest outer header: Ethernet and IPv6.
 pub const HEADER_MAX: usize = 54;
 
-/// How packets of one family reach a host: value of the next hop map, whose index is [`nexthop_index`].
+/// How packets of one family reach a host: value of the next hop map, whose index is [`nexthop_index`]. Two cache lines:
+/// most packets need only the first.
 ///
 /// Userspace rewrites it in place. A packet that meets the write half-way carries a mixture of two headers to the
 /// *same* host (a slot never changes its host's address while a table names it): at worst one packet is lost, as on any
@@ -188,11 +191,11 @@ pub const HEADER_MAX: usize = 54;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Nexthop {
-    /// Interface to send on.
+    /// Interface that the route leaves by.
     pub ifindex: u32,
     /// Largest outer packet, bytes from the outer IP header on.
     pub mtu: u16,
-    /// [`RESOLVED`] | [`HEALTHY`] | [`DRAINED`].
+    /// [`RESOLVED`] | [`HEALTHY`] | [`DRAINED`] | [`TAGGED`].
     pub state: u8,
     /// Bytes of the outer IP header: 20 or 40.
     pub outer_len: u8,
@@ -201,12 +204,34 @@ pub struct Nexthop {
     /// Bits of the outer source, in its last two bytes as they stand in the packet, that are chosen per flow; the template
     /// has zeros there.
     pub spread: u16,
+    /// If [`TAGGED`]: the interface below the VLAN device of the route, or below both of two. No driver's XDP sends by a VLAN
+    /// device; frames leave by this one, with `tags`.
+    pub below: u32,
+    /// Bytes of `tags`: 4 or 8; 0 if there are none.
+    pub tags_len: u16,
+    /// Zero.
+    pub pad: u16,
+    /// VLAN tags as they stand in the frame, the outermost first.
+    pub tags: [u32; 2],
+    /// Zero.
+    pub unused: [u64; 6],
 }
 
 impl Nexthop {
     /// A next hop that is not known.
-    pub const UNKNOWN: Nexthop =
-        Nexthop { ifindex: 0, mtu: 0, state: 0, outer_len: 20, header: [0; HEADER_MAX], spread: 0 };
+    pub const UNKNOWN: Nexthop = Nexthop {
+        ifindex: 0,
+        mtu: 0,
+        state: 0,
+        outer_len: 20,
+        header: [0; HEADER_MAX],
+        spread: 0,
+        below: 0,
+        tags_len: 0,
+        pad: 0,
+        tags: [0; 2],
+        unused: [0; 6],
+    };
 }
 
 /// Index of a host's next hop for packets of one inner family.
@@ -347,8 +372,9 @@ mod tests {
         assert_eq!((size_of::<Service>(), offset_of!(Service, flags)), (24, 22));
         assert_eq!(
             (size_of::<Nexthop>(), offset_of!(Nexthop, header), offset_of!(Nexthop, spread)),
-            (64, 8, 62)
+            (128, 8, 62)
         );
+        assert_eq!((offset_of!(Nexthop, below), offset_of!(Nexthop, unused)), (64, 80));
         assert_eq!(size_of::<Row>(), 8);
         assert_eq!(size_of::<Traffic>(), 16);
         assert_eq!((size_of::<View>(), offset_of!(View, generations)), (24, 8));

@@ -23,6 +23,12 @@ pub const IPV6: usize = 40;
 pub const ETH_IPV4: u16 = 0x0800u16.to_be();
 /// EtherType of IPv6, as it stands in the packet.
 pub const ETH_IPV6: u16 = 0x86ddu16.to_be();
+/// EtherType of an 802.1Q tag, as it stands in the packet.
+pub const ETH_VLAN: u16 = 0x8100u16.to_be();
+/// EtherType of an 802.1ad tag, as it stands in the packet.
+pub const ETH_QINQ: u16 = 0x88a8u16.to_be();
+/// Bytes of a tag: its EtherType, then priority and VLAN.
+pub const TAG: usize = 4;
 
 /// IANA protocol number of IPv4 in IP (RFC 2003).
 pub const PROTO_IPIP: u8 = 4;

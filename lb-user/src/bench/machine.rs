@@ -289,6 +289,7 @@ fn nexthops(model: &Model) -> NextHops {
             IpAddr::V4(_) => DIRECTOR.into(),
             IpAddr::V6(_) => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0xc000, 0x2c8).into(),
         }),
+        below: None,
     };
     let addresses = model.hosts().flat_map(|(_, host)| {
         [host.address4.map(IpAddr::V4), host.address6.map(IpAddr::V6)]

@@ -121,7 +121,9 @@ pub enum Error {
         key: &'static str,
     },
     /// A table in the kernel is not the one that was written.
-    #[error("pool {pool}: the kernel does not hold the table that was written to it; services keep the one before")]
+    #[error(
+        "pool {pool}: the kernel does not hold the table that was written to it; services keep the one before"
+    )]
     Written {
         /// The pool.
         pool: String,

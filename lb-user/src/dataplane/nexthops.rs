@@ -2,11 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use lb_common::maps::{DRAINED, HEALTHY, Nexthop, RESOLVED};
-use lb_common::outer;
+use lb_common::maps::{DRAINED, HEALTHY, Nexthop, RESOLVED, TAGGED};
+use lb_common::outer::{self, TAG};
 
 use crate::bgp::Prefix;
 use crate::model::{Family, Host};
+use crate::netlink::vlan::{Below, Tag};
 use crate::netlink::{NextHop, NextHops};
 
 /// Outer source addresses, where the configuration fixes them.
@@ -63,7 +64,7 @@ pub fn entry(
         Standing::Dead => return (Nexthop::UNKNOWN, Some("is dead".into())),
     };
     match resolved(host, inner, sources, nexthops) {
-        Ok(nexthop) => (Nexthop { state: RESOLVED | health, ..nexthop }, None),
+        Ok(nexthop) => (Nexthop { state: nexthop.state | health, ..nexthop }, None),
         Err(reason) => (Nexthop { state: health, ..Nexthop::UNKNOWN }, Some(reason)),
     }
 }
@@ -85,7 +86,19 @@ fn resolved(host: &Host, inner: Family, sources: Sources, nexthops: &NextHops) -
             .ok_or_else(|| format!("outer source {source} and {destination} are of different families"))?;
     let spread = spread.map_or(0, |prefix| u16::from_ne_bytes(spread_mask(prefix)));
     let mtu = u16::try_from(hop.mtu).unwrap_or(u16::MAX);
-    Ok(Nexthop { ifindex: hop.ifindex, mtu, outer_len, header, spread, ..Nexthop::UNKNOWN })
+    let entry =
+        Nexthop { ifindex: hop.ifindex, mtu, state: RESOLVED, outer_len, header, spread, ..Nexthop::UNKNOWN };
+    Ok(hop.below.as_ref().map_or(entry, |below| tagged(entry, below)))
+}
+
+/// A way that leaves by a VLAN device.
+fn tagged(entry: Nexthop, below: &Below) -> Nexthop {
+    let mut tags = [0; 2];
+    for (word, Tag { protocol, id }) in tags.iter_mut().zip(&below.tags) {
+        *word = (u32::from(*protocol) << 16 | u32::from(*id)).to_be();
+    }
+    let tags_len = (below.tags.len() * TAG) as u16;
+    Nexthop { state: entry.state | TAGGED, below: below.ifindex, tags, tags_len, ..entry }
 }
 
 fn source(destination: IpAddr, sources: Sources, hop: &NextHop) -> Result<IpAddr, String> {

@@ -64,7 +64,8 @@ impl Services {
 
     /// What the programs find.
     pub fn get(&self, key: &ServiceKey) -> Option<Service> {
-        let found = self.chain(key.chain() as usize).map(|place| self.entry(place)).find(|entry| entry.key == *key);
+        let found =
+            self.chain(key.chain() as usize).map(|place| self.entry(place)).find(|entry| entry.key == *key);
         found.map(|entry| entry.service)
     }
 

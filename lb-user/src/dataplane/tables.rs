@@ -63,7 +63,9 @@ impl Tables {
             let table = inner.fd().as_fd().as_raw_fd();
             element(BPF_MAP_UPDATE_ELEM, &outer, slot, (&raw const table) as u64)
         });
-        while !write.is_finished() && self.outer.get(&slot, 0).and_then(|table| Ok(table.info()?.id())).ok() != Some(id) {
+        while !write.is_finished()
+            && self.outer.get(&slot, 0).and_then(|table| Ok(table.info()?.id())).ok() != Some(id)
+        {
             thread::yield_now();
         }
         self.writes.push(write);
@@ -74,7 +76,8 @@ impl Tables {
     pub fn finish(&mut self) -> Result<()> {
         let mut done = Ok(());
         for write in self.writes.drain(..) {
-            let written = write.join().unwrap_or_else(|_| Err(io::Error::other("the thread that wrote it panicked")));
+            let written =
+                write.join().unwrap_or_else(|_| Err(io::Error::other("the thread that wrote it panicked")));
             done = done.and(written);
         }
         done.map_err(map_io)
@@ -103,7 +106,9 @@ impl Tables {
     /// The table in `slot` has these rows, in the kernel's memory.
     pub fn holds(&self, slot: u32, rows: &[Row]) -> Result<bool> {
         let memory = self.memory(slot, rows.len() as u32)?;
-        let same = |memory: Memory| memory.words().iter().zip(rows).all(|(word, row)| word.load(Relaxed) == word_of(*row));
+        let same = |memory: Memory| {
+            memory.words().iter().zip(rows).all(|(word, row)| word.load(Relaxed) == word_of(*row))
+        };
         Ok(memory.is_some_and(same))
     }
 

@@ -10,6 +10,7 @@ use super::parse::Packet;
 use super::{Flow, Memory, View};
 use crate::dataplane::nexthops::spread_mask;
 use crate::model::{Affinity, Family, Host, HostId, HostState, Pool, ServiceKey};
+use crate::netlink::vlan::Below;
 use crate::table::{self, NO_OWNER, Row, TableError};
 
 /// The way of a flow.
@@ -79,6 +80,8 @@ impl fmt::Display for Obstacle {
 pub struct Hop {
     /// By this interface.
     pub ifindex: u32,
+    /// What is below it, if it is a VLAN device.
+    pub below: Option<Below>,
     /// Ethernet source.
     pub own_mac: [u8; 6],
     /// Ethernet destination.
@@ -216,6 +219,7 @@ fn hop(view: &View, host: &Host, family: Family) -> Result<Hop, String> {
     }
     Ok(Hop {
         ifindex: next.ifindex,
+        below: next.below.clone(),
         own_mac: next.source_mac,
         next_mac: next.mac,
         // No packet is longer than its header can say.

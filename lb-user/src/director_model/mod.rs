@@ -5,11 +5,12 @@
 //! `lb replay` explain packets by it. It knows nothing of headroom, which only drivers do,
 //! and of no limit to answers.
 //!
-//! [`parse`] finds the flow of a frame, [`choose`] its host, [`write`](mod@write) makes what leaves.
+//! [`tags`] takes VLAN tags off, [`parse`] finds the flow of a frame, [`choose`] its host, [`write`](mod@write) makes what leaves.
 
 pub mod assumed;
 pub mod choose;
 pub mod parse;
+pub mod tags;
 pub mod write;
 
 use std::collections::BTreeMap;
@@ -125,8 +126,12 @@ impl Judged {
     /// The interface by which it leaves, where that may be another one than it came by.
     pub fn sent_by(&self) -> Option<u32> {
         let hop = self.way.as_ref()?.hop.as_ref()?;
-        let encapsulated = matches!(self.reason, Director::Forwarded | Director::ForwardedError);
-        encapsulated.then_some(hop.ifindex)
+        self.is_encapsulated().then_some(hop.below.as_ref().map_or(hop.ifindex, |below| below.ifindex))
+    }
+
+    /// It goes to a host.
+    fn is_encapsulated(&self) -> bool {
+        matches!(self.reason, Director::Forwarded | Director::ForwardedError)
     }
 
     /// Sent, given to the kernel or dropped.
@@ -135,8 +140,21 @@ impl Judged {
     }
 }
 
-/// What a director does with a frame.
+/// What a director does with a frame that came by another interface than the VLAN device of its way, if that leaves by one.
 pub fn judge(view: &View, memory: &mut Memory, frame: &[u8]) -> Judged {
+    let (tags, plain) = match tags::split(frame) {
+        Ok(split) => split,
+        Err(reason) => return Judged { reason, output: frame.to_vec(), way: None },
+    };
+    let judged = judge_plain(view, memory, &plain);
+    match judged.is_encapsulated() {
+        true => judged,
+        false => Judged { output: tags::join(&tags, &judged.output), ..judged },
+    }
+}
+
+/// What a director does with a frame without tags.
+fn judge_plain(view: &View, memory: &mut Memory, frame: &[u8]) -> Judged {
     let unchanged = |reason, way| Judged { reason, output: frame.to_vec(), way };
     let packet = match parse::frame(frame, |address| view.is_vip(address)) {
         Ok(parse::Found::Echo) => {

@@ -16,6 +16,10 @@ pub fn tunnelled(hop: &Hop, hash: u32, generation: u16, len: usize, frame: &[u8]
     // RFC 6040, normal mode: all of it is copied.
     let tos = if inner_v6 { (word(frame, ETHERNET) >> 4) as u8 } else { frame[ETHERNET + 1] };
     let mut out = [hop.next_mac, hop.own_mac].concat();
+    for tag in hop.below.iter().flat_map(|below| &below.tags) {
+        // Of priority 0.
+        out.extend([tag.protocol.to_be_bytes(), tag.id.to_be_bytes()].concat());
+    }
     match (hop.source_of(hash), hop.destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             let total = (len + 20) as u16;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataplane::slots::stable_id;
 use crate::desired::Confirmed;
-use crate::director_model::{Flow, Hop, Memory, View, Way, judge, parse};
+use crate::director_model::{Flow, Hop, Memory, View, Way, judge, parse, tags};
 use crate::model::{Affinity, HostId, Pool, Protocol};
 use crate::table::{self, OWNERS};
 
@@ -118,6 +118,9 @@ pub struct Owner {
 pub struct NextHop {
     /// Interface.
     pub interface: String,
+    /// VLAN tags with which the frame leaves there, the outermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
     /// Ethernet destination.
     pub mac: String,
     /// Outer source.
@@ -140,7 +143,8 @@ pub enum Source<'a> {
 
 /// Traces a frame. Makes the tables that it needs.
 pub fn trace(mut view: View, source: &Source<'_>, frame: &[u8]) -> Trace {
-    let parsed = parse::frame(frame, |address| view.is_vip(address));
+    let plain = tags::split(frame).map(|(_, plain)| plain);
+    let parsed = plain.and_then(|plain| parse::frame(&plain, |address| view.is_vip(address)));
     let packet = match parsed {
         Ok(parse::Found::Packet(packet)) => Some(packet),
         _ => None,
@@ -243,9 +247,12 @@ fn reasons_to_own(pool: &Pool, row: u32) -> BTreeMap<String, Vec<String>> {
 }
 
 fn next_hop(hop: &Hop) -> NextHop {
-    let name = nix::net::if_::if_indextoname(hop.ifindex).ok().and_then(|name| name.into_string().ok());
+    let ifindex = hop.below.as_ref().map_or(hop.ifindex, |below| below.ifindex);
+    let name = nix::net::if_::if_indextoname(ifindex).ok().and_then(|name| name.into_string().ok());
+    let tags = hop.below.iter().flat_map(|below| &below.tags);
     NextHop {
-        interface: name.unwrap_or_else(|| format!("interface {}", hop.ifindex)),
+        interface: name.unwrap_or_else(|| format!("interface {ifindex}")),
+        tags: tags.map(ToString::to_string).collect(),
         mac: hop.next_mac.map(|byte| format!("{byte:02x}")).join(":"),
         source: hop.source,
         destination: hop.destination,

@@ -1,7 +1,7 @@
 //! From a flow of a service to its host: row, owner, outer header, out.
 
 use aya_ebpf::bindings::xdp_action;
-use aya_ebpf::helpers::{bpf_redirect, bpf_xdp_adjust_head};
+use aya_ebpf::helpers::bpf_xdp_adjust_head;
 use aya_ebpf::programs::XdpContext;
 use lb_common::flow::{self, Flow};
 use lb_common::maps::{DRAINED, FLOW_TABLE, NO_OWNER, Nexthop, RESOLVED, Service, USABLE};
@@ -11,25 +11,32 @@ use lb_ebpf::counters::count;
 use lb_ebpf::encapsulate::{write4, write6};
 use lb_ebpf::packet::Frame;
 use lb_ebpf::pools;
+use lb_ebpf::send::send;
 
 use crate::{maps, too_big};
 
 /// How a packet is counted that was sent, and the action that sends it.
 pub type Sent = (Director, u32);
 
+/// What was done with a packet: the action, and [`SENT`]. One register, so that functions of their own can tell it.
+pub type Done = u64;
+
+/// Bit of [`Done`]: it is on its way to a host.
+pub const SENT: Done = 1 << 32;
+
 /// Every packet ends here: one reason, one counter, one action. `Ok` has sent the packet to a host; `Err` says what else
 /// becomes of it.
 #[inline(always)]
-pub fn finish(_ctx: &XdpContext, outcome: Result<Sent, Director>) -> u32 {
+pub fn finish(_ctx: &XdpContext, outcome: Result<Sent, Director>) -> Done {
     let (reason, action) = match outcome {
-        Ok((reason, action)) => (reason, action),
+        Ok((reason, action)) => (reason, SENT | Done::from(action)),
         Err(reason) => (
             reason,
-            match reason.verdict() {
+            Done::from(match reason.verdict() {
                 Verdict::Tx => xdp_action::XDP_TX,
                 Verdict::Pass => xdp_action::XDP_PASS,
                 Verdict::Drop => xdp_action::XDP_DROP,
-            },
+            }),
         ),
     };
     count(&maps::DIRECTOR_COUNTERS, reason as u32);
@@ -75,15 +82,8 @@ pub fn forward(
         make_room(ctx, IPV6)?;
         write6(&Frame::xdp(ctx), nexthop, len, mark).ok_or(Director::NoHeadroom)?;
     }
+    let action = send(ctx, nexthop).ok_or(Director::NoHeadroom)?;
     maps::count_traffic(service.id, len);
-    // SAFETY: the context is valid for the whole program.
-    let ingress = unsafe { (*ctx.ctx).ingress_ifindex };
-    let action = if nexthop.ifindex == ingress {
-        xdp_action::XDP_TX
-    } else {
-        // SAFETY: a helper without pointers.
-        (unsafe { bpf_redirect(nexthop.ifindex, 0) }) as u32
-    };
     Ok((reason, action))
 }
 

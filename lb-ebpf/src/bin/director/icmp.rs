@@ -8,7 +8,7 @@ use lb_common::reasons::Director;
 use lb_ebpf::packet::{Frame, Ipv4, Ipv4L4, Ipv6, Ipv6L4, L4, icmp_type};
 use lb_ebpf::{pools, quote};
 
-use crate::forward::{Packet, Sent, finish, forward};
+use crate::forward::{Done, Packet, Sent, finish, forward};
 
 const ECHO4: u8 = 8;
 const ECHO_REPLY4: u8 = 0;
@@ -17,14 +17,14 @@ const ECHO_REPLY6: u8 = 129;
 
 /// An ICMP packet over a well-formed IPv4 header. A function of its own, so that the way of other packets is short.
 #[inline(never)]
-pub fn icmp4(ctx: *mut xdp_md) -> u32 {
+pub fn icmp4(ctx: *mut xdp_md) -> Done {
     let ctx = XdpContext::new(ctx);
     finish(&ctx, treat4(&ctx))
 }
 
 /// An ICMPv6 packet over a well-formed IPv6 header.
 #[inline(never)]
-pub fn icmp6(ctx: *mut xdp_md) -> u32 {
+pub fn icmp6(ctx: *mut xdp_md) -> Done {
     let ctx = XdpContext::new(ctx);
     finish(&ctx, treat6(&ctx))
 }

@@ -10,6 +10,7 @@ mod forward;
 mod icmp;
 mod maps;
 mod parse;
+mod tags;
 mod too_big;
 
 use aya_ebpf::bindings::{

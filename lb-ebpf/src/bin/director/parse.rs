@@ -10,8 +10,8 @@ use lb_common::reasons::Director;
 use lb_ebpf::packet::{ANY_FRAGMENT, Frame, V4_NO_OPTIONS, Window, protocol};
 use lb_ebpf::pools;
 
-use crate::forward::{Packet, Sent, finish, forward};
-use crate::icmp;
+use crate::forward::{Done, Packet, Sent, finish, forward};
+use crate::{icmp, tags};
 
 /// What a packet for a VIP may be.
 enum Parsed {
@@ -26,19 +26,30 @@ enum Parsed {
 pub fn direct(ctx: &XdpContext) -> u32 {
     let frame = Frame::xdp(ctx);
     match frame.read::<u16>(12) {
-        Some(ETH_IPV4) => match parse4(&frame) {
+        Some(ethertype) => match packet(ctx, &frame, ethertype) {
+            Some(done) => done as u32,
+            None => tags::other(ctx.ctx),
+        },
+        None => finish(ctx, Err(Director::Truncated)) as u32,
+    }
+}
+
+/// Does what is to be done with an IP packet. None: it is none.
+#[inline(always)]
+pub fn packet(ctx: &XdpContext, frame: &Frame, ethertype: u16) -> Option<Done> {
+    Some(match ethertype {
+        ETH_IPV4 => match parse4(frame) {
             Ok(Parsed::Flow(flow, packet)) => finish(ctx, of_service(ctx, &flow, packet)),
             Ok(Parsed::Icmp) => icmp::icmp4(ctx.ctx),
             Err(reason) => finish(ctx, Err(reason)),
         },
-        Some(ETH_IPV6) => match parse6(&frame) {
+        ETH_IPV6 => match parse6(frame) {
             Ok(Parsed::Flow(flow, packet)) => finish(ctx, of_service(ctx, &flow, packet)),
             Ok(Parsed::Icmp) => icmp::icmp6(ctx.ctx),
             Err(reason) => finish(ctx, Err(reason)),
         },
-        Some(_) => finish(ctx, Err(Director::NotIp)),
-        None => finish(ctx, Err(Director::Truncated)),
-    }
+        _ => return None,
+    })
 }
 
 /// A packet that is refused if it is for a VIP, and none of our business if not.

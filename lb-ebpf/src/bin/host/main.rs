@@ -27,6 +27,8 @@ use lb_common::reasons::{Host, Verdict};
 use lb_ebpf::counters::count;
 use lb_ebpf::encapsulate::{write4, write6};
 use lb_ebpf::packet::{Frame, Tcp};
+use lb_ebpf::send::send;
+use lb_ebpf::tags::{Tags, is_tag};
 
 use judge::{Inner, is_hidden_tunnel, judge};
 use second::{Decision, Hook, decide};
@@ -36,9 +38,11 @@ const DECAP_TO_IPV4: u64 = 1 << 7;
 /// `BPF_F_ADJ_ROOM_DECAP_L3_IPV6`.
 const DECAP_TO_IPV6: u64 = 1 << 8;
 
-/// At XDP.
+/// At XDP. A tagged frame is looked at without its tags, and has them again unless it is sent on: the kernel sees a packet
+/// without its outer header in the VLAN that it came in.
 #[xdp]
 pub fn host(ctx: XdpContext) -> u32 {
+    let tags = take_tags(&ctx);
     let (reason, action) = match treat_xdp(&ctx) {
         Ok((reason, action)) => (reason, action),
         Err(reason) => (
@@ -52,7 +56,30 @@ pub fn host(ctx: XdpContext) -> u32 {
     count(&maps::HOST_COUNTERS, reason as u32);
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(&ctx, "{}", reason.name());
-    action
+    match reason.verdict() {
+        Verdict::Tx => action,
+        _ => give_back(&ctx, tags, action),
+    }
+}
+
+/// Takes the tags off a frame; none if it has none, or more than are looked behind.
+#[inline(always)]
+fn take_tags(ctx: &XdpContext) -> Option<Tags> {
+    let frame = Frame::xdp(ctx);
+    if !frame.read(12).is_some_and(is_tag) {
+        return None;
+    }
+    let (tags, _) = Tags::read(&frame).ok()?;
+    tags.pop(ctx).map(|()| tags)
+}
+
+/// Puts them on again.
+#[inline(always)]
+fn give_back(ctx: &XdpContext, tags: Option<Tags>, action: u32) -> u32 {
+    match tags.map(|tags| tags.push(ctx)) {
+        Some(None) => xdp_action::XDP_DROP,
+        _ => action,
+    }
 }
 
 /// `Ok` has unwrapped the packet or sent it on; `Err` says what else becomes of it.
@@ -73,6 +100,7 @@ fn treat_xdp(ctx: &XdpContext) -> Result<(Host, u32), Host> {
 /// At XDP, before a tunnel device of the kernel: what [`host`] would not unwrap does not reach it.
 #[xdp]
 pub fn host_guard(ctx: XdpContext) -> u32 {
+    let tags = take_tags(&ctx);
     let frame = Frame::xdp(&ctx);
     let reason = match judge(&frame, frame.len()) {
         Ok(_) => Host::Local,
@@ -80,11 +108,12 @@ pub fn host_guard(ctx: XdpContext) -> u32 {
         Err(reason) => reason,
     };
     count(&maps::HOST_COUNTERS, reason as u32);
-    match (reason, reason.verdict()) {
+    let action = match (reason, reason.verdict()) {
         // Left to the kernel, the device would unwrap it.
         (Host::NotVip, _) | (_, Verdict::Drop) => xdp_action::XDP_DROP,
         _ => xdp_action::XDP_PASS,
-    }
+    };
+    give_back(&ctx, tags, action)
 }
 
 /// Headers that are looked at: outer, inner, ICMP, quoted IP and ports, or outer, inner and TCP.
@@ -169,14 +198,7 @@ fn pass_on_xdp(ctx: &XdpContext, inner: Inner, nexthop: &Nexthop, mark: Mark) ->
         return None;
     }
     encapsulate(&Frame::xdp(ctx), inner, nexthop, mark)?;
-    // SAFETY: the context is valid for the whole program.
-    let ingress = unsafe { (*ctx.ctx).ingress_ifindex };
-    Some(if nexthop.ifindex == ingress {
-        xdp_action::XDP_TX
-    } else {
-        // SAFETY: a helper without pointers.
-        (unsafe { bpf_redirect(nexthop.ifindex, 0) }) as u32
-    })
+    send(ctx, nexthop)
 }
 
 #[inline(always)]
