@@ -5,7 +5,7 @@ use lb_user::model::Protocol;
 
 use crate::packets::*;
 use crate::vector::{Context, Vector};
-use crate::world::{client4, client6, vip};
+use crate::world::{client4, client6, from_client, vip};
 
 /// A generator of random numbers (SplitMix64, public domain): enough to choose by, and the same everywhere.
 #[derive(Clone, Debug)]
@@ -86,10 +86,16 @@ impl Packets {
 
 /// From one of a few clients to a service, mostly, or to a port or an address next to one.
 fn ends(random: &mut Random, v6: bool) -> (Ends, Protocol) {
-    let vip = random.of(&[1, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 10, 99]);
+    let vip = random.of(&[1, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 10, 11, 11, 12, 12, 13, 99]);
     let mut ends = if v6 { client6(vip) } else { client4(vip) };
+    if random.once_in(4) {
+        // Both sides of the ends of prefixes.
+        let last = random.of(&["3f", "40", "7f", "80"]);
+        let v4 = format!("203.0.113.{}", u8::from_str_radix(last, 16).unwrap_or(0));
+        ends = from_client(ends, &if v6 { format!("2001:db8::cb00:71{last}") } else { v4 });
+    }
     ends.source.set_port(40000 + random.below(256) as u16);
-    let port = if vip == vip::WEB { random.of(&[80, 53]) } else { 80 };
+    let port = if [vip::WEB, vip::SLOWER].contains(&vip) { random.of(&[80, 53]) } else { 80 };
     ends.destination.set_port(if random.once_in(16) { random.number() as u16 } else { port });
     let dns = ends.destination.port() == 53 || random.once_in(16);
     (ends, if dns { Protocol::Udp } else { Protocol::Tcp })

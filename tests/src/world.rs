@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Map, MapData, MapInfo};
@@ -19,6 +20,7 @@ use lb_user::dataplane::nexthops::Sources;
 use lb_user::dataplane::services::Services;
 use lb_user::dataplane::tables::Tables;
 use lb_user::director_model::View;
+use lb_user::extras::{Counted, Extras, Limit, SourceList};
 use lb_user::model::{Affinity, Family, Host, HostId, HostState, Model, Pool, Protocol, Service, ServiceKey};
 use lb_user::netlink::{NextHop, NextHops};
 use lb_user::table;
@@ -57,6 +59,12 @@ pub mod vip {
     pub const FAILOVER: u8 = 9;
     /// Names a slot without a table.
     pub const TABLELESS: u8 = 10;
+    /// Serves some sources only: 203.0.113.0/24 without 203.0.113.64/26; over IPv6 all but 2001:db8::cb00:7140/122.
+    pub const PICKY: u8 = 11;
+    /// Three connections at once of each IPv4 address or IPv6 /64, and one more per hour.
+    pub const SLOW: u8 = 12;
+    /// Two packets at once of each /24 or /56 (at port 53/udp), and one more per hour.
+    pub const SLOWER: u8 = 13;
     /// No VIP at all, though the address next to one.
     pub const NONE: u8 = 99;
 }
@@ -89,6 +97,11 @@ pub fn client6(n: u8) -> Ends {
 /// The same ends, but another port of the VIP.
 pub fn to_port(ends: Ends, port: u16) -> Ends {
     Ends { destination: SocketAddr::new(ends.destination.ip(), port), ..ends }
+}
+
+/// The same ends, but another client.
+pub fn from_client(ends: Ends, client: &str) -> Ends {
+    Ends { source: SocketAddr::new(client.parse().unwrap(), ends.source.port()), ..ends }
 }
 
 /// Services, pools, next hops and health.
@@ -125,6 +138,25 @@ impl Default for World {
 
         for vip in [IpAddr::from(vip4(vip::WEB)), vip6(vip::WEB).into()] {
             world.serve(ServiceKey { vip, port: 53, protocol: Protocol::Udp }, "web");
+        }
+        world.add("picky", vip::PICKY, &["a", "b"]);
+        world.sources(vip4(vip::PICKY).into(), &["203.0.113.0/24"], &["203.0.113.64/26"]);
+        world.sources(vip6(vip::PICKY).into(), &[], &["2001:db8::cb00:7140/122"]);
+        world.add("slow", vip::SLOW, &["a", "b"]);
+        world.add("slower", vip::SLOWER, &["a"]);
+        let hour = Duration::from_secs(3600);
+        let slow =
+            Limit { of: Counted::Connections, count: 1, per: hour, burst: 3, prefix4: 32, prefix6: 64 };
+        let slower = Limit { of: Counted::Packets, count: 1, per: hour, burst: 2, prefix4: 24, prefix6: 56 };
+        for vip in [IpAddr::from(vip4(vip::SLOWER)), vip6(vip::SLOWER).into()] {
+            world.serve(ServiceKey { vip, port: 53, protocol: Protocol::Udp }, "slower");
+        }
+        for (key, service) in &mut world.model.services {
+            service.extras.limit = match (service.pool.as_str(), key.protocol) {
+                ("slow", _) => Some(slow),
+                ("slower", Protocol::Udp) => Some(slower),
+                _ => None,
+            };
         }
         world.hops("away", |hop| hop.ifindex = 77);
         world.hops("narrow", |hop| hop.mtu = 600);
@@ -180,9 +212,24 @@ impl World {
 
     /// Adds a service.
     pub fn serve(&mut self, key: ServiceKey, pool: &str) {
-        self.model
-            .services
-            .insert(key, Service { pool: pool.into(), quorum: 1, affinity: Affinity::of(key.protocol) });
+        self.model.services.insert(
+            key,
+            Service {
+                pool: pool.into(),
+                quorum: 1,
+                affinity: Affinity::of(key.protocol),
+                extras: Extras::default(),
+            },
+        );
+    }
+
+    /// Gives the services of a VIP a list of sources.
+    pub fn sources(&mut self, vip: IpAddr, allow: &[&str], deny: &[&str]) {
+        let set = |prefixes: &[&str]| prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect();
+        let list = Arc::new(SourceList { allow: set(allow), deny: set(deny) });
+        for (_, service) in self.model.services.iter_mut().filter(|(key, _)| key.vip == vip) {
+            service.extras.sources = Some(list.clone());
+        }
     }
 
     fn host(&mut self, pool: &str, name: &str) -> &mut Host {

@@ -61,6 +61,8 @@ reasons! {
         IcmpOther = "icmp_other", Drop, "ICMP for a VIP that is neither an error nor an echo request.";
         IcmpQuote = "icmp_bad_quote", Drop, "An ICMP error whose quotation is too short or names no port.";
         IcmpForeign = "icmp_foreign", Drop, "An ICMP error for a VIP that quotes a packet of no service of that VIP.";
+        SourceDenied = "source_denied", Drop, "The service does not take packets from this source.";
+        RateLimited = "rate_limited", Drop, "Its source has used up the service's limit for the moment.";
         NoTable = "no_table", Drop, "The service has no table.";
         NoHost = "no_host", Drop, "No owner of the row is healthy and reachable.";
         TooBig = "too_big", Drop, "With the outer header it would exceed the MTU towards the host.";

@@ -7,7 +7,9 @@
 mod check;
 pub(crate) mod check_pools;
 mod effective;
+mod extras;
 pub(crate) mod leaf;
+mod limit;
 mod problem;
 pub(crate) mod reader;
 pub mod schema;

@@ -43,8 +43,15 @@ pub(super) const CHECK: Keys = Keys {
     path: "pools.*.checks[]",
     keys: &["type", "port", "path", "status", "through", "interval", "timeout", "rise", "fall"],
 };
-pub(super) const SERVICE: Keys =
-    Keys { path: "services[]", keys: &["vip", "port", "protocol", "pool", "quorum", "affinity"] };
+pub(super) const SERVICE: Keys = Keys {
+    path: "services[]",
+    keys: &["vip", "port", "protocol", "pool", "quorum", "affinity", "sources", "limit"],
+};
+pub(super) const SOURCES: Keys = Keys { path: "services[].sources", keys: &["allow", "deny"] };
+pub(super) const LIMIT: Keys = Keys {
+    path: "services[].limit",
+    keys: &["connections", "packets", "per", "burst", "prefix4", "prefix6"],
+};
 pub(super) const BGP: Keys = Keys { path: "bgp", keys: &["driver", "bird", "gobgp", "med", "communities"] };
 pub(super) const BIRD: Keys = Keys { path: "bgp.bird", keys: &["include", "control"] };
 pub(super) const GOBGP: Keys = Keys { path: "bgp.gobgp", keys: &["api"] };
@@ -63,6 +70,8 @@ pub const ALL: &[Keys] = &[
     MEMBER,
     CHECK,
     SERVICE,
+    SOURCES,
+    LIMIT,
     BGP,
     BIRD,
     GOBGP,

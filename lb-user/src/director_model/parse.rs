@@ -32,6 +32,8 @@ pub struct Packet {
     pub flow: Flow,
     /// It is an ICMP error, which quotes the flow's other direction.
     pub quoted: bool,
+    /// It is a TCP segment that opens a connection.
+    pub opens: bool,
     /// Bytes from the IP header on, as that says.
     pub len: usize,
 }
@@ -113,7 +115,9 @@ fn tcp_or_udp(source: IpAddr, vip: IpAddr, number: u8, l4: &[u8], len: usize) ->
         destination: SocketAddr::new(vip, word(l4, 2)),
         protocol,
     };
-    Ok(Found::Packet(Packet { flow, quoted: false, len }))
+    // SYN without ACK, of the flags of RFC 9293.
+    let opens = protocol == Protocol::Tcp && l4.get(13).is_some_and(|flags| flags & 0x12 == 0x02);
+    Ok(Found::Packet(Packet { flow, quoted: false, opens, len }))
 }
 
 fn icmp4(vip: IpAddr, icmp: &[u8], len: usize) -> Result<Found, Director> {
@@ -163,7 +167,7 @@ fn quoted(
         destination: SocketAddr::new(from, word(l4, 0)),
         protocol,
     };
-    Ok(Found::Packet(Packet { flow, quoted: true, len }))
+    Ok(Found::Packet(Packet { flow, quoted: true, opens: false, len }))
 }
 
 /// A word in network byte order.

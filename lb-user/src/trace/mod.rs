@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::dataplane::slots::stable_id;
 use crate::desired::Confirmed;
 use crate::director_model::{Flow, Hop, Memory, View, Way, judge, parse};
+use crate::extras::{Counted, Limit, Ruling};
 use crate::model::{Affinity, HostId, Pool, Protocol};
 use crate::table::{self, OWNERS};
 
@@ -199,6 +200,27 @@ fn told(view: &View, way: &Way, source: &Source<'_>, notes: &mut Vec<String>) ->
         notes.push(
             "a flow that this director has seen goes where it went before, whatever its row says".into(),
         );
+    }
+    if let Some(Ruling { allowed, by }) = way.ruling {
+        let source = way.flow.source.ip();
+        let verb = if allowed { "allowed" } else { "denied" };
+        notes.push(match by {
+            Some(prefix) => {
+                format!("{source} is {verb} as part of {prefix}, the longest prefix that holds it")
+            }
+            None => format!("{source} is {verb}, as are all sources that no prefix of the service holds"),
+        });
+    }
+    if let Some(Limit { of, count, per, burst, .. }) = way.limit {
+        let what = match of {
+            Counted::Connections => "connections",
+            Counted::Packets => "packets",
+        };
+        let source = way.limit.map(|limit| limit.source(way.flow.source.ip()).to_string());
+        let source = source.unwrap_or_default();
+        notes.push(format!(
+            "{source} may have {count} {what} per {per:?}, {burst} at once; what it has used is not looked at"
+        ));
     }
     let by = reasons_to_own(pool, way.row);
     let owners = way.owners.iter().map(|owner| Owner {

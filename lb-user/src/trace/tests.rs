@@ -30,7 +30,12 @@ fn model() -> Model {
         hosts.into_iter().map(|(name, last, state)| (name.to_owned(), host(last, state))).collect();
     let old = Generation { number: 1, hosts: hosts.keys().map(|name| (name.clone(), 1)).collect() };
     let pool = Pool { seed: 7, size: 251, generation: 2, hosts, others: vec![old] };
-    let service = Service { pool: "web".into(), quorum: 1, affinity: Affinity::SecondChance };
+    let service = Service {
+        pool: "web".into(),
+        quorum: 1,
+        affinity: Affinity::SecondChance,
+        extras: Default::default(),
+    };
     Model { services: [(key(), service)].into(), pools: [("web".to_owned(), pool)].into() }
 }
 

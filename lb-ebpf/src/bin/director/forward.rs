@@ -12,7 +12,7 @@ use lb_ebpf::encapsulate::{Mark, write4, write6};
 use lb_ebpf::packet::Frame;
 use lb_ebpf::pools;
 
-use crate::maps;
+use crate::{capture, maps};
 
 /// How a packet is counted that was sent, and the action that sends it.
 pub type Sent = (Director, u32);
@@ -20,7 +20,7 @@ pub type Sent = (Director, u32);
 /// Every packet ends here: one reason, one counter, one action. `Ok` has sent the packet to a host; `Err` says what else
 /// becomes of it.
 #[inline(always)]
-pub fn finish(_ctx: &XdpContext, outcome: Result<Sent, Director>) -> u32 {
+pub fn finish(ctx: &XdpContext, outcome: Result<Sent, Director>) -> u32 {
     let (reason, action) = match outcome {
         Ok((reason, action)) => (reason, action),
         Err(reason) => (
@@ -33,8 +33,9 @@ pub fn finish(_ctx: &XdpContext, outcome: Result<Sent, Director>) -> u32 {
         ),
     };
     count(&maps::DIRECTOR_COUNTERS, reason as u32);
+    capture::offer(ctx, reason as u32, action);
     #[cfg(feature = "log")]
-    aya_log_ebpf::debug!(_ctx, "{}", reason.name());
+    aya_log_ebpf::debug!(ctx, "{}", reason.name());
     action
 }
 
@@ -51,6 +52,18 @@ pub fn forward(
         0 => by_row(flow, service)?.1,
         _ => by_flow(flow, service, reason)?,
     };
+    send(ctx, nexthop, service, len, reason)
+}
+
+/// Sends a packet to a host.
+#[inline(always)]
+pub fn send(
+    ctx: &XdpContext,
+    nexthop: &Nexthop,
+    service: &Service,
+    len: u16,
+    reason: Director,
+) -> Result<Sent, Director> {
     if u32::from(len) + u32::from(nexthop.outer_len) > u32::from(nexthop.mtu) {
         return Err(Director::TooBig);
     }

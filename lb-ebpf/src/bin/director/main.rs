@@ -6,6 +6,8 @@
 #![no_std]
 #![no_main]
 
+mod capture;
+mod extras;
 mod forward;
 mod icmp;
 mod maps;
