@@ -1,11 +1,13 @@
-//! What a service may ask of directors beyond a table: who may use it, and how much.
+//! What a service may ask of directors beyond a table: who may use it, how much, and where QUIC's connection ids lead.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bgp::Prefix;
+use crate::model::Host;
+use crate::table::host_id;
 
 /// What a service asks for; nothing by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +16,8 @@ pub struct Extras {
     pub sources: Option<Arc<SourceList>>,
     /// How much each source may use it; without bounds if there is none.
     pub limit: Option<Limit>,
+    /// How connection ids name hosts; only with [`crate::model::Affinity::Quic`].
+    pub quic: Option<Arc<Quic>>,
 }
 
 /// Source addresses that may use a service, and those that may not. The longest prefix decides; what none holds may use the
@@ -70,6 +74,39 @@ impl Limit {
                 Prefix { address: Ipv6Addr::from_bits(v6.to_bits() & mask).into(), length: self.prefix6 }
             }
         }
+    }
+}
+
+/// How the connection ids of a QUIC service name hosts: config rotation bits and server id of draft-ietf-quic-load-balancers, not
+/// encrypted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quic {
+    /// Config rotation bits, 0 to 6.
+    pub rotation: u8,
+    /// Bytes of a server id, 1 to 8.
+    pub length: u8,
+    /// Server ids of hosts by name, as far as they are given.
+    pub given: BTreeMap<String, u64>,
+}
+
+impl Quic {
+    /// The server id of each host of a pool: the given one, or else a hash of the names of pool and host. Of two hosts with the
+    /// same id the one whose name comes first has it, and the other none.
+    pub fn server_ids(&self, pool: &str, hosts: &BTreeMap<String, Host>) -> BTreeMap<u64, String> {
+        let mut ids = BTreeMap::new();
+        let named =
+            |is_given: bool| hosts.keys().filter(move |host| self.given.contains_key(*host) == is_given);
+        for host in named(true).chain(named(false)) {
+            let derived = || host_id(&format!("{pool}\n{host}")) >> (64 - 8 * u32::from(self.length));
+            let id = self.given.get(host).copied().unwrap_or_else(derived);
+            ids.entry(id).or_insert_with(|| host.clone());
+        }
+        ids
+    }
+
+    /// As servers are given it.
+    pub fn shown(&self, id: u64) -> String {
+        format!("{id:0width$x}", width = 2 * usize::from(self.length))
     }
 }
 

@@ -115,6 +115,8 @@ pub enum Affinity {
     None,
     /// Each director remembers the host of every flow that it has seen, as other load balancers do.
     FlowTable,
+    /// The connection ids of QUIC name hosts.
+    Quic,
 }
 
 impl Affinity {

@@ -22,6 +22,7 @@ pub fn all(world: &World) -> Vec<Vector<Director>> {
     all.extend(echoes());
     all.extend(sources(world));
     all.extend(limits(world));
+    all.extend(quic(world));
     all
 }
 
@@ -396,5 +397,59 @@ fn limits(world: &World) -> Vec<Vector<Director>> {
         udp_sent("for a /56", from_client(dns6, "2001:db8:0:ff::1")),
         limited("and no more", udp(dns6, b"query")),
         udp_sent("the next /56 has its own", from_client(dns6, "2001:db8:0:100::1")),
+    ]
+}
+
+/// QUIC by connection id.
+fn quic(world: &World) -> Vec<Vector<Director>> {
+    const V1: u32 = 1;
+    const V2: u32 = 0x6b33_43cf;
+    const INITIAL: u8 = 0;
+    const HANDSHAKE: u8 = 2;
+    let id = |rotation: u8, server: [u8; 3]| [&[rotation << 5 | 0x0d][..], &server, &[0x5e; 6]].concat();
+    let (to_a, to_b, to_c) = (id(2, SERVER_A), id(2, SERVER_B), id(2, SERVER_C));
+    let ends4 = to_port(client4(vip::QUIC), 443);
+    let ends6 = to_port(client6(vip::QUIC), 443);
+    let moved = from_client(ends4, "192.0.2.77");
+    let by_id = |says, ends, host: &str, payload: Vec<u8>| {
+        let packet = udp(ends, &payload);
+        let output = world.sent_to("quic", host, &packet);
+        Vector::new(says, packet, Director::ById, output)
+    };
+    let by_flow = |says, ends, reason, payload: Vec<u8>| {
+        let packet = udp(ends, &payload);
+        let output = world.sent(ends, Udp, &packet);
+        Vector::new(says, packet, reason, output)
+    };
+    let (plain, unknown) = (Director::Forwarded, Director::UnknownId);
+    let error = icmp_error(router(false), ends4.destination.ip(), 3, 4, &udp(ends4.reversed(), &[1; 20]), 8);
+    let followed = world.sent(ends4, Udp, &error);
+    vec![
+        by_id("a connection id names its host", ends4, "b", quic_short(&to_b)),
+        by_id("also when the client has moved", moved, "b", quic_short(&to_b)),
+        by_id("also over IPv6", ends6, "b", quic_short(&to_b)),
+        by_id("a drained host keeps its connections", ends4, "a", quic_short(&to_a)),
+        by_id("a drained host keeps them over IPv6", ends6, "a", quic_short(&to_a)),
+        by_id("a handshake goes to the host of its id", ends4, "a", quic_long(V1, HANDSHAKE, &to_a)),
+        by_id("a handshake of version 2, too", ends6, "a", quic_long(V2, 3, &to_a)),
+        by_flow("an Initial goes by its flow, whatever its id", ends4, plain, quic_long(V1, INITIAL, &to_a)),
+        by_flow("so does 0-RTT", ends6, plain, quic_long(V1, 1, &to_a)),
+        by_flow("and an Initial of version 2", ends4, plain, quic_long(V2, 1, &to_a)),
+        by_flow("and what is of a version to come", ends4, plain, quic_long(99, HANDSHAKE, &to_a)),
+        by_flow("the id of a sick host is as good as none", ends4, unknown, quic_short(&to_c)),
+        by_flow("an id of no host goes by its flow", ends4, unknown, quic_short(&id(2, [9; 3]))),
+        by_flow("so does one over IPv6", ends6, unknown, quic_short(&id(2, [9; 3]))),
+        by_flow("other rotation bits are not understood", ends4, unknown, quic_short(&id(1, SERVER_A))),
+        by_flow("codepoint 7 says that it names nobody", ends4, plain, quic_short(&id(7, SERVER_A))),
+        by_flow(
+            "an id in a handshake may be too short",
+            ends4,
+            unknown,
+            quic_long(V1, HANDSHAKE, &to_a[..3]),
+        ),
+        by_flow("a datagram too short for an id has none", ends4, unknown, vec![0x40, 0x4d, 0, 0, 1]),
+        by_flow("nor has an empty one", ends6, plain, Vec::new()),
+        by_flow("nor a long header that is cut", ends4, plain, vec![0xe0, 0, 0, 0, 1]),
+        Vector::new("an error goes by its flow", error, Director::ForwardedError, followed),
     ]
 }

@@ -20,7 +20,7 @@ use lb_user::dataplane::nexthops::Sources;
 use lb_user::dataplane::services::Services;
 use lb_user::dataplane::tables::Tables;
 use lb_user::director_model::View;
-use lb_user::extras::{Counted, Extras, Limit, SourceList};
+use lb_user::extras::{Counted, Extras, Limit, Quic, SourceList};
 use lb_user::model::{Affinity, Family, Host, HostId, HostState, Model, Pool, Protocol, Service, ServiceKey};
 use lb_user::netlink::{NextHop, NextHops};
 use lb_user::table;
@@ -65,9 +65,19 @@ pub mod vip {
     pub const SLOW: u8 = 12;
     /// Two packets at once of each /24 or /56 (at port 53/udp), and one more per hour.
     pub const SLOWER: u8 = 13;
+    /// Port 443/udp goes by connection id: rotation bits 2, server ids of three bytes. Host a has id [`SERVER_A`] and is drained, b has
+    /// [`SERVER_B`], c [`SERVER_C`] and is sick.
+    pub const QUIC: u8 = 14;
     /// No VIP at all, though the address next to one.
     pub const NONE: u8 = 99;
 }
+
+/// Server id of host a of the pool `quic`.
+pub const SERVER_A: [u8; 3] = [0, 0, 1];
+/// Of host b.
+pub const SERVER_B: [u8; 3] = [0xaa, 0xbb, 0xcc];
+/// Of host c.
+pub const SERVER_C: [u8; 3] = [3, 0, 0];
 
 /// Generation of the pool of a VIP: more than the 12 bits that fit in an IPv4 header.
 pub const fn generation(vip: u8) -> u16 {
@@ -157,6 +167,19 @@ impl Default for World {
                 ("slower", Protocol::Udp) => Some(slower),
                 _ => None,
             };
+        }
+        world.add("quic", vip::QUIC, &["a", "b", "c"]);
+        world.host("quic", "a").state = HostState::Drain;
+        world.health.insert(HostId { pool: "quic".into(), host: "c".into() }, false);
+        let number = |id: [u8; 3]| id.into_iter().fold(0, |id, byte| id << 8 | u64::from(byte));
+        let given = [("a", SERVER_A), ("b", SERVER_B), ("c", SERVER_C)];
+        let given = given.map(|(host, id)| (host.to_owned(), number(id))).into();
+        let quic = Arc::new(Quic { rotation: 2, length: 3, given });
+        for vip in [IpAddr::from(vip4(vip::QUIC)), vip6(vip::QUIC).into()] {
+            let key = ServiceKey { vip, port: 443, protocol: Protocol::Udp };
+            world.serve(key, "quic");
+            let service = world.model.services.get_mut(&key).unwrap();
+            (service.affinity, service.extras.quic) = (Affinity::Quic, Some(quic.clone()));
         }
         world.hops("away", |hop| hop.ifindex = 77);
         world.hops("narrow", |hop| hop.mtu = 600);
@@ -276,6 +299,17 @@ impl World {
             };
             self.health[&id].then_some((outer, hop))
         })
+    }
+
+    /// `packet` in the tunnel to a host, whoever owns its row.
+    pub fn sent_to(&self, pool: &str, host: &str, packet: &[u8]) -> Vec<u8> {
+        let members = &self.model.pools[pool];
+        let family = if packet[12..14] == [8, 0] { Family::V4 } else { Family::V6 };
+        let destination = members.hosts[host].outer(family).unwrap();
+        let hop = self.nexthops[&destination].as_ref().unwrap();
+        let (own_mac, next_mac, source) = (hop.source_mac, hop.mac, hop.source.unwrap());
+        let generation = members.generation;
+        tunnel(&Outer { own_mac, next_mac, source, destination, generation }, packet)
     }
 
     /// The owners of a flow's row, in order: hosts of its pool by name.

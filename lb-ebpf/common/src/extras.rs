@@ -9,8 +9,10 @@ use crate::flow::Addr;
 pub const SOURCES: u16 = 1 << 15;
 /// Bit of [`crate::maps::Service::flags`]: each source may use the service only so much.
 pub const LIMITED: u16 = 1 << 14;
+/// Bit of [`crate::maps::Service::flags`]: QUIC connection ids name hosts.
+pub const BY_ID: u16 = 1 << 13;
 /// All bits that send a packet the longer way.
-pub const EXTRA: u16 = SOURCES | LIMITED;
+pub const EXTRA: u16 = SOURCES | LIMITED | BY_ID;
 
 /// What a service asks for.
 #[repr(C)]
@@ -22,12 +24,30 @@ pub struct Extras {
     pub tolerance: u64,
     /// Number of its list of sources; see [`SourceKey`].
     pub list: u32,
+    /// Number of its group of server ids; see [`ServerKey`].
+    pub group: u32,
     /// Leading bits of an address that make a source, of which IPv4-mapped ones have 128 as well.
     pub prefix: u8,
     /// Not 0: only what opens a connection counts.
     pub connections: u8,
+    /// Config rotation bits of connection ids that name hosts.
+    pub rotation: u8,
+    /// Bytes of a server id, 1 to 8.
+    pub id_len: u8,
     /// Zero.
-    pub pad: [u8; 2],
+    pub pad: u32,
+}
+
+/// A server id in a group.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerKey {
+    /// The id, as a number.
+    pub id: u64,
+    /// Number of the group.
+    pub group: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// A source in a list: key of a trie, behind the length of its prefix. Each list has an entry that is as long as its number
@@ -56,6 +76,8 @@ mod pod {
     unsafe impl aya::Pod for super::Extras {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::SourceKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::ServerKey {}
 }
 
 #[cfg(test)]
@@ -65,7 +87,8 @@ mod tests {
 
     #[test]
     fn layouts_have_no_padding() {
-        assert_eq!((size_of::<Extras>(), offset_of!(Extras, pad)), (24, 22));
+        assert_eq!((size_of::<Extras>(), offset_of!(Extras, pad)), (32, 28));
+        assert_eq!((size_of::<ServerKey>(), offset_of!(ServerKey, pad)), (16, 12));
         assert_eq!((size_of::<SourceKey>(), offset_of!(SourceKey, address)), (20, 4));
     }
 }

@@ -49,6 +49,8 @@ reasons! {
     Director {
         Forwarded = "forwarded", Tx, "Encapsulated and sent to the L7 host of its flow.";
         ForwardedError = "forwarded_icmp_error", Tx, "An ICMP error, sent to the L7 host of the flow that it quotes.";
+        ById = "forwarded_by_id", Tx, "Encapsulated and sent to the L7 host that its QUIC connection id names.";
+        UnknownId = "forwarded_unknown_id", Tx, "Its QUIC connection id names no host that takes packets: sent to that of its flow.";
         Echo = "echo_answered", Tx, "An echo request to a VIP, answered here.";
         NotIp = "not_ip", Pass, "Neither IPv4 nor IPv6 (ARP, VLAN tags and the like).";
         NotVip = "not_vip", Pass, "Not for a VIP.";

@@ -54,7 +54,7 @@ impl Told {
         // What was not captured does not matter, but lengths must hold.
         let mut whole = bytes.clone();
         whole.resize(captured.len as usize, 0);
-        let is_sent = reason.verdict() == Verdict::Tx && reason != Director::Echo;
+        let is_sent = reason.verdict() == Verdict::Tx;
         let tunnel = is_sent.then(|| unwrap(&mut whole)).flatten();
         let flow = match frame(&whole, |_| true) {
             Ok(Found::Packet(packet)) => Some(packet.flow),
@@ -94,16 +94,20 @@ impl Told {
     }
 }
 
-/// Takes the outer header off a frame, and says where the tunnel ends.
+/// Takes the outer header off a frame, if it is in a tunnel, and says where that ends.
 fn unwrap(whole: &mut Vec<u8>) -> Option<IpAddr> {
     let v4 = whole.get(12..14)? == [8, 0];
     let header = if v4 { IPV4 } else { IPV6 };
     let outer = whole.get(ETHERNET..ETHERNET + header)?.to_vec();
+    let inner_v6 = match outer[if v4 { 9 } else { 6 }] {
+        4 => false,
+        41 => true,
+        _ => return None,
+    };
     let address = match v4 {
         true => IpAddr::from(Ipv4Addr::from(<[u8; 4]>::try_from(&outer[16..20]).ok()?)),
         false => IpAddr::from(Ipv6Addr::from(<[u8; 16]>::try_from(&outer[24..40]).ok()?)),
     };
-    let inner_v6 = outer[if v4 { 9 } else { 6 }] == 41;
     whole.drain(ETHERNET..ETHERNET + header);
     whole[12..14].copy_from_slice(if inner_v6 { &[0x86, 0xdd] } else { &[8, 0] });
     Some(address)

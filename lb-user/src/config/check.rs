@@ -79,7 +79,7 @@ fn services(w: &Written, r: &mut Reader) -> BTreeMap<ServiceKey, Service> {
         first_lines.insert(key, place.at.line);
         let pool = service.pool.as_ref().map(|pool| pool.value.clone()).unwrap_or_default();
         let affinity = service.affinity.as_ref().map_or(Affinity::of(protocol), |affinity| affinity.value);
-        let extras = extras::check(&service.extras, key, r);
+        let extras = extras::check(&service.extras, place, key, affinity, r);
         services.insert(key, Service { pool, quorum, affinity, extras });
     }
     services

@@ -7,10 +7,11 @@ use serde::Serialize;
 
 use crate::bgp::Prefix;
 use crate::extras::{Extras, SourceList};
-use crate::model::ServiceKey;
+use crate::model::{Affinity, ServiceKey};
 
 use super::limit;
 use super::problem::Position;
+use super::quic;
 use super::reader::{At, Reader, Section};
 use super::schema;
 use super::written::List;
@@ -22,6 +23,7 @@ const MOST_PREFIXES: usize = 100_000;
 pub(super) struct Written {
     sources: Option<WrittenSources>,
     limit: Option<limit::Written>,
+    quic: Option<quic::Written>,
 }
 
 struct WrittenSources {
@@ -44,14 +46,21 @@ pub(super) fn read(s: &Section<'_>, r: &mut Reader) -> Written {
         deny: r.list(&s, "deny", "[203.0.113.0/24]"),
         sound: r.problems.len() == before,
     });
-    Written { sources, limit: limit::read(s, r) }
+    Written { sources, limit: limit::read(s, r), quic: quic::read(s, r) }
 }
 
 /// Fits them to the service.
-pub(super) fn check(written: &Written, service: ServiceKey, r: &mut Reader) -> Extras {
+pub(super) fn check(
+    written: &Written,
+    at: &At<()>,
+    service: ServiceKey,
+    affinity: Affinity,
+    r: &mut Reader,
+) -> Extras {
     let sources = written.sources.as_ref().map(|sources| Arc::new(source_list(sources, service, r)));
     let limit = written.limit.as_ref().and_then(|limit| limit::check(limit, service, r));
-    Extras { sources, limit }
+    let quic = quic::check(written.quic.as_ref(), at, service, affinity, r).map(Arc::new);
+    Extras { sources, limit, quic }
 }
 
 fn source_list(written: &WrittenSources, service: ServiceKey, r: &mut Reader) -> SourceList {
@@ -103,6 +112,8 @@ pub(super) struct Effective {
     sources: Option<EffectiveSources>,
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<limit::Effective>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quic: Option<quic::Effective>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -121,6 +132,7 @@ impl From<&Extras> for Effective {
             sources: sources
                 .map(|list| EffectiveSources { allow: shown(&list.allow), deny: shown(&list.deny) }),
             limit: extras.limit.as_ref().map(limit::Effective::from),
+            quic: extras.quic.as_deref().map(quic::Effective::from),
         }
     }
 }

@@ -11,6 +11,7 @@ mod extras;
 pub(crate) mod leaf;
 mod limit;
 mod problem;
+mod quic;
 pub(crate) mod reader;
 pub mod schema;
 pub(crate) mod tree;

@@ -37,6 +37,8 @@ pub struct Way {
     pub owners: Vec<Owner>,
     /// The host that gets the packet.
     pub host: Option<HostId>,
+    /// The server id of its QUIC connection id, if that has one.
+    pub server_id: Option<u64>,
     /// That host was remembered, and may be no owner at all.
     pub remembered: bool,
     /// The way to it.
@@ -141,6 +143,7 @@ pub(super) fn way(view: &View, packet: &Packet) -> Option<Way> {
         row,
         owners,
         host,
+        server_id: None,
         remembered: false,
         hop,
     })
@@ -181,7 +184,7 @@ fn owner(view: &View, id: HostId, host: &Host, family: Family) -> Owner {
 }
 
 /// How a host is reached with packets of one family, or why not.
-fn hop(view: &View, host: &Host, family: Family) -> Result<Hop, String> {
+pub(super) fn hop(view: &View, host: &Host, family: Family) -> Result<Hop, String> {
     let destination = host.outer(family).ok_or("has no address")?;
     let next = match view.nexthops.get(&destination) {
         Some(Ok(next)) => next,

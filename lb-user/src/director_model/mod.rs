@@ -10,6 +10,7 @@ pub mod admit;
 pub mod assumed;
 pub mod choose;
 pub mod parse;
+mod quic;
 pub mod write;
 
 use std::collections::BTreeMap;
@@ -140,7 +141,10 @@ impl Judged {
     /// The interface by which it leaves, where that may be another one than it came by.
     pub fn sent_by(&self) -> Option<u32> {
         let hop = self.way.as_ref()?.hop.as_ref()?;
-        let encapsulated = matches!(self.reason, Director::Forwarded | Director::ForwardedError);
+        let encapsulated = matches!(
+            self.reason,
+            Director::Forwarded | Director::ForwardedError | Director::ById | Director::UnknownId
+        );
         encapsulated.then_some(hop.ifindex)
     }
 
@@ -168,6 +172,7 @@ pub fn judge(view: &View, memory: &mut Memory, frame: &[u8]) -> Judged {
         return unchanged(reason, Some(way));
     }
     choose::recall(view, memory, &mut way);
+    let by_id = quic::follow(view, &packet, &mut way);
     if !packet.quoted {
         choose::remember(memory, &way);
     }
@@ -179,6 +184,6 @@ pub fn judge(view: &View, memory: &mut Memory, frame: &[u8]) -> Judged {
     if packet.len > hop.room() {
         return unchanged(Director::TooBig, Some(way));
     }
-    let reason = if packet.quoted { Director::ForwardedError } else { Director::Forwarded };
+    let reason = if packet.quoted { Director::ForwardedError } else { by_id };
     Judged { reason, output: write::tunnelled(&hop, way.generation, packet.len, frame), way: Some(way) }
 }

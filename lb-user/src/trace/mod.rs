@@ -211,16 +211,25 @@ fn told(view: &View, way: &Way, source: &Source<'_>, notes: &mut Vec<String>) ->
             None => format!("{source} is {verb}, as are all sources that no prefix of the service holds"),
         });
     }
-    if let Some(Limit { of, count, per, burst, .. }) = way.limit {
+    if let Some(limit) = way.limit {
+        let Limit { of, count, per, burst, .. } = limit;
+        let source = limit.source(way.flow.source.ip());
         let what = match of {
             Counted::Connections => "connections",
             Counted::Packets => "packets",
         };
-        let source = way.limit.map(|limit| limit.source(way.flow.source.ip()).to_string());
-        let source = source.unwrap_or_default();
         notes.push(format!(
             "{source} may have {count} {what} per {per:?}, {burst} at once; what it has used is not looked at"
         ));
+    }
+    if let (Some(id), Some(quic)) = (way.server_id, &view.model.services[&way.service].extras.quic) {
+        let name = quic.server_ids(&way.pool, &pool.hosts).remove(&id);
+        let whose = name.map_or("no host".into(), |name| format!("host {name}"));
+        notes.push(format!("the connection id has server id {}, of {whose}", quic.shown(id)));
+    } else if way.affinity == Affinity::Quic {
+        notes.push(
+            "a packet whose connection id has a server id goes to that host, whatever its row says".into(),
+        );
     }
     let by = reasons_to_own(pool, way.row);
     let owners = way.owners.iter().map(|owner| Owner {

@@ -6,17 +6,17 @@ use aya_ebpf::btf_maps::{Array, LpmTrie};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
-use lb_common::extras::{ALLOWED, Extras, LIMITED, SOURCE_BITS, SOURCES, SourceKey};
+use lb_common::extras::{ALLOWED, BY_ID, Extras, LIMITED, SOURCE_BITS, SOURCES, SourceKey};
 use lb_common::flow::Flow;
 use lb_common::limit::{self, Bucket, Buckets, WAYS};
 use lb_common::maps::Service;
-use lb_common::reasons::Director;
 use lb_common::outer::{ETHERNET, IPV4, IPV6};
+use lb_common::reasons::Director;
 use lb_ebpf::packet::{ACK, Frame, SYN, protocol};
 use lb_ebpf::pools;
 
 use crate::forward::{Sent, finish, forward};
-use crate::parse;
+use crate::{parse, quic};
 
 /// What services ask for, by [`Service::extras`]; a place is filled before a service names it. The first is not used.
 #[btf_map]
@@ -48,6 +48,11 @@ fn treated(ctx: &XdpContext) -> Result<Sent, Director> {
     let service = service.ok_or(Director::NoService)?;
     admit(service, &flow)?;
     limit(service, &flow, len, &frame)?;
+    if service.flags & BY_ID != 0
+        && let Some(extras) = EXTRAS.get(service.extras)
+    {
+        return quic::forward_by_id(ctx, &flow, service, extras, len);
+    }
     forward(ctx, &flow, service, len, Director::Forwarded)
 }
 

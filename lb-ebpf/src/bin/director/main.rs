@@ -12,6 +12,7 @@ mod forward;
 mod icmp;
 mod maps;
 mod parse;
+mod quic;
 
 use aya_ebpf::bindings::{
     BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, TC_ACT_OK, TC_ACT_SHOT,

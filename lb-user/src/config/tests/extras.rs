@@ -94,3 +94,39 @@ fn ten_thousand_prefixes_are_read_in_a_moment() {
     let service = config.model.services.values().next().unwrap();
     assert_eq!(service.extras.sources.as_ref().unwrap().deny.len(), 10_000);
 }
+
+#[test]
+fn server_ids_are_for_quic_and_fit_it() {
+    let quic =
+        |more: &str| service("198.51.100.1", "udp", &format!("    affinity: quic\n    quic: {more}\n"));
+    one(
+        &tcp4("    quic: {}\n"),
+        "9:5: services[0].quic: means nothing without affinity: quic; add that or remove this",
+    );
+    one(
+        &tcp4("    affinity: quic\n"),
+        "5:5: services[0]: affinity: quic is for UDP; write protocol: udp, or another affinity",
+    );
+    one(
+        &quic("{rotation: 7}"),
+        "10:22: services[0].quic.rotation: 7 is out of bounds; write a number from 0 to 6",
+    );
+    assert_eq!(
+        errors(&quic("{length: 2, server_ids: {a: abc, b: 0a0b, c: \"0A0b\"}}")),
+        [
+            "lb.yaml:10:41: services[0].quic.server_ids.a: not a server id: \"abc\"; write 2 bytes as 4 hexadecimal \
+             digits, in quotes",
+            "lb.yaml:10:58: services[0].quic.server_ids.c: 0A0b is the server id of \"b\" already; write another",
+        ]
+    );
+    let text = quic("{rotation: 3, length: 2, server_ids: {a: \"0a0b\"}}");
+    let config = parse(&text).unwrap();
+    let of = config.model.services.values().next().unwrap().extras.quic.clone().unwrap();
+    let ids = of.server_ids("web", &config.model.pools["web"].hosts);
+    assert_eq!(
+        ids.iter().map(|(id, host)| (of.shown(*id), &**host)).collect::<Vec<_>>(),
+        [("0a0b".into(), "a")]
+    );
+    let written = serde_saphyr::to_string(&Effective::from(&config)).unwrap();
+    assert_eq!(parse(&written).unwrap().model, config.model);
+}

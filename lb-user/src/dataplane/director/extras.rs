@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, MapData, MapError};
-use lb_common::extras::{self as kernel, ALLOWED, DENIED, LIMITED, LIST_BITS, SOURCES, SourceKey};
+use lb_common::extras::{self as kernel, ALLOWED, BY_ID, DENIED, LIMITED, LIST_BITS, SOURCES, SourceKey};
 use lb_common::flow::Addr;
 use lb_common::limit::{Buckets, SETS};
 
@@ -18,9 +18,10 @@ use crate::dataplane::pools::{Named, map_error, shape};
 use crate::dataplane::services::grace_period;
 use crate::dataplane::{Error, Result};
 use crate::extras::{Counted, Limit, SourceList};
-use crate::model::{Model, ServiceKey};
+use crate::model::{Host, HostId, Model, ServiceKey};
 
 use super::NO_PREALLOC;
+use super::server_ids::Groups;
 
 /// See the program.
 pub(super) const EXTRAS: MapShape =
@@ -55,6 +56,7 @@ pub(super) struct Extras {
     records: Array<MapData, kernel::Extras>,
     sources: LpmTrie<MapData, SourceKey, u32>,
     lists: BTreeMap<u32, List>,
+    groups: Groups,
     /// What each place holds that a service names, or may have named a moment ago.
     places: BTreeMap<u32, kernel::Extras>,
     /// Lists with numbers up to this one have been used.
@@ -67,6 +69,7 @@ impl Extras {
         let mut extras = Extras {
             records: loaded.map("EXTRAS")?,
             sources: loaded.map("SOURCE_LISTS")?,
+            groups: Groups::take(loaded.map("SERVER_IDS")?)?,
             lists: BTreeMap::new(),
             places: BTreeMap::new(),
             last_list: 0,
@@ -89,7 +92,11 @@ impl Extras {
     }
 
     /// Writes what the services of a model ask for and the kernel does not have yet: the flags and place of each.
-    pub fn write(&mut self, model: &Model) -> Result<BTreeMap<ServiceKey, Named>> {
+    pub fn write(
+        &mut self,
+        model: &Model,
+        slot: impl Fn(&HostId, &Host) -> Option<u16>,
+    ) -> Result<BTreeMap<ServiceKey, Named>> {
         let mut named = BTreeMap::new();
         for (key, service) in &model.services {
             let mut record = kernel::Extras::default();
@@ -101,6 +108,16 @@ impl Extras {
             if let Some(limit) = &service.extras.limit {
                 limited(&mut record, limit, key.vip.is_ipv4());
                 flags |= LIMITED;
+            }
+            if let (Some(quic), Some(pool)) = (&service.extras.quic, model.pools.get(&service.pool)) {
+                let ids = quic.server_ids(&service.pool, &pool.hosts);
+                let slot = |host: &String| {
+                    slot(&HostId { pool: service.pool.clone(), host: host.clone() }, pool.hosts.get(host)?)
+                };
+                let ids = ids.iter().filter_map(|(id, host)| Some((*id, u32::from(slot(host)?)))).collect();
+                (record.rotation, record.id_len) = (quic.rotation, quic.length);
+                record.group = self.groups.number(ids)?;
+                flags |= BY_ID;
             }
             if flags != 0 {
                 named.insert(*key, Named { flags, extras: self.place(record)? });
@@ -115,11 +132,13 @@ impl Extras {
         let mut places = self.places.clone();
         places.retain(|place, _| named.contains(place));
         let lists: BTreeSet<u32> = places.values().map(|record| record.list).collect();
+        let groups: BTreeSet<u32> = places.values().map(|record| record.group).collect();
         let idle: Vec<u32> = self.lists.keys().filter(|list| !lists.contains(list)).copied().collect();
-        if places.len() < self.places.len() || !idle.is_empty() {
+        if places.len() < self.places.len() || !idle.is_empty() || self.groups.has_others(&groups) {
             grace_period();
         }
         self.places = places;
+        self.groups.retain(&groups)?;
         for list in idle {
             if let Some(List { rules, .. }) = self.lists.remove(&list) {
                 self.remove(list, &rules)?;

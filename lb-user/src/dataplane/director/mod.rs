@@ -2,6 +2,7 @@
 
 mod extras;
 mod object;
+mod server_ids;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -176,7 +177,7 @@ impl Director {
         let tables = self.pools.write_tables(model)?;
         // What a sync that failed has left.
         self.extras.settle(self.pools.named())?;
-        let extras = self.extras.write(model)?;
+        let extras = self.extras.write(model, |id, host| self.pools.slot(id, host))?;
         let named = |key: &ServiceKey| {
             let affinity = match model.services.get(key).map(|service| service.affinity) {
                 Some(Affinity::FlowTable) => FLOW_TABLE,

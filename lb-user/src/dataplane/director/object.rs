@@ -6,6 +6,7 @@ use lb_common::reasons;
 
 use super::DirectorOptions;
 use super::extras::{self, BUCKETS, EXTRAS, SOURCE_LISTS};
+use super::server_ids::SERVER_IDS;
 use crate::dataplane::load::{Capacities, Object, kind};
 use crate::dataplane::pools::{self, HOST_IDS, NEXTHOPS, SERVICE_CHAINS, SERVICES, TABLES, memory, shape};
 
@@ -25,6 +26,7 @@ pub static OBJECT: Object = Object {
         EXTRAS,
         SOURCE_LISTS,
         BUCKETS,
+        SERVER_IDS,
         shape("DIRECTOR_COUNTERS", kind::PERCPU_ARRAY, 4, 8, reasons::Director::COUNT as u32),
         shape("PROBE_COUNTERS", kind::PERCPU_ARRAY, 4, 8, reasons::Probe::COUNT as u32),
         memory("FLOWS", size_of::<FlowSet>(), sets(65536)),
