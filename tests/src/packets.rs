@@ -82,6 +82,17 @@ pub fn udp(ends: Ends, payload: &[u8]) -> Vec<u8> {
     packet
 }
 
+/// A QUIC packet with a short header, to this connection id.
+pub fn quic_short(id: &[u8]) -> Vec<u8> {
+    [&[0x40], id, &[0x77; 20]].concat()
+}
+
+/// A QUIC packet with a long header: version, type (two bits), connection id.
+pub fn quic_long(version: u32, kind: u8, id: &[u8]) -> Vec<u8> {
+    [&[0xc0 | kind << 4][..], &version.to_be_bytes(), &[id.len() as u8], id, &[4, 1, 2, 3, 4], &[0x77; 20]]
+        .concat()
+}
+
 /// An ICMP or ICMPv6 packet, by the addresses' family: type, code, bytes 5 to 8, payload.
 pub fn icmp(
     source: IpAddr,

@@ -5,7 +5,7 @@ use lb_user::model::Protocol;
 
 use crate::packets::*;
 use crate::vector::{Context, Vector};
-use crate::world::{client4, client6, vip};
+use crate::world::{SERVER_A, SERVER_B, SERVER_C, client4, client6, from_client, vip};
 
 /// A generator of random numbers (SplitMix64, public domain): enough to choose by, and the same everywhere.
 #[derive(Clone, Debug)]
@@ -86,12 +86,48 @@ impl Packets {
 
 /// From one of a few clients to a service, mostly, or to a port or an address next to one.
 fn ends(random: &mut Random, v6: bool) -> (Ends, Protocol) {
-    let vip = random.of(&[1, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 10, vip::TAGGED, vip::TWICE_TAGGED, 99]);
+    let vip = random.of(&[
+        1,
+        1,
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+        7,
+        8,
+        9,
+        9,
+        10,
+        11,
+        11,
+        12,
+        12,
+        13,
+        14,
+        14,
+        vip::TAGGED,
+        vip::TWICE_TAGGED,
+        99,
+    ]);
     let mut ends = if v6 { client6(vip) } else { client4(vip) };
+    if random.once_in(4) {
+        // Both sides of the ends of prefixes.
+        let last = random.of(&["3f", "40", "7f", "80"]);
+        let v4 = format!("203.0.113.{}", u8::from_str_radix(last, 16).unwrap_or(0));
+        ends = from_client(ends, &if v6 { format!("2001:db8::cb00:71{last}") } else { v4 });
+    }
     ends.source.set_port(40000 + random.below(256) as u16);
-    let port = if vip == vip::WEB { random.of(&[80, 53]) } else { 80 };
+    let port = if vip == vip::QUIC {
+        443
+    } else if [vip::WEB, vip::SLOWER].contains(&vip) {
+        random.of(&[80, 53])
+    } else {
+        80
+    };
     ends.destination.set_port(if random.once_in(16) { random.number() as u16 } else { port });
-    let dns = ends.destination.port() == 53 || random.once_in(16);
+    let dns = [53, 443].contains(&ends.destination.port()) || random.once_in(16);
     (ends, if dns { Protocol::Udp } else { Protocol::Tcp })
 }
 
@@ -105,7 +141,16 @@ fn flow_packet(random: &mut Random) -> Vec<u8> {
         1 => 0,
         _ => random.below(100),
     };
-    let payload = random.bytes(payload);
+    let mut payload = random.bytes(payload);
+    if ends.destination.port() == 443 {
+        let like = quic(random);
+        let len = payload.len().max(like.len());
+        payload.resize(len, 0);
+        payload[..like.len()].copy_from_slice(&like);
+        if random.once_in(8) {
+            payload.truncate(random.below(16));
+        }
+    }
     let packet = match (protocol, random.below(4)) {
         (Protocol::Udp, _) => udp(ends, &payload),
         (_, 0) => tcp(ends, Tcp::Syn, b""),
@@ -113,6 +158,20 @@ fn flow_packet(random: &mut Random) -> Vec<u8> {
         _ => tcp(ends, Tcp::Ack, &payload),
     };
     shaped(random, packet, v6)
+}
+
+/// The beginning of a QUIC packet, mostly with the id of some host.
+fn quic(random: &mut Random) -> Vec<u8> {
+    let server = random.of(&[SERVER_A, SERVER_B, SERVER_C, [9; 3]]);
+    let first = random.of(&[2, 2, 2, 2, 1, 7]) << 5 | random.below(32) as u8;
+    let mut id = [&[first][..], &server, &random.bytes(6)].concat();
+    if random.once_in(8) {
+        id.truncate(random.below(10));
+    }
+    match random.below(3) {
+        0 | 1 => quic_short(&id),
+        _ => quic_long(random.of(&[1, 1, 0x6b33_43cf, 0, 99]), random.below(4) as u8, &id),
+    }
 }
 
 /// An ICMP error, mostly one of a kind that follows a flow, and mostly about what a host sent.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Map, MapData, MapInfo};
@@ -19,6 +20,7 @@ use lb_user::dataplane::nexthops::Sources;
 use lb_user::dataplane::services::Services;
 use lb_user::dataplane::tables::Tables;
 use lb_user::director_model::View;
+use lb_user::extras::{Counted, Extras, Limit, Quic, SourceList};
 use lb_user::model::{Affinity, Family, Host, HostId, HostState, Model, Pool, Protocol, Service, ServiceKey};
 use lb_user::netlink::vlan::{Below, Tag};
 use lb_user::netlink::{NextHop, NextHops};
@@ -58,13 +60,29 @@ pub mod vip {
     pub const FAILOVER: u8 = 9;
     /// Names a slot without a table.
     pub const TABLELESS: u8 = 10;
+    /// Serves some sources only: 203.0.113.0/24 without 203.0.113.64/26; over IPv6 all but 2001:db8::cb00:7140/122.
+    pub const PICKY: u8 = 11;
+    /// Three connections at once of each IPv4 address or IPv6 /64, and one more per hour.
+    pub const SLOW: u8 = 12;
+    /// Two packets at once of each /24 or /56 (at port 53/udp), and one more per hour.
+    pub const SLOWER: u8 = 13;
+    /// Port 443/udp goes by connection id: rotation bits 2, server ids of three bytes. Host a has id [`SERVER_A`] and is drained, b has
+    /// [`SERVER_B`], c [`SERVER_C`] and is sick.
+    pub const QUIC: u8 = 14;
     /// The way to its host leaves by a VLAN device on the interface that test runs come in by.
-    pub const TAGGED: u8 = 12;
+    pub const TAGGED: u8 = 15;
     /// The way to its host leaves by a VLAN device on one of another interface.
-    pub const TWICE_TAGGED: u8 = 13;
+    pub const TWICE_TAGGED: u8 = 16;
     /// No VIP at all, though the address next to one.
     pub const NONE: u8 = 99;
 }
+
+/// Server id of host a of the pool `quic`.
+pub const SERVER_A: [u8; 3] = [0, 0, 1];
+/// Of host b.
+pub const SERVER_B: [u8; 3] = [0xaa, 0xbb, 0xcc];
+/// Of host c.
+pub const SERVER_C: [u8; 3] = [3, 0, 0];
 
 /// Generation of the pool of a VIP: more than the 12 bits that fit in an IPv4 header.
 pub const fn generation(vip: u8) -> u16 {
@@ -94,6 +112,11 @@ pub fn client6(n: u8) -> Ends {
 /// The same ends, but another port of the VIP.
 pub fn to_port(ends: Ends, port: u16) -> Ends {
     Ends { destination: SocketAddr::new(ends.destination.ip(), port), ..ends }
+}
+
+/// The same ends, but another client.
+pub fn from_client(ends: Ends, client: &str) -> Ends {
+    Ends { source: SocketAddr::new(client.parse().unwrap(), ends.source.port()), ..ends }
 }
 
 /// Services, pools, next hops and health.
@@ -135,6 +158,38 @@ impl Default for World {
 
         for vip in [IpAddr::from(vip4(vip::WEB)), vip6(vip::WEB).into()] {
             world.serve(ServiceKey { vip, port: 53, protocol: Protocol::Udp }, "web");
+        }
+        world.add("picky", vip::PICKY, &["a", "b"]);
+        world.sources(vip4(vip::PICKY).into(), &["203.0.113.0/24"], &["203.0.113.64/26"]);
+        world.sources(vip6(vip::PICKY).into(), &[], &["2001:db8::cb00:7140/122"]);
+        world.add("slow", vip::SLOW, &["a", "b"]);
+        world.add("slower", vip::SLOWER, &["a"]);
+        let hour = Duration::from_secs(3600);
+        let slow =
+            Limit { of: Counted::Connections, count: 1, per: hour, burst: 3, prefix4: 32, prefix6: 64 };
+        let slower = Limit { of: Counted::Packets, count: 1, per: hour, burst: 2, prefix4: 24, prefix6: 56 };
+        for vip in [IpAddr::from(vip4(vip::SLOWER)), vip6(vip::SLOWER).into()] {
+            world.serve(ServiceKey { vip, port: 53, protocol: Protocol::Udp }, "slower");
+        }
+        for (key, service) in &mut world.model.services {
+            service.extras.limit = match (service.pool.as_str(), key.protocol) {
+                ("slow", _) => Some(slow),
+                ("slower", Protocol::Udp) => Some(slower),
+                _ => None,
+            };
+        }
+        world.add("quic", vip::QUIC, &["a", "b", "c"]);
+        world.host("quic", "a").state = HostState::Drain;
+        world.health.insert(HostId { pool: "quic".into(), host: "c".into() }, false);
+        let number = |id: [u8; 3]| id.into_iter().fold(0, |id, byte| id << 8 | u64::from(byte));
+        let given = [("a", SERVER_A), ("b", SERVER_B), ("c", SERVER_C)];
+        let given = given.map(|(host, id)| (host.to_owned(), number(id))).into();
+        let quic = Arc::new(Quic { rotation: 2, length: 3, given });
+        for vip in [IpAddr::from(vip4(vip::QUIC)), vip6(vip::QUIC).into()] {
+            let key = ServiceKey { vip, port: 443, protocol: Protocol::Udp };
+            world.serve(key, "quic");
+            let service = world.model.services.get_mut(&key).unwrap();
+            (service.affinity, service.extras.quic) = (Affinity::Quic, Some(quic.clone()));
         }
         world.hops("away", |hop| hop.ifindex = 77);
         world.hops("narrow", |hop| hop.mtu = 600);
@@ -197,9 +252,24 @@ impl World {
 
     /// Adds a service.
     pub fn serve(&mut self, key: ServiceKey, pool: &str) {
-        self.model
-            .services
-            .insert(key, Service { pool: pool.into(), quorum: 1, affinity: Affinity::of(key.protocol) });
+        self.model.services.insert(
+            key,
+            Service {
+                pool: pool.into(),
+                quorum: 1,
+                affinity: Affinity::of(key.protocol),
+                extras: Extras::default(),
+            },
+        );
+    }
+
+    /// Gives the services of a VIP a list of sources.
+    pub fn sources(&mut self, vip: IpAddr, allow: &[&str], deny: &[&str]) {
+        let set = |prefixes: &[&str]| prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect();
+        let list = Arc::new(SourceList { allow: set(allow), deny: set(deny) });
+        for (_, service) in self.model.services.iter_mut().filter(|(key, _)| key.vip == vip) {
+            service.extras.sources = Some(list.clone());
+        }
     }
 
     fn host(&mut self, pool: &str, name: &str) -> &mut Host {
@@ -238,19 +308,22 @@ impl World {
             let id = HostId { pool: pool_name.clone(), host: name.clone() };
             let destination = host.outer(Family::of(ends.destination.ip()))?;
             let hop = self.nexthops.get(&destination)?.as_ref().ok()?;
-            let outer = Outer {
-                own_mac: hop.source_mac,
-                next_mac: hop.mac,
-                source: match self.sources.spread(destination) {
-                    Some(prefix) => spread(prefix.address, prefix.length, hash),
-                    None => hop.source?,
-                },
-                destination,
-                generation: pool.generation,
-                tags: hop.below.iter().flat_map(|below| &below.tags).map(|t| (t.protocol, t.id)).collect(),
+            let source = match self.sources.spread(destination) {
+                Some(prefix) => spread(prefix.address, prefix.length, hash),
+                None => hop.source?,
             };
+            let outer = outer(hop, source, destination, pool.generation);
             self.health[&id].then_some((outer, hop))
         })
+    }
+
+    /// `packet` in the tunnel to a host, whoever owns its row.
+    pub fn sent_to(&self, pool: &str, host: &str, packet: &[u8]) -> Vec<u8> {
+        let members = &self.model.pools[pool];
+        let family = if packet[12..14] == [8, 0] { Family::V4 } else { Family::V6 };
+        let destination = members.hosts[host].outer(family).unwrap();
+        let hop = self.nexthops[&destination].as_ref().unwrap();
+        tunnel(&outer(hop, hop.source.unwrap(), destination, members.generation), packet)
     }
 
     /// The owners of a flow's row, in order: hosts of its pool by name.
@@ -327,6 +400,12 @@ fn spread(address: IpAddr, length: u8, hash: u32) -> IpAddr {
             Ipv6Addr::from_bits(v6.to_bits() | u128::from(chosen & free(128).wrapping_sub(1))).into()
         }
     }
+}
+
+/// The headers around a packet that goes to `destination` by this next hop.
+fn outer(hop: &NextHop, source: IpAddr, destination: IpAddr, generation: u16) -> Outer {
+    let tags = hop.below.iter().flat_map(|below| &below.tags).map(|t| (t.protocol, t.id)).collect();
+    Outer { own_mac: hop.source_mac, next_mac: hop.mac, source, destination, generation, tags }
 }
 
 fn flow_of(ends: Ends, protocol: Protocol) -> Flow {

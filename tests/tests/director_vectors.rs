@@ -58,10 +58,12 @@ fn the_model_agrees_with_the_vectors() {
 
 fn agree(world: &World) {
     let view = world.view();
+    // What sources have used of their limits goes on from vector to vector.
+    let mut memory = Memory::new();
     // The model knows nothing of headroom.
     let plain = |vector: &Vector<Director>| matches!(vector.context, Context::Plain);
     for vector in director_vectors::all(world).into_iter().filter(plain) {
-        let judged = judge(&view, &mut Memory::new(), &vector.packet);
+        let judged = judge(&view, &mut memory, &vector.packet);
         assert_eq!(judged.reason, vector.reason, "{}", vector.says);
         assert_eq!(judged.output, vector.output, "{}", vector.says);
         let away = judged.sent_by().is_some_and(|ifindex| ifindex != LOOPBACK);

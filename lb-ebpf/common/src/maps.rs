@@ -92,24 +92,27 @@ pub struct Entry {
     pub service: Service,
 }
 
-/// Eight-byte words of an [`Entry`]: a cache line, of which the last one is zero.
+/// Eight-byte words of an [`Entry`]: a cache line.
 pub const ENTRY_WORDS: usize = 8;
 
 impl Entry {
     /// As it stands in the memory of a little-endian machine, the only kind that the programs are built for.
     pub const fn words(&self) -> [u64; ENTRY_WORDS] {
-        let Entry { key, next, service: Service { seed, id, table, rows, generation, flags } } = *self;
+        let Entry { key, next, service } = *self;
+        let Service { seed, id, table, rows, generation, flags, extras, spare } = service;
         let ids = id as u64 | (table as u64) << 32;
         let rest = rows as u64 | (generation as u64) << 32 | (flags as u64) << 48;
-        [key.vip[0], key.vip[1], key.port_protocol, next, seed, ids, rest, 0]
+        let last = extras as u64 | (spare as u64) << 32;
+        [key.vip[0], key.vip[1], key.port_protocol, next, seed, ids, rest, last]
     }
 
     /// From memory.
     pub const fn from_words(words: [u64; ENTRY_WORDS]) -> Self {
-        let [high, low, port_protocol, next, seed, ids, rest, _] = words;
+        let [high, low, port_protocol, next, seed, ids, rest, last] = words;
         let (id, table) = (ids as u32, (ids >> 32) as u32);
         let (rows, generation, flags) = (rest as u32, (rest >> 32) as u16, (rest >> 48) as u16);
-        let service = Service { seed, id, table, rows, generation, flags };
+        let (extras, spare) = (last as u32, (last >> 32) as u32);
+        let service = Service { seed, id, table, rows, generation, flags, extras, spare };
         Entry { key: ServiceKey { vip: [high, low], port_protocol }, next, service }
     }
 }
@@ -128,8 +131,12 @@ pub struct Service {
     pub rows: u32,
     /// Generation of that table, for the outer header.
     pub generation: u16,
-    /// [`KEEP`] | [`FLOW_TABLE`].
+    /// [`KEEP`] | [`FLOW_TABLE`] | [`crate::extras::EXTRA`].
     pub flags: u16,
+    /// Place of what it asks for beyond a table; see [`crate::extras`].
+    pub extras: u32,
+    /// Zero.
+    pub spare: u32,
 }
 
 /// Bit of [`Service::flags`]: a host keeps every packet of the service that it gets, known or not.
@@ -369,7 +376,7 @@ mod tests {
         assert_eq!((size_of::<Addr>(), align_of::<Addr>()), (16, 4));
         assert_eq!((size_of::<ServiceKey>(), offset_of!(ServiceKey, port_protocol)), (24, 16));
         assert_eq!((size_of::<Entry>(), offset_of!(Entry, service)), (64, 32));
-        assert_eq!((size_of::<Service>(), offset_of!(Service, flags)), (24, 22));
+        assert_eq!((size_of::<Service>(), offset_of!(Service, extras)), (32, 24));
         assert_eq!(
             (size_of::<Nexthop>(), offset_of!(Nexthop, header), offset_of!(Nexthop, spread)),
             (128, 8, 62)
@@ -409,11 +416,12 @@ mod tests {
 
     #[test]
     fn entries_survive_as_words() {
-        let service = Service { seed: 1, id: 2, table: 3, rows: 4, generation: 5, flags: 6 };
+        let service =
+            Service { seed: 1, id: 2, table: 3, rows: 4, generation: 5, flags: 6, extras: 7, spare: 0 };
         let entry = Entry { key: ServiceKey::new(Addr::v4(7), 80, 6), next: 8, service };
-        // SAFETY: seven words of plain data.
-        let memory = unsafe { *(&raw const entry).cast::<[u64; 7]>() };
-        assert_eq!(entry.words()[..7], memory);
+        // SAFETY: eight words of plain data.
+        let memory = unsafe { *(&raw const entry).cast::<[u64; ENTRY_WORDS]>() };
+        assert_eq!(entry.words(), memory);
         assert_eq!(Entry::from_words(entry.words()), entry);
     }
 

@@ -49,6 +49,8 @@ reasons! {
     Director {
         Forwarded = "forwarded", Tx, "Encapsulated and sent to the L7 host of its flow.";
         ForwardedError = "forwarded_icmp_error", Tx, "An ICMP error, sent to the L7 host of the flow that it quotes.";
+        ById = "forwarded_by_id", Tx, "Encapsulated and sent to the L7 host that its QUIC connection id names.";
+        UnknownId = "forwarded_unknown_id", Tx, "Its QUIC connection id names no host that takes packets: sent to that of its flow.";
         Echo = "echo_answered", Tx, "An echo request to a VIP, answered here.";
         NotIp = "not_ip", Pass, "Neither IPv4 nor IPv6 (ARP, VLAN tags and the like).";
         NotVip = "not_vip", Pass, "Not for a VIP.";
@@ -61,6 +63,8 @@ reasons! {
         IcmpOther = "icmp_other", Drop, "ICMP for a VIP that is neither an error nor an echo request.";
         IcmpQuote = "icmp_bad_quote", Drop, "An ICMP error whose quotation is too short or names no port.";
         IcmpForeign = "icmp_foreign", Drop, "An ICMP error for a VIP that quotes a packet of no service of that VIP.";
+        SourceDenied = "source_denied", Drop, "The service does not take packets from this source.";
+        RateLimited = "rate_limited", Drop, "Its source has used up the service's limit for the moment.";
         NoTable = "no_table", Drop, "The service has no table.";
         NoHost = "no_host", Drop, "No owner of the row is healthy and reachable.";
         TooBig = "too_big", Drop, "With the outer header it would exceed the MTU towards the host, and its sender is not told: it is an error itself, or too many were told in this moment.";

@@ -212,7 +212,8 @@ pub(super) fn large_subjects() -> Result<Vec<Subject>> {
     for index in model.services.len() as u32..10_000 {
         let vip = IpAddr::from(Ipv4Addr::from_bits(0xc612_0000 + index / 4));
         let pool = format!("pool{}", 1 + index % 255);
-        let service = Service { pool, quorum: 1, affinity: Affinity::of(Protocol::Tcp) };
+        let service =
+            Service { pool, quorum: 1, affinity: Affinity::of(Protocol::Tcp), extras: Default::default() };
         model
             .services
             .insert(ServiceKey { vip, port: 80 + (index % 4) as u16, protocol: Protocol::Tcp }, service);
@@ -268,12 +269,22 @@ fn model() -> Model {
     let mut model = Model { pools: [("web".to_owned(), pool)].into(), ..Model::default() };
     for vip in [IpAddr::from(VIP4), VIP6.into()] {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
-            let service = Service { pool: "web".into(), quorum: 1, affinity: Affinity::of(protocol) };
+            let service = Service {
+                pool: "web".into(),
+                quorum: 1,
+                affinity: Affinity::of(protocol),
+                extras: Default::default(),
+            };
             model.services.insert(ServiceKey { vip, port: 80, protocol }, service);
         }
     }
     for vip in [IpAddr::from(VIP4), VIP6.into()] {
-        let kept = Service { pool: "web".into(), quorum: 1, affinity: Affinity::FlowTable };
+        let kept = Service {
+            pool: "web".into(),
+            quorum: 1,
+            affinity: Affinity::FlowTable,
+            extras: Default::default(),
+        };
         model.services.insert(ServiceKey { vip, port: FLOW_TABLE_PORT, protocol: Protocol::Tcp }, kept);
     }
     model

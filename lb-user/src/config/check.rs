@@ -11,6 +11,7 @@ use crate::model::{Affinity, Family, Model, Protocol, Service, ServiceKey};
 use crate::peers;
 
 use super::check_pools::pools;
+use super::extras;
 use super::leaf::{Community, Driver};
 use super::problem::nearest;
 use super::reader::{At, Reader};
@@ -78,7 +79,8 @@ fn services(w: &Written, r: &mut Reader) -> BTreeMap<ServiceKey, Service> {
         first_lines.insert(key, place.at.line);
         let pool = service.pool.as_ref().map(|pool| pool.value.clone()).unwrap_or_default();
         let affinity = service.affinity.as_ref().map_or(Affinity::of(protocol), |affinity| affinity.value);
-        services.insert(key, Service { pool, quorum, affinity });
+        let extras = extras::check(&service.extras, place, key, affinity, r);
+        services.insert(key, Service { pool, quorum, affinity, extras });
     }
     services
 }

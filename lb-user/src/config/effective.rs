@@ -15,6 +15,7 @@ use crate::model::{self, Affinity, HostState, Protocol, ServiceKey};
 use crate::peers;
 
 use super::Config;
+use super::extras;
 use super::types::{Capacity, Decapsulation, DirectorConfig, HostConfig, XdpMode};
 
 /// A configuration with every default filled in; written as YAML, it is read back as the same configuration.
@@ -117,6 +118,8 @@ struct Service {
     pool: String,
     quorum: usize,
     affinity: Affinity,
+    #[serde(flatten)]
+    extras: extras::Effective,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -252,6 +255,7 @@ impl From<(&ServiceKey, &model::Service)> for Service {
             pool: service.pool.clone(),
             quorum: service.quorum,
             affinity: service.affinity,
+            extras: extras::Effective::from(&service.extras),
         }
     }
 }
@@ -285,7 +289,7 @@ impl From<&agent_check::Config> for AgentCheck {
 }
 
 /// A duration as the configuration writes it.
-fn shown(duration: Duration) -> String {
+pub(super) fn shown(duration: Duration) -> String {
     match duration.as_millis() {
         millis if millis % 60_000 == 0 => format!("{}m", millis / 60_000),
         millis if millis % 1000 == 0 => format!("{}s", millis / 1000),

@@ -1,5 +1,6 @@
 //! Every message, word for word.
 
+mod extras;
 mod files;
 
 use super::Config;

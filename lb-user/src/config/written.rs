@@ -8,6 +8,7 @@ use crate::bgp::Prefix;
 use crate::model::{Affinity, HostState, Protocol};
 use crate::peers::PeerUrl;
 
+use super::extras;
 use super::leaf::{CheckType, Community, Driver, Port, Way};
 use super::problem::Position;
 use super::reader::{At, Reader, Section};
@@ -123,6 +124,7 @@ pub(super) struct Service {
     pub pool: Maybe<String>,
     pub quorum: Maybe<u32>,
     pub affinity: Maybe<Affinity>,
+    pub extras: extras::Written,
     /// Where it begins, and its key.
     pub place: At<()>,
 }
@@ -291,6 +293,7 @@ fn service(s: &Section<'_>, place: At<()>, r: &mut Reader) -> Service {
         pool: r.required(s, "pool", "write the name of one of the pools"),
         quorum: r.leaf(s, "quorum"),
         affinity: r.leaf(s, "affinity"),
+        extras: extras::read(s, r),
         place,
     }
 }

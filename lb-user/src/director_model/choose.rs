@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::parse::Packet;
 use super::{Flow, Memory, View};
 use crate::dataplane::nexthops::spread_mask;
+use crate::extras::{Limit, Ruling};
 use crate::model::{Affinity, Family, Host, HostId, HostState, Pool, ServiceKey};
 use crate::netlink::vlan::Below;
 use crate::table::{self, NO_OWNER, Row, TableError};
@@ -22,6 +23,10 @@ pub struct Way {
     pub service: ServiceKey,
     /// What keeps the service's flows together.
     pub affinity: Affinity,
+    /// What the service's list of sources says of the client, if it has one.
+    pub ruling: Option<Ruling>,
+    /// How much each source may use the service, if that is bounded.
+    pub limit: Option<Limit>,
     /// The pool of that service.
     pub pool: String,
     /// The generation that is written to outer headers.
@@ -36,6 +41,8 @@ pub struct Way {
     pub owners: Vec<Owner>,
     /// The host that gets the packet.
     pub host: Option<HostId>,
+    /// The server id of its QUIC connection id, if that has one.
+    pub server_id: Option<u64>,
     /// That host was remembered, and may be no owner at all.
     pub remembered: bool,
     /// The way to it.
@@ -155,6 +162,8 @@ pub(super) fn way(view: &View, packet: &Packet) -> Option<Way> {
         flow,
         service,
         affinity: view.model.services[&service].affinity,
+        ruling: None,
+        limit: None,
         pool: name.into(),
         generation: pool.generation,
         rows: pool.size,
@@ -162,6 +171,7 @@ pub(super) fn way(view: &View, packet: &Packet) -> Option<Way> {
         row,
         owners,
         host,
+        server_id: None,
         remembered: false,
         hop,
     })
@@ -169,7 +179,9 @@ pub(super) fn way(view: &View, packet: &Packet) -> Option<Way> {
 
 /// A flow of a service with a flow table goes where it went before, healthy or not, as long as there is a way.
 pub(super) fn recall(view: &View, memory: &Memory, way: &mut Way) {
-    let Some(id) = memory.get(&way.flow).filter(|_| way.affinity == Affinity::FlowTable) else { return };
+    let Some(id) = memory.flows.get(&way.flow).filter(|_| way.affinity == Affinity::FlowTable) else {
+        return;
+    };
     let host = view.model.pools.get(&id.pool).and_then(|pool| pool.hosts.get(&id.host));
     if let Some(hop) = host.and_then(|host| hop(view, host, Family::of(way.flow.destination.ip())).ok()) {
         way.host = Some(id.clone());
@@ -184,7 +196,7 @@ pub(super) fn remember(memory: &mut Memory, way: &Way) {
         && !way.remembered
         && let Some(host) = &way.host
     {
-        memory.insert(way.flow, host.clone());
+        memory.flows.insert(way.flow, host.clone());
     }
 }
 
@@ -200,7 +212,7 @@ fn owner(view: &View, id: HostId, host: &Host, family: Family) -> Owner {
 }
 
 /// How a host is reached with packets of one family, or why not.
-fn hop(view: &View, host: &Host, family: Family) -> Result<Hop, String> {
+pub(super) fn hop(view: &View, host: &Host, family: Family) -> Result<Hop, String> {
     let destination = host.outer(family).ok_or("has no address")?;
     let next = match view.nexthops.get(&destination) {
         Some(Ok(next)) => next,

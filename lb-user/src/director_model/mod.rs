@@ -7,15 +7,18 @@
 //!
 //! [`tags`] takes VLAN tags off, [`parse`] finds the flow of a frame, [`choose`] its host, [`write`](mod@write) makes what leaves.
 
+pub mod admit;
 pub mod assumed;
 pub mod choose;
 pub mod parse;
+mod quic;
 pub mod tags;
 pub mod write;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use lb_common::reasons::{Director, Verdict};
 
@@ -107,9 +110,23 @@ pub struct Flow {
     pub protocol: Protocol,
 }
 
-/// The hosts that a director remembers of the flows of services with a flow table. That the oldest ones make room for new
-/// ones is not modelled.
-pub type Memory = BTreeMap<Flow, HostId>;
+/// What a director remembers. That the oldest make room for new ones is not modelled.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    /// Hosts of the flows of services with a flow table.
+    pub flows: BTreeMap<Flow, HostId>,
+    /// What the sources of services with a limit may still send.
+    pub credits: admit::Credits,
+    /// The time, from whatever moment on.
+    pub now: Duration,
+}
+
+impl Memory {
+    /// Of a director that has seen nothing.
+    pub fn new() -> Self {
+        Memory::default()
+    }
+}
 
 /// What becomes of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,7 +148,10 @@ impl Judged {
 
     /// It goes to a host.
     fn is_encapsulated(&self) -> bool {
-        matches!(self.reason, Director::Forwarded | Director::ForwardedError)
+        matches!(
+            self.reason,
+            Director::Forwarded | Director::ForwardedError | Director::ById | Director::UnknownId
+        )
     }
 
     /// Sent, given to the kernel or dropped.
@@ -167,7 +187,11 @@ fn judge_plain(view: &View, memory: &mut Memory, frame: &[u8]) -> Judged {
         let reason = if packet.quoted { Director::IcmpForeign } else { Director::NoService };
         return unchanged(reason, None);
     };
+    if let Err(reason) = admit::check(view, memory, &packet, &mut way) {
+        return unchanged(reason, Some(way));
+    }
     choose::recall(view, memory, &mut way);
+    let by_id = quic::follow(view, &packet, &mut way);
     if !packet.quoted {
         choose::remember(memory, &way);
     }
@@ -183,7 +207,7 @@ fn judge_plain(view: &View, memory: &mut Memory, frame: &[u8]) -> Judged {
             None => unchanged(Director::TooBig, Some(way)),
         };
     }
-    let reason = if packet.quoted { Director::ForwardedError } else { Director::Forwarded };
+    let reason = if packet.quoted { Director::ForwardedError } else { by_id };
     let output = write::tunnelled(&hop, way.hash, way.generation, packet.len, frame);
     Judged { reason, output, way: Some(way) }
 }

@@ -144,7 +144,7 @@ fn three_tags_are_too_many() {
         state.apply(Event::Link(ifindex, vlan(&format!("vlan{ifindex}"), below, 0x8100, 5)));
     }
     state.apply(Event::Neighbour((8, ip(HOST)), neighbour(Reachable, false)));
-    assert_eq!(told(&state), "vlan8 puts more than 2 VLAN tags on frames");
+    assert_eq!(told(&state), "vlan8 puts more than two VLAN tags on frames");
 }
 
 #[test]

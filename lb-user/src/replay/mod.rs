@@ -7,6 +7,7 @@
 pub mod capture;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anyhow::Context;
 use aya::programs::{TestRun, TestRunOptions};
@@ -105,6 +106,9 @@ impl Totals {
 impl Replay {
     /// Loads the program over the tables of a configuration. Needs root.
     pub fn load(config: &Config, mut view: View) -> anyhow::Result<Self> {
+        // A capture's packets come at another pace than they did.
+        let services = Arc::make_mut(&mut view.model).services.values_mut();
+        services.for_each(|service| service.extras.limit = None);
         let role = config.director.as_ref();
         let options = DirectorOptions {
             interfaces: Vec::new(),
@@ -143,7 +147,7 @@ impl Replay {
         let mut judged = judge(&self.view, &mut self.memory, frame);
         if let Some(way) = judged.way.as_ref().filter(|way| way.remembered && judged.output != output) {
             // The program's memory is bounded, the model's is not.
-            self.memory.remove(&way.flow);
+            self.memory.flows.remove(&way.flow);
             judged = judge(&self.view, &mut self.memory, frame);
         }
         outcome.differs = judged.reason != reason || judged.output != output;

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::dataplane::slots::stable_id;
 use crate::desired::Confirmed;
 use crate::director_model::{Flow, Hop, Memory, View, Way, judge, parse, tags};
+use crate::extras::{Counted, Limit, Ruling};
 use crate::model::{Affinity, HostId, Pool, Protocol};
 use crate::table::{self, OWNERS};
 
@@ -202,6 +203,36 @@ fn told(view: &View, way: &Way, source: &Source<'_>, notes: &mut Vec<String>) ->
     if way.affinity == Affinity::FlowTable {
         notes.push(
             "a flow that this director has seen goes where it went before, whatever its row says".into(),
+        );
+    }
+    if let Some(Ruling { allowed, by }) = way.ruling {
+        let source = way.flow.source.ip();
+        let verb = if allowed { "allowed" } else { "denied" };
+        notes.push(match by {
+            Some(prefix) => {
+                format!("{source} is {verb} as part of {prefix}, the longest prefix that holds it")
+            }
+            None => format!("{source} is {verb}, as are all sources that no prefix of the service holds"),
+        });
+    }
+    if let Some(limit) = way.limit {
+        let Limit { of, count, per, burst, .. } = limit;
+        let source = limit.source(way.flow.source.ip());
+        let what = match of {
+            Counted::Connections => "connections",
+            Counted::Packets => "packets",
+        };
+        notes.push(format!(
+            "{source} may have {count} {what} per {per:?}, {burst} at once; what it has used is not looked at"
+        ));
+    }
+    if let (Some(id), Some(quic)) = (way.server_id, &view.model.services[&way.service].extras.quic) {
+        let name = quic.server_ids(&way.pool, &pool.hosts).remove(&id);
+        let whose = name.map_or("no host".into(), |name| format!("host {name}"));
+        notes.push(format!("the connection id has server id {}, of {whose}", quic.shown(id)));
+    } else if way.affinity == Affinity::Quic {
+        notes.push(
+            "a packet whose connection id has a server id goes to that host, whatever its row says".into(),
         );
     }
     let by = reasons_to_own(pool, way.row);

@@ -13,7 +13,7 @@ use lb_ebpf::packet::Frame;
 use lb_ebpf::pools;
 use lb_ebpf::send::send;
 
-use crate::{maps, too_big};
+use crate::{capture, maps, too_big};
 
 /// How a packet is counted that was sent, and the action that sends it.
 pub type Sent = (Director, u32);
@@ -27,7 +27,7 @@ pub const SENT: Done = 1 << 32;
 /// Every packet ends here: one reason, one counter, one action. `Ok` has sent the packet to a host; `Err` says what else
 /// becomes of it.
 #[inline(always)]
-pub fn finish(_ctx: &XdpContext, outcome: Result<Sent, Director>) -> Done {
+pub fn finish(ctx: &XdpContext, outcome: Result<Sent, Director>) -> Done {
     let (reason, action) = match outcome {
         Ok((reason, action)) => (reason, SENT | Done::from(action)),
         Err(reason) => (
@@ -40,8 +40,9 @@ pub fn finish(_ctx: &XdpContext, outcome: Result<Sent, Director>) -> Done {
         ),
     };
     count(&maps::DIRECTOR_COUNTERS, reason as u32);
+    capture::offer(ctx, reason as u32, action as u32);
     #[cfg(feature = "log")]
-    aya_log_ebpf::debug!(_ctx, "{}", reason.name());
+    aya_log_ebpf::debug!(ctx, "{}", reason.name());
     action
 }
 
@@ -63,12 +64,25 @@ pub fn forward(
     packet: Packet,
     reason: Director,
 ) -> Result<Sent, Director> {
-    let Packet { len, tos } = packet;
     let hash = flow::hash(service.seed, flow);
     let nexthop = match service.flags & FLOW_TABLE {
         0 => by_row(flow, service, hash)?.1,
         _ => by_flow(flow, service, hash, reason)?,
     };
+    deliver(ctx, flow, service, (nexthop, hash), packet, reason)
+}
+
+/// Sends a packet to a host. The hash of its flow picks the outer source, where there are several.
+#[inline(always)]
+pub fn deliver(
+    ctx: &XdpContext,
+    flow: &Flow,
+    service: &Service,
+    (nexthop, hash): (&Nexthop, u32),
+    packet: Packet,
+    reason: Director,
+) -> Result<Sent, Director> {
+    let Packet { len, tos } = packet;
     if u32::from(len) + u32::from(nexthop.outer_len) > u32::from(nexthop.mtu) {
         let room = nexthop.mtu.saturating_sub(u16::from(nexthop.outer_len));
         return Err(too_big::answer(ctx, flow.v6, packet, room, reason));

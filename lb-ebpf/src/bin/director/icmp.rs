@@ -8,6 +8,7 @@ use lb_common::reasons::Director;
 use lb_ebpf::packet::{Frame, Ipv4, Ipv4L4, Ipv6, Ipv6L4, L4, icmp_type};
 use lb_ebpf::{pools, quote};
 
+use crate::extras;
 use crate::forward::{Done, Packet, Sent, finish, forward};
 
 const ECHO4: u8 = 8;
@@ -75,7 +76,9 @@ fn follow(ctx: &XdpContext, vip: Addr, flow: &Flow, packet: Packet) -> Result<Se
         return Err(Director::IcmpForeign);
     }
     let service = pools::service(flow.destination, flow.destination_port(), flow.protocol);
-    forward(ctx, flow, service.ok_or(Director::IcmpForeign)?, packet, Director::ForwardedError)
+    let service = service.ok_or(Director::IcmpForeign)?;
+    extras::admit(service, flow)?;
+    forward(ctx, flow, service, packet, Director::ForwardedError)
 }
 
 /// Turns the request into its answer. Swapped addresses leave both checksums as they are; type and time to live do not.

@@ -6,10 +6,13 @@
 #![no_std]
 #![no_main]
 
+mod capture;
+mod extras;
 mod forward;
 mod icmp;
 mod maps;
 mod parse;
+mod quic;
 mod tags;
 mod too_big;
 

@@ -4,14 +4,15 @@
 //! registers.
 
 use aya_ebpf::programs::XdpContext;
+use lb_common::extras::EXTRA;
 use lb_common::flow::{Addr, Flow};
 use lb_common::outer::{ETH_IPV4, ETH_IPV6, ETHERNET, IPV4, IPV6};
 use lb_common::reasons::Director;
 use lb_ebpf::packet::{ANY_FRAGMENT, Frame, V4_NO_OPTIONS, Window, protocol};
 use lb_ebpf::pools;
 
-use crate::forward::{Done, Packet, Sent, finish, forward};
-use crate::{icmp, tags};
+use crate::forward::{Done, Packet, finish, forward};
+use crate::{extras, icmp, tags};
 
 /// What a packet for a VIP may be.
 enum Parsed {
@@ -39,12 +40,12 @@ pub fn direct(ctx: &XdpContext) -> u32 {
 pub fn packet(ctx: &XdpContext, frame: &Frame, ethertype: u16) -> Option<Done> {
     Some(match ethertype {
         ETH_IPV4 => match parse4(frame) {
-            Ok(Parsed::Flow(flow, packet)) => finish(ctx, of_service(ctx, &flow, packet)),
+            Ok(Parsed::Flow(flow, packet)) => of_service(ctx, &flow, packet),
             Ok(Parsed::Icmp) => icmp::icmp4(ctx.ctx),
             Err(reason) => finish(ctx, Err(reason)),
         },
         ETH_IPV6 => match parse6(frame) {
-            Ok(Parsed::Flow(flow, packet)) => finish(ctx, of_service(ctx, &flow, packet)),
+            Ok(Parsed::Flow(flow, packet)) => of_service(ctx, &flow, packet),
             Ok(Parsed::Icmp) => icmp::icmp6(ctx.ctx),
             Err(reason) => finish(ctx, Err(reason)),
         },
@@ -56,6 +57,19 @@ pub fn packet(ctx: &XdpContext, frame: &Frame, ethertype: u16) -> Option<Done> {
 #[inline(always)]
 fn refuse(destination: Addr, reason: Director) -> Director {
     if pools::is_vip(destination) { reason } else { Director::NotVip }
+}
+
+/// The flow of a frame that [`direct`] has found one in.
+#[inline(always)]
+pub fn flow(frame: &Frame) -> Result<(Flow, Packet), Director> {
+    let parsed = match frame.read::<u16>(12) {
+        Some(ETH_IPV4) => parse4(frame)?,
+        _ => parse6(frame)?,
+    };
+    match parsed {
+        Parsed::Flow(flow, packet) => Ok((flow, packet)),
+        Parsed::Icmp => Err(Director::NoService),
+    }
 }
 
 #[inline(always)]
@@ -142,9 +156,11 @@ fn destination6<const BYTES: usize>(ip: &Window<BYTES>) -> Addr {
 
 /// A service exists only for TCP and UDP: other protocols find none.
 #[inline(always)]
-fn of_service(ctx: &XdpContext, flow: &Flow, packet: Packet) -> Result<Sent, Director> {
-    match pools::service(flow.destination, flow.destination_port(), flow.protocol) {
+fn of_service(ctx: &XdpContext, flow: &Flow, packet: Packet) -> Done {
+    let outcome = match pools::service(flow.destination, flow.destination_port(), flow.protocol) {
+        Some(service) if service.flags & EXTRA != 0 => return extras::treat(ctx.ctx),
         Some(service) => forward(ctx, flow, service, packet, Director::Forwarded),
         None => Err(refuse(flow.destination, Director::NoService)),
-    }
+    };
+    finish(ctx, outcome)
 }

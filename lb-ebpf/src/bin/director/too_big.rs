@@ -28,7 +28,7 @@ const CONTROL: u8 = 0xc0;
 /// not if the answer would say nothing new.
 #[inline(always)]
 pub fn answer(ctx: &XdpContext, v6: bool, packet: Packet, room: u16, reason: Director) -> Director {
-    if reason as u32 != Director::Forwarded as u32 {
+    if reason as u32 == Director::ForwardedError as u32 {
         return Director::TooBig;
     }
     let told = if v6 {

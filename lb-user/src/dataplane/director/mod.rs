@@ -1,6 +1,8 @@
 //! The director in the kernel: its programs on their interfaces, its maps in step with the model.
 
+mod extras;
 mod object;
+mod server_ids;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,12 +18,13 @@ use super::counters::{self, Counter, zero};
 use super::load::Loaded;
 use super::memory::Memory;
 use super::nexthops::{Sources, Standing};
-use super::pools::{Pools, map_error, map_io, vips};
+use super::pools::{Named, Pools, map_error, map_io, vips};
 use super::{Mode, Result, modes, probe_route};
 use crate::config::{Capacity, XdpMode};
 use crate::model::{Affinity, Family, Host, HostId, HostState, Model, ServiceKey};
 use crate::netlink::NextHops;
 
+use extras::Extras;
 pub(super) use object::NO_PREALLOC;
 pub use object::OBJECT;
 
@@ -59,6 +62,7 @@ pub struct Director {
     options: DirectorOptions,
     attached: Vec<Attached>,
     pools: Pools,
+    extras: Extras,
     flows: Memory,
     counters: PerCpuArray<MapData, u64>,
     probe_counters: PerCpuArray<MapData, u64>,
@@ -72,8 +76,10 @@ impl Director {
         let mut errors: Array<MapData, Budget> = loaded.map("ERROR_BUDGET")?;
         let budget = Budget::per_second(options.icmp_errors.into());
         errors.set(0, budget, 0).map_err(map_error("ERROR_BUDGET"))?;
+        let pools = Pools::take(&mut loaded, "director", options.capacity)?;
         Ok(Director {
-            pools: Pools::take(&mut loaded, "director", options.capacity)?,
+            extras: Extras::take(&mut loaded, pools.named())?,
+            pools,
             flows: Memory::of(&loaded.array("FLOWS")?, object::flow_words(&options))
                 .map_err(map_io("FLOWS"))?,
             counters: loaded.map("DIRECTOR_COUNTERS")?,
@@ -174,15 +180,23 @@ impl Director {
         };
         let hosts = self.pools.write_nexthops(model, sources, nexthops, standing)?;
         let tables = self.pools.write_tables(model)?;
-        let flags = |key: &ServiceKey| match model.services.get(key).map(|service| service.affinity) {
-            Some(Affinity::FlowTable) => FLOW_TABLE,
-            _ => 0,
+        // What a sync that failed has left.
+        self.extras.settle(self.pools.named())?;
+        let extras = self.extras.write(model, |id, host| self.pools.slot(id, host))?;
+        let named = |key: &ServiceKey| {
+            let affinity = match model.services.get(key).map(|service| service.affinity) {
+                Some(Affinity::FlowTable) => FLOW_TABLE,
+                _ => 0,
+            };
+            let Named { flags, extras } = extras.get(key).copied().unwrap_or_default();
+            Named { flags: flags | affinity, extras }
         };
         let traffic = &mut self.traffic;
-        self.pools.write_services(model, &tables, flags, |id| zero(traffic, "TRAFFIC", id))?;
+        self.pools.write_services(model, &tables, named, |id| zero(traffic, "TRAFFIC", id))?;
         self.pools.write_vips(&vips(model))?;
         let released = self.pools.settle(model, tables)?;
         self.forget(&released);
+        self.extras.settle(self.pools.named())?;
         Ok(Confirmed { services: self.pools.confirmed(model), hosts, tables: self.pools.in_force() })
     }
 
@@ -219,6 +233,11 @@ impl Director {
         let mut all = counters::read(&self.counters, "director", director)?;
         all.extend(counters::read(&self.probe_counters, "probe", probe)?);
         Ok(all)
+    }
+
+    /// Prefixes of all lists of sources in the kernel, with one more for each list.
+    pub fn source_prefixes(&self) -> usize {
+        self.extras.prefixes()
     }
 
     /// Packets and bytes per service.

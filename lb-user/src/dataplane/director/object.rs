@@ -5,6 +5,8 @@ use lb_common::maps::{Budget, FlowSet, Traffic, WAYS};
 use lb_common::reasons;
 
 use super::DirectorOptions;
+use super::extras::{self, BUCKETS, EXTRAS, SOURCE_LISTS};
+use super::server_ids::SERVER_IDS;
 use crate::dataplane::load::{Capacities, Object, kind};
 use crate::dataplane::pools::{self, HOST_IDS, NEXTHOPS, SERVICE_CHAINS, SERVICES, TABLES, memory, shape};
 
@@ -21,6 +23,10 @@ pub static OBJECT: Object = Object {
         TABLES,
         NEXTHOPS,
         HOST_IDS,
+        EXTRAS,
+        SOURCE_LISTS,
+        BUCKETS,
+        SERVER_IDS,
         shape("DIRECTOR_COUNTERS", kind::PERCPU_ARRAY, 4, 8, reasons::Director::COUNT as u32),
         shape("PROBE_COUNTERS", kind::PERCPU_ARRAY, 4, 8, reasons::Probe::COUNT as u32),
         memory("FLOWS", size_of::<FlowSet>(), sets(65536)),
@@ -44,6 +50,7 @@ pub(super) fn flow_words(options: &DirectorOptions) -> usize {
 pub(super) fn entries(options: &DirectorOptions) -> Capacities {
     let capacity = options.capacity;
     let mut entries = pools::entries(capacity);
+    entries.extend([("EXTRAS", extras::entries(capacity.services))]);
     entries.extend([("TRAFFIC", capacity.services), ("FLOWS", sets(options.flows))]);
     entries
 }
