@@ -23,6 +23,7 @@ pub fn all(world: &World) -> Vec<Vector<Director>> {
     all.extend(icmp_refused());
     all.extend(echoes());
     all.extend(tagged::all(world));
+    all.extend(jumbo(world));
     all
 }
 
@@ -80,6 +81,44 @@ fn forwarded(world: &World) -> Vec<Vector<Director>> {
             web6,
             Protocol::Tcp,
             patched(&tcp(web6, Tcp::Ack, b"x"), ETHERNET, &[0x6f, 0xff, 0xff, 0xff]),
+        ),
+    ]
+}
+
+/// More than the linear part of a test run's frame holds: the rest is in fragments of a page each.
+fn jumbo(world: &World) -> Vec<Vector<Director>> {
+    let (jumbo4, jumbo6) = (client4(vip::JUMBO), client6(vip::JUMBO));
+    let long = |ends: Ends, bytes: usize| {
+        let headers = if ends.source.is_ipv4() { IPV4 } else { IPV6 } + 20;
+        let payload: Vec<u8> = (0..bytes - headers).map(|at| at as u8).collect();
+        tcp(ends, Tcp::Ack, &payload)
+    };
+    let sent = |says, ends: Ends, bytes| {
+        let packet = long(ends, bytes);
+        let output = world.sent(ends, Protocol::Tcp, &packet);
+        Vector::new(says, packet, Director::Forwarded, output)
+    };
+    let short = |packet: Vec<u8>| cut(&packet, packet.len() - 1);
+    let is = |says, packet, reason| Vector::unchanged(says, packet, reason);
+    let tagged = with_tags(&long(jumbo4, 8000), &[(0x8100, 7)]);
+    vec![
+        sent("a packet of 9000 bytes is sent", jumbo4, 9000),
+        sent("an IPv6 packet of 9000 bytes is sent", jumbo6, 9000),
+        sent("a packet of a byte more than the linear part is sent", jumbo4, 3520 - ETHERNET + 1),
+        sent("the longest packet that just fits the MTU is sent", jumbo6, 9216 - IPV6),
+        is("one byte more than a large MTU is too big", long(jumbo4, 9216 - IPV4 + 1), Director::TooBig),
+        is("a long frame that ends a byte early", short(long(jumbo4, 9000)), Director::BadHeader),
+        is("a long IPv6 frame that ends a byte early", short(long(jumbo6, 9000)), Director::BadHeader),
+        is(
+            "a long packet to another address is the kernel's",
+            long(client4(vip::NONE), 9000),
+            Director::NotVip,
+        ),
+        Vector::new(
+            "a long packet loses its tag",
+            tagged,
+            Director::Forwarded,
+            world.sent(jumbo4, Protocol::Tcp, &long(jumbo4, 8000)),
         ),
     ]
 }

@@ -86,7 +86,8 @@ impl Packets {
 
 /// From one of a few clients to a service, mostly, or to a port or an address next to one.
 fn ends(random: &mut Random, v6: bool) -> (Ends, Protocol) {
-    let vip = random.of(&[1, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 10, vip::TAGGED, vip::TWICE_TAGGED, 99]);
+    let vip =
+        random.of(&[1, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 10, vip::TAGGED, vip::TWICE_TAGGED, vip::JUMBO, 99]);
     let mut ends = if v6 { client6(vip) } else { client4(vip) };
     ends.source.set_port(40000 + random.below(256) as u16);
     let port = if vip == vip::WEB { random.of(&[80, 53]) } else { 80 };
@@ -103,6 +104,7 @@ fn flow_packet(random: &mut Random) -> Vec<u8> {
     let payload = match random.below(8) {
         0 => random.within(fits, fits + 100),
         1 => 0,
+        2 if random.once_in(8) => random.within(3000, 9300),
         _ => random.below(100),
     };
     let payload = random.bytes(payload);

@@ -62,6 +62,8 @@ pub mod vip {
     pub const TAGGED: u8 = 12;
     /// The way to its host leaves by a VLAN device on one of another interface.
     pub const TWICE_TAGGED: u8 = 13;
+    /// The way to its host takes packets of 9216 bytes.
+    pub const JUMBO: u8 = 14;
     /// No VIP at all, though the address next to one.
     pub const NONE: u8 = 99;
 }
@@ -152,6 +154,8 @@ impl Default for World {
         for pool in ["sick", "failover"] {
             world.health.insert(HostId { pool: pool.into(), host: "a".into() }, false);
         }
+        world.add("jumbo", vip::JUMBO, &["a"]);
+        world.hops("jumbo", |hop| hop.mtu = 9216);
         world.make_rows();
         world
     }

@@ -50,7 +50,7 @@ reasons! {
         Forwarded = "forwarded", Tx, "Encapsulated and sent to the L7 host of its flow.";
         ForwardedError = "forwarded_icmp_error", Tx, "An ICMP error, sent to the L7 host of the flow that it quotes.";
         Echo = "echo_answered", Tx, "An echo request to a VIP, answered here.";
-        NotIp = "not_ip", Pass, "Neither IPv4 nor IPv6 (ARP, VLAN tags and the like).";
+        NotIp = "not_ip", Pass, "Neither IPv4 nor IPv6 (ARP, more than two VLAN tags and the like).";
         NotVip = "not_vip", Pass, "Not for a VIP.";
         Truncated = "truncated", Drop, "The frame ends before the headers do.";
         BadHeader = "bad_header", Drop, "For a VIP, but version or lengths of the IP header contradict themselves or the frame.";

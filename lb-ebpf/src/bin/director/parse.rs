@@ -7,7 +7,7 @@ use aya_ebpf::programs::XdpContext;
 use lb_common::flow::{Addr, Flow};
 use lb_common::outer::{ETH_IPV4, ETH_IPV6, ETHERNET, IPV4, IPV6};
 use lb_common::reasons::Director;
-use lb_ebpf::packet::{ANY_FRAGMENT, Frame, V4_NO_OPTIONS, Window, protocol};
+use lb_ebpf::packet::{ANY_FRAGMENT, Frame, V4_NO_OPTIONS, Window, protocol, whole};
 use lb_ebpf::pools;
 
 use crate::forward::{Done, Sent, finish, forward};
@@ -38,18 +38,25 @@ pub fn direct(ctx: &XdpContext) -> u32 {
 #[inline(always)]
 pub fn packet(ctx: &XdpContext, frame: &Frame, ethertype: u16) -> Option<Done> {
     Some(match ethertype {
-        ETH_IPV4 => match parse4(frame) {
+        ETH_IPV4 => match parse4(ctx, frame) {
             Ok(Parsed::Flow(flow, len)) => finish(ctx, of_service(ctx, &flow, len)),
             Ok(Parsed::Icmp) => icmp::icmp4(ctx.ctx),
             Err(reason) => finish(ctx, Err(reason)),
         },
-        ETH_IPV6 => match parse6(frame) {
+        ETH_IPV6 => match parse6(ctx, frame) {
             Ok(Parsed::Flow(flow, len)) => finish(ctx, of_service(ctx, &flow, len)),
             Ok(Parsed::Icmp) => icmp::icmp6(ctx.ctx),
             Err(reason) => finish(ctx, Err(reason)),
         },
         _ => return None,
     })
+}
+
+/// The frame ends before a packet of this length does.
+#[inline(always)]
+fn is_cut(ctx: &XdpContext, frame: &Frame, len: u16) -> bool {
+    let end = ETHERNET + len as usize;
+    end > frame.len() && end > whole(ctx)
 }
 
 /// A packet that is refused if it is for a VIP, and none of our business if not.
@@ -59,7 +66,7 @@ fn refuse(destination: Addr, reason: Director) -> Director {
 }
 
 #[inline(always)]
-fn parse4(frame: &Frame) -> Result<Parsed, Director> {
+fn parse4(ctx: &XdpContext, frame: &Frame) -> Result<Parsed, Director> {
     let Some(head) = frame.window::<{ IPV4 + 8 }>(ETHERNET) else {
         return Err(match frame.read::<u32>(ETHERNET + 16) {
             Some(destination) => refuse(Addr::v4(destination), Director::Truncated),
@@ -76,7 +83,7 @@ fn parse4(frame: &Frame) -> Result<Parsed, Director> {
     if head.read::<u16, 6>() & ANY_FRAGMENT != 0 {
         return Err(refuse(vip, Director::Fragment));
     }
-    if len < (IPV4 + 8) as u16 || ETHERNET + len as usize > frame.len() {
+    if len < (IPV4 + 8) as u16 || is_cut(ctx, frame, len) {
         return Err(refuse(vip, Director::BadHeader));
     }
     let protocol = head.read::<u8, 9>();
@@ -89,7 +96,7 @@ fn parse4(frame: &Frame) -> Result<Parsed, Director> {
 }
 
 #[inline(always)]
-fn parse6(frame: &Frame) -> Result<Parsed, Director> {
+fn parse6(ctx: &XdpContext, frame: &Frame) -> Result<Parsed, Director> {
     let Some(head) = frame.window::<{ IPV6 + 8 }>(ETHERNET) else {
         return Err(match frame.window::<IPV6>(ETHERNET).map(|ip| destination6(&ip)) {
             Some(destination) if destination.is_mapped() => Director::NotVip,
@@ -105,7 +112,7 @@ fn parse6(frame: &Frame) -> Result<Parsed, Director> {
     let len = payload.wrapping_add(IPV6 as u16);
     let is_v6 = head.read::<u8, 0>() >> 4 == 6;
     // A payload length of zero with more behind it would be a jumbogram (RFC 2675), which no interface here carries.
-    if !is_v6 || payload < 8 || len < payload || ETHERNET + len as usize > frame.len() {
+    if !is_v6 || payload < 8 || len < payload || is_cut(ctx, frame, len) {
         return Err(refuse(vip, Director::BadHeader));
     }
     let next_header = head.read::<u8, 6>();
