@@ -7,14 +7,14 @@ use lb_common::outer::{ETH_QINQ, ETH_VLAN, TAG};
 use crate::packet::Frame;
 
 /// Where the tags of a frame stand, or its EtherType.
-const TYPE: usize = 12;
+pub const TYPE: usize = 12;
 
-/// One or two tags.
+/// One or two tags, or none.
 #[derive(Clone, Copy)]
 pub struct Tags {
     /// As they stand in the frame, the outermost first.
     pub words: [u32; 2],
-    /// Bytes of them: 4 or 8.
+    /// Bytes of them: 4, 8, or 0.
     pub len: u16,
 }
 
@@ -33,6 +33,9 @@ pub fn is_tag(ethertype: u16) -> bool {
 }
 
 impl Tags {
+    /// Of a frame without tags.
+    pub const NONE: Tags = Tags { words: [0; 2], len: 0 };
+
     /// The tags of a frame that has some, and the EtherType behind them.
     #[inline(always)]
     pub fn read(frame: &Frame) -> Result<(Tags, u16), Untaken> {

@@ -107,6 +107,7 @@ fn ends(random: &mut Random, v6: bool) -> (Ends, Protocol) {
         13,
         14,
         14,
+        vip::JUMBO,
         vip::TAGGED,
         vip::TWICE_TAGGED,
         99,
@@ -139,6 +140,7 @@ fn flow_packet(random: &mut Random) -> Vec<u8> {
     let payload = match random.below(8) {
         0 => random.within(fits, fits + 100),
         1 => 0,
+        2 if random.once_in(8) => random.within(3000, 9300),
         _ => random.below(100),
     };
     let mut payload = random.bytes(payload);

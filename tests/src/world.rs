@@ -73,6 +73,8 @@ pub mod vip {
     pub const TAGGED: u8 = 15;
     /// The way to its host leaves by a VLAN device on one of another interface.
     pub const TWICE_TAGGED: u8 = 16;
+    /// The way to its host takes packets of 9216 bytes.
+    pub const JUMBO: u8 = 17;
     /// No VIP at all, though the address next to one.
     pub const NONE: u8 = 99;
 }
@@ -210,6 +212,8 @@ impl Default for World {
         for pool in ["sick", "failover"] {
             world.health.insert(HostId { pool: pool.into(), host: "a".into() }, false);
         }
+        world.add("jumbo", vip::JUMBO, &["a"]);
+        world.hops("jumbo", |hop| hop.mtu = 9216);
         world.make_rows();
         world
     }
@@ -223,7 +227,7 @@ impl World {
             Pool { seed, size: ROWS, generation: generation(n), hosts: BTreeMap::new(), ..Pool::default() };
         self.model.pools.insert(pool.into(), members);
         for (number, name) in hosts.iter().enumerate() {
-            self.add_host(pool, name, 16 * n + number as u8);
+            self.add_host(pool, name, 8 * n + number as u8);
         }
         for vip in [IpAddr::from(vip4(n)), vip6(n).into()] {
             self.serve(ServiceKey { vip, port: 80, protocol: Protocol::Tcp }, pool);
@@ -306,24 +310,29 @@ impl World {
         self.rows[pool_name][row as usize].iter().filter(|place| **place != NO_OWNER).find_map(|place| {
             let (name, host) = pool.hosts.iter().nth(usize::from(*place))?;
             let id = HostId { pool: pool_name.clone(), host: name.clone() };
-            let destination = host.outer(Family::of(ends.destination.ip()))?;
-            let hop = self.nexthops.get(&destination)?.as_ref().ok()?;
-            let source = match self.sources.spread(destination) {
-                Some(prefix) => spread(prefix.address, prefix.length, hash),
-                None => hop.source?,
-            };
-            let outer = outer(hop, source, destination, pool.generation);
-            self.health[&id].then_some((outer, hop))
+            self.way(pool, host, Family::of(ends.destination.ip()), hash).filter(|_| self.health[&id])
         })
     }
 
-    /// `packet` in the tunnel to a host, whoever owns its row.
-    pub fn sent_to(&self, pool: &str, host: &str, packet: &[u8]) -> Vec<u8> {
-        let members = &self.model.pools[pool];
-        let family = if packet[12..14] == [8, 0] { Family::V4 } else { Family::V6 };
-        let destination = members.hosts[host].outer(family).unwrap();
-        let hop = self.nexthops[&destination].as_ref().unwrap();
-        tunnel(&outer(hop, hop.source.unwrap(), destination, members.generation), packet)
+    /// The way of a packet of this hash to a host.
+    fn way(&self, pool: &Pool, host: &Host, family: Family, hash: u32) -> Option<(Outer, &NextHop)> {
+        let destination = host.outer(family)?;
+        let hop = self.nexthops.get(&destination)?.as_ref().ok()?;
+        let source = match self.sources.spread(destination) {
+            Some(prefix) => spread(prefix.address, prefix.length, hash),
+            None => hop.source?,
+        };
+        let tags = hop.below.iter().flat_map(|below| &below.tags).map(|t| (t.protocol, t.id)).collect();
+        let (own_mac, next_mac, generation) = (hop.source_mac, hop.mac, pool.generation);
+        Some((Outer { own_mac, next_mac, source, destination, generation, tags }, hop))
+    }
+
+    /// `packet`, which belongs to the flow between `ends`, in the tunnel to this host of its pool, whoever owns its row.
+    pub fn sent_to(&self, host: &str, ends: Ends, protocol: Protocol, packet: &[u8]) -> Vec<u8> {
+        let pool = &self.model.pools[&self.service(ends.destination, protocol).unwrap().pool];
+        let hash = flow::hash(pool.seed, &flow_of(ends, protocol));
+        let family = Family::of(ends.destination.ip());
+        tunnel(&self.way(pool, &pool.hosts[host], family, hash).unwrap().0, packet)
     }
 
     /// The owners of a flow's row, in order: hosts of its pool by name.
@@ -400,12 +409,6 @@ fn spread(address: IpAddr, length: u8, hash: u32) -> IpAddr {
             Ipv6Addr::from_bits(v6.to_bits() | u128::from(chosen & free(128).wrapping_sub(1))).into()
         }
     }
-}
-
-/// The headers around a packet that goes to `destination` by this next hop.
-fn outer(hop: &NextHop, source: IpAddr, destination: IpAddr, generation: u16) -> Outer {
-    let tags = hop.below.iter().flat_map(|below| &below.tags).map(|t| (t.protocol, t.id)).collect();
-    Outer { own_mac: hop.source_mac, next_mac: hop.mac, source, destination, generation, tags }
 }
 
 fn flow_of(ends: Ends, protocol: Protocol) -> Flow {

@@ -92,6 +92,6 @@ fn traffic_is_counted_per_service() {
         };
         (traffic[&key].packets, traffic[&key].bytes)
     };
-    assert_eq!(of(lb_tests::world::vip::SIX_ONLY), (1, 40));
+    assert_eq!(of(lb_tests::world::vip::SIX_ONLY), (2, 81));
     assert_eq!(of(lb_tests::world::vip::SICK), (0, 0));
 }

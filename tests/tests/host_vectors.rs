@@ -86,7 +86,7 @@ fn the_xdp_program_unwraps_what_directors_send() {
     let mut bench: At<fn(&mut HostPlane) -> &mut Xdp> =
         At { plane: plane(), program: |plane| plane.program().unwrap() };
     let expect = |v: &Vector<Host>| (Hook::Xdp.action(v.reason.verdict(), false), v.output.clone());
-    let vectors = [vectors(), tagged()].concat();
+    let vectors = [vectors(), at_xdp()].concat();
     let seen = check(&mut bench, &vectors, expect, |_| true);
     all_seen(&seen, &xdp_cannot());
 }
@@ -125,7 +125,7 @@ fn the_guard_leaves_the_same_packets_to_the_kernels_tunnel_devices() {
         let verdict = if v.reason == Host::NotVip { Verdict::Drop } else { v.reason.verdict() };
         (Hook::Xdp.action(verdict, false), v.packet.clone())
     };
-    let vectors = [vectors(), tagged()].concat();
+    let vectors = [vectors(), at_xdp()].concat();
     let seen = check(&mut bench, &vectors, expect, |_| true);
     all_seen(&seen, &xdp_cannot());
 }
@@ -270,10 +270,12 @@ fn congestion() -> Vec<Vector<Host>> {
 
 const THREE: [(u16, u16); 3] = [(0x88a8, 100), (0x8100, 7), (0x8100, 8)];
 
-/// At XDP, where tags stand in the frame: what comes out of a tunnel stays in its VLAN.
-fn tagged() -> Vec<Vector<Host>> {
+/// At XDP, where tags stand in the frame, and what is long comes in pieces. What comes out of a tunnel stays in its VLAN.
+fn at_xdp() -> Vec<Vector<Host>> {
     let (d4, d6, h4, h6) = (DIRECTOR4.into(), DIRECTOR6.into(), HOST4.into(), host6());
     let (one, two) = (&THREE[1..2], &THREE[..2]);
+    let jumbo = tcp(client6(vip::WEB), Tcp::Ack, &[7; 9000 - IPV6 - 20]);
+    let long = wrapped(d6, h6, &jumbo);
     let out = |says, frame: Vec<u8>, packet: Vec<u8>, tags| {
         Vector::new(says, with_tags(&frame, tags), Host::Local, with_tags(&packet, tags))
     };
@@ -281,6 +283,8 @@ fn tagged() -> Vec<Vector<Host>> {
     vec![
         out("IPv4 comes out of IPv4 in its VLAN", wrapped(d4, h4, &tcp4()), tcp4(), one),
         out("IPv6 comes out of IPv6 behind two tags", wrapped(d6, h6, &tcp6()), tcp6(), two),
+        out("a packet of 9000 bytes comes out", wrapped(d4, h4, &jumbo), jumbo.clone(), &[]),
+        is("a long frame that ends a byte early", cut(&long, long.len() - 1), &[], Host::BadInner),
         out("IPv4 comes out of IPv6 in its VLAN", wrapped(d6, h6, &tcp4()), tcp4(), one),
         is("plain TCP in a VLAN is no tunnel", tcp4(), one, Host::NotTunnel),
         is("ARP in a VLAN is the kernel's", arp(), two, Host::NotIp),

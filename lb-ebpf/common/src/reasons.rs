@@ -52,7 +52,7 @@ reasons! {
         ById = "forwarded_by_id", Tx, "Encapsulated and sent to the L7 host that its QUIC connection id names.";
         UnknownId = "forwarded_unknown_id", Tx, "Its QUIC connection id names no host that takes packets: sent to that of its flow.";
         Echo = "echo_answered", Tx, "An echo request to a VIP, answered here.";
-        NotIp = "not_ip", Pass, "Neither IPv4 nor IPv6 (ARP, VLAN tags and the like).";
+        NotIp = "not_ip", Pass, "Neither IPv4 nor IPv6 (ARP, more than two VLAN tags and the like).";
         NotVip = "not_vip", Pass, "Not for a VIP.";
         Truncated = "truncated", Drop, "The frame ends before the headers do.";
         BadHeader = "bad_header", Drop, "For a VIP, but version or lengths of the IP header contradict themselves or the frame.";

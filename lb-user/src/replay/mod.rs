@@ -25,10 +25,6 @@ const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
 const XDP_REDIRECT: u32 = 4;
 
-/// The longest frame that a test run keeps in one piece: a page without the headroom of XDP and what the kernel appends. The
-/// rest of a longer one would be out of the program's sight, as no driver does it.
-const LONGEST: usize = 4096 - 256 - 320;
-
 /// The program, over the tables of a configuration.
 pub struct Replay {
     director: Director,
@@ -128,11 +124,6 @@ impl Replay {
     /// Runs a frame through the program.
     pub fn run(&mut self, frame: &[u8]) -> anyhow::Result<Outcome> {
         let mut outcome = Outcome { bytes: frame.len(), ..Outcome::default() };
-        if frame.len() > LONGEST {
-            let what = format!("longer than {LONGEST} bytes, as if merged from several");
-            outcome.notes.push(format!("not run: {what}"));
-            return Ok(outcome);
-        }
         let (action, output) = match self.test_run(frame) {
             Ok(result) => result,
             Err(error) => {

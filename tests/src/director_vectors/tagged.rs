@@ -4,6 +4,7 @@ use lb_common::reasons::Director;
 use lb_user::director_model::write::answer;
 use lb_user::model::Protocol;
 
+use super::told;
 use crate::packets::*;
 use crate::vector::{Context, Vector};
 use crate::world::*;
@@ -64,6 +65,7 @@ fn untouched() -> Vec<Vector<Director>> {
     let (none4, none6) = (tcp(client4(vip::NONE), Tcp::Syn, b""), tcp(client6(vip::NONE), Tcp::Syn, b""));
     let mapped = patched(&syn6, 38, &vip4(vip::WEB).to_ipv6_mapped().octets());
     let big = tcp(client4(vip::NARROW), Tcp::Ack, &[7; 600 - 3 * 20 + 1]);
+    let big = told("who sends a tagged packet that is too big is told in its VLAN", &big, 580);
     let short = |says, packet: &[u8], tags, len| {
         Vector::unchanged(says, cut(&with_tags(packet, tags), len), Director::Truncated)
     };
@@ -75,7 +77,7 @@ fn untouched() -> Vec<Vector<Director>> {
         is("a tag makes no VIP of an IPv4 VIP inside an IPv6 header", &mapped, ONE, Director::NotVip),
         is("what is dropped has its tags", &with_options(&syn4, ETHERNET), ONE, Director::IpOptions),
         is("what is dropped of IPv6, too", &with_extension(&syn6, 0), TWO, Director::Extension),
-        is("a tagged packet that is too big keeps its tag", &big, ONE, Director::TooBig),
+        Vector { packet: with_tags(&big.packet, TWO), output: with_tags(&big.output, TWO), ..big },
         is("no host, no change", &tcp(client4(vip::SICK), Tcp::Syn, b""), TWO, Director::NoHost),
         short("a frame that ends inside its tag", &syn4, ONE, 15),
         short("a frame that ends behind its tag", &syn4, ONE, 16),

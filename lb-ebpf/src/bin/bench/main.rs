@@ -38,7 +38,7 @@ static REPEATS: PerCpuArray<Repeat, 1> = PerCpuArray::new();
 static MEASURED: ProgramArray<1> = ProgramArray::new();
 
 /// Begins every repeat.
-#[xdp]
+#[xdp(frags)]
 pub fn bench(ctx: XdpContext) -> u32 {
     if restore(&ctx).is_some() {
         // SAFETY: nothing here is left to drop.
@@ -78,7 +78,7 @@ fn restore(ctx: &XdpContext) -> Option<()> {
 }
 
 /// The least that any director in XDP must do: room for an outer header, a constant one, and out.
-#[xdp]
+#[xdp(frags)]
 pub fn floor(ctx: XdpContext) -> u32 {
     // SAFETY: as above.
     if unsafe { bpf_xdp_adjust_head(ctx.ctx, -(IPV4 as i32)) } != 0 {
@@ -90,13 +90,13 @@ pub fn floor(ctx: XdpContext) -> u32 {
 }
 
 /// Nothing: what measuring itself costs.
-#[xdp]
+#[xdp(frags)]
 pub fn null(_: XdpContext) -> u32 {
     xdp_action::XDP_TX
 }
 
 /// The kernel's socket lookup for the IPv4 packet behind an outer IPv4 header, and nothing else.
-#[xdp]
+#[xdp(frags)]
 pub fn lookup4(ctx: XdpContext) -> u32 {
     let frame = Frame::xdp(&ctx);
     let addresses = frame.read::<[u32; 2]>(ETHERNET + IPV4 + 12);

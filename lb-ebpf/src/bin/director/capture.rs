@@ -7,7 +7,7 @@ use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use lb_common::capture::Captured;
-use lb_ebpf::packet::Frame;
+use lb_ebpf::packet::whole;
 
 /// One of so many packets is told of; 0: none.
 #[unsafe(no_mangle)]
@@ -52,7 +52,7 @@ fn tell(ctx: *mut xdp_md, reason: u32, action: u32) {
         return;
     }
     let ctx = XdpContext::new(ctx);
-    let len = Frame::xdp(&ctx).len() as u32;
+    let len = whole(&ctx) as u32;
     let captured = if len < most { len } else { most };
     // SAFETY: a helper without arguments; the context is valid for the whole program.
     let (time, ifindex) = unsafe { (bpf_ktime_get_ns(), (*ctx.ctx).ingress_ifindex) };

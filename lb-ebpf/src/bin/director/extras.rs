@@ -43,7 +43,7 @@ pub fn treat(ctx: *mut xdp_md) -> Done {
 #[inline(always)]
 fn treated(ctx: &XdpContext) -> Result<Sent, Director> {
     let frame = Frame::xdp(ctx);
-    let (flow, packet) = parse::flow(&frame)?;
+    let (flow, packet) = parse::flow(ctx, &frame)?;
     let service = pools::service(flow.destination, flow.destination_port(), flow.protocol);
     let service = service.ok_or(Director::NoService)?;
     admit(service, &flow)?;

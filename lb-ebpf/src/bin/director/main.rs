@@ -32,7 +32,7 @@ use lb_ebpf::packet::Frame;
 use lb_ebpf::pools;
 
 /// The director proper.
-#[xdp]
+#[xdp(frags)]
 pub fn director(ctx: XdpContext) -> u32 {
     parse::direct(&ctx)
 }

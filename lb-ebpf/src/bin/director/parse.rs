@@ -3,15 +3,17 @@
 //! Each family goes its own way through to the end (see [`crate::forward`]): what is known of a packet then stays in
 //! registers.
 
+use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::programs::XdpContext;
 use lb_common::extras::EXTRA;
 use lb_common::flow::{Addr, Flow};
 use lb_common::outer::{ETH_IPV4, ETH_IPV6, ETHERNET, IPV4, IPV6};
 use lb_common::reasons::Director;
-use lb_ebpf::packet::{ANY_FRAGMENT, Frame, V4_NO_OPTIONS, Window, protocol};
+use lb_ebpf::packet::{ANY_FRAGMENT, Frame, V4_NO_OPTIONS, Window, protocol, whole};
 use lb_ebpf::pools;
+use lb_ebpf::tags::{TYPE, Tags};
 
-use crate::forward::{Done, Packet, finish, forward};
+use crate::forward::{Done, Packet, SENT, finish, forward};
 use crate::{extras, icmp, tags};
 
 /// What a packet for a VIP may be.
@@ -22,35 +24,46 @@ enum Parsed {
     Icmp,
 }
 
-/// Does what is to be done with a frame.
+/// Does what is to be done with a frame. VLAN tags are off it meanwhile: what is not sent to a host has them again afterwards, so it
+/// goes to the kernel as it came, and an answer goes back in the VLAN of the question.
 #[inline(always)]
 pub fn direct(ctx: &XdpContext) -> u32 {
-    let frame = Frame::xdp(ctx);
-    match frame.read::<u16>(12) {
-        Some(ethertype) => match packet(ctx, &frame, ethertype) {
-            Some(done) => done as u32,
-            None => tags::other(ctx.ctx),
-        },
-        None => finish(ctx, Err(Director::Truncated)) as u32,
+    let mut frame = Frame::xdp(ctx);
+    let Some(mut ethertype) = frame.read::<u16>(TYPE) else {
+        return finish(ctx, Err(Director::Truncated)) as u32;
+    };
+    let mut tags = Tags::NONE;
+    if !matches!(ethertype, ETH_IPV4 | ETH_IPV6) {
+        if let Err(reason) = tags::take(ctx.ctx, &mut tags) {
+            return finish(ctx, Err(reason)) as u32;
+        }
+        frame = Frame::xdp(ctx);
+        ethertype = frame.read(TYPE).unwrap_or(0);
     }
-}
-
-/// Does what is to be done with an IP packet. None: it is none.
-#[inline(always)]
-pub fn packet(ctx: &XdpContext, frame: &Frame, ethertype: u16) -> Option<Done> {
-    Some(match ethertype {
-        ETH_IPV4 => match parse4(frame) {
+    let done = match ethertype {
+        ETH_IPV4 => match parse4(ctx, &frame) {
             Ok(Parsed::Flow(flow, packet)) => of_service(ctx, &flow, packet),
             Ok(Parsed::Icmp) => icmp::icmp4(ctx.ctx),
             Err(reason) => finish(ctx, Err(reason)),
         },
-        ETH_IPV6 => match parse6(frame) {
+        _ => match parse6(ctx, &frame) {
             Ok(Parsed::Flow(flow, packet)) => of_service(ctx, &flow, packet),
             Ok(Parsed::Icmp) => icmp::icmp6(ctx.ctx),
             Err(reason) => finish(ctx, Err(reason)),
         },
-        _ => return None,
-    })
+    };
+    // There was room for them before; an answer that is longer than the question may have taken it.
+    if done & SENT == 0 && tags.len != 0 && tags::give_back(ctx.ctx, &tags).is_none() {
+        return xdp_action::XDP_DROP;
+    }
+    done as u32
+}
+
+/// The frame ends before a packet of this length does.
+#[inline(always)]
+fn is_cut(ctx: &XdpContext, frame: &Frame, len: u16) -> bool {
+    let end = ETHERNET + len as usize;
+    end > frame.len() && end > whole(ctx)
 }
 
 /// A packet that is refused if it is for a VIP, and none of our business if not.
@@ -61,10 +74,10 @@ fn refuse(destination: Addr, reason: Director) -> Director {
 
 /// The flow of a frame that [`direct`] has found one in.
 #[inline(always)]
-pub fn flow(frame: &Frame) -> Result<(Flow, Packet), Director> {
-    let parsed = match frame.read::<u16>(12) {
-        Some(ETH_IPV4) => parse4(frame)?,
-        _ => parse6(frame)?,
+pub fn flow(ctx: &XdpContext, frame: &Frame) -> Result<(Flow, Packet), Director> {
+    let parsed = match frame.read::<u16>(TYPE) {
+        Some(ETH_IPV4) => parse4(ctx, frame)?,
+        _ => parse6(ctx, frame)?,
     };
     match parsed {
         Parsed::Flow(flow, packet) => Ok((flow, packet)),
@@ -73,7 +86,7 @@ pub fn flow(frame: &Frame) -> Result<(Flow, Packet), Director> {
 }
 
 #[inline(always)]
-fn parse4(frame: &Frame) -> Result<Parsed, Director> {
+fn parse4(ctx: &XdpContext, frame: &Frame) -> Result<Parsed, Director> {
     let Some(head) = frame.window::<{ IPV4 + 8 }>(ETHERNET) else {
         return Err(match frame.read::<u32>(ETHERNET + 16) {
             Some(destination) => refuse(Addr::v4(destination), Director::Truncated),
@@ -90,7 +103,7 @@ fn parse4(frame: &Frame) -> Result<Parsed, Director> {
     if head.read::<u16, 6>() & ANY_FRAGMENT != 0 {
         return Err(refuse(vip, Director::Fragment));
     }
-    if len < (IPV4 + 8) as u16 || ETHERNET + len as usize > frame.len() {
+    if len < (IPV4 + 8) as u16 || is_cut(ctx, frame, len) {
         return Err(refuse(vip, Director::BadHeader));
     }
     let protocol = head.read::<u8, 9>();
@@ -104,7 +117,7 @@ fn parse4(frame: &Frame) -> Result<Parsed, Director> {
 }
 
 #[inline(always)]
-fn parse6(frame: &Frame) -> Result<Parsed, Director> {
+fn parse6(ctx: &XdpContext, frame: &Frame) -> Result<Parsed, Director> {
     let Some(head) = frame.window::<{ IPV6 + 8 }>(ETHERNET) else {
         return Err(match frame.window::<IPV6>(ETHERNET).map(|ip| destination6(&ip)) {
             Some(destination) if destination.is_mapped() => Director::NotVip,
@@ -120,7 +133,7 @@ fn parse6(frame: &Frame) -> Result<Parsed, Director> {
     let len = payload.wrapping_add(IPV6 as u16);
     let is_v6 = head.read::<u8, 0>() >> 4 == 6;
     // A payload length of zero with more behind it would be a jumbogram (RFC 2675), which no interface here carries.
-    if !is_v6 || payload < 8 || len < payload || ETHERNET + len as usize > frame.len() {
+    if !is_v6 || payload < 8 || len < payload || is_cut(ctx, frame, len) {
         return Err(refuse(vip, Director::BadHeader));
     }
     let next_header = head.read::<u8, 6>();

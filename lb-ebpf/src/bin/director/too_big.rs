@@ -6,7 +6,7 @@ use aya_ebpf::helpers::bpf_xdp_adjust_tail;
 use aya_ebpf::programs::XdpContext;
 use lb_common::outer::{ETHERNET, IPV4, IPV6, TTL};
 use lb_common::reasons::Director;
-use lb_ebpf::packet::{Frame, Ipv4, Ipv6, L4, V4_NO_OPTIONS, protocol};
+use lb_ebpf::packet::{Frame, Ipv4, Ipv6, L4, V4_NO_OPTIONS, protocol, whole};
 
 use crate::forward::{Packet, make_room};
 use crate::maps;
@@ -127,7 +127,7 @@ fn make6(ctx: &XdpContext, room: u16) -> Option<()> {
 #[inline(always)]
 fn cut_out(ctx: &XdpContext, headers: usize, length: usize) -> Option<Frame> {
     make_room(ctx, headers).ok()?;
-    let change = length as i32 - Frame::xdp(ctx).len() as i32;
+    let change = length as i32 - whole(ctx) as i32;
     // SAFETY: the helper checks the length; the frame is taken anew.
     match unsafe { bpf_xdp_adjust_tail(ctx.ctx, change) } {
         0 => Some(Frame::xdp(ctx)),

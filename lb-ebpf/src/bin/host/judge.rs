@@ -33,19 +33,19 @@ impl Inner {
 
 /// The order of the checks: is it ours at all, is it sane, may its sender send, is it for a VIP.
 ///
-/// `len` is that of the whole frame, of which a socket buffer may hold only the beginning in `frame`.
+/// `whole` gives the length of the whole frame, of which `frame` may hold only the beginning.
 #[inline(always)]
-pub fn judge(frame: &Frame, len: usize) -> Result<Inner, Host> {
+pub fn judge(frame: &Frame, whole: impl Fn() -> usize) -> Result<Inner, Host> {
     match frame.read::<u16>(12) {
-        Some(ETH_IPV4) => outer4(frame, len),
-        Some(ETH_IPV6) => outer6(frame, len),
+        Some(ETH_IPV4) => outer4(frame, whole),
+        Some(ETH_IPV6) => outer6(frame, whole),
         Some(_) => Err(Host::NotIp),
         None => Err(Host::Truncated),
     }
 }
 
 #[inline(always)]
-fn outer4(frame: &Frame, len: usize) -> Result<Inner, Host> {
+fn outer4(frame: &Frame, whole: impl Fn() -> usize) -> Result<Inner, Host> {
     let ip = frame.read::<Ipv4>(ETHERNET).ok_or(Host::Truncated)?;
     if !matches!(ip.protocol, PROTO_IPIP | PROTO_IPV6) {
         return Err(Host::NotTunnel);
@@ -65,11 +65,11 @@ fn outer4(frame: &Frame, len: usize) -> Result<Inner, Host> {
     }
     let id = u16::from_be(ip.id);
     let mark = Mark { generation: id >> 4, hop: (id & 15) as u8, tos: ip.tos, ttl: ip.ttl, source: 0 };
-    inner::<IPV4>(frame, ip.protocol, u16::from_be(ip.total_len) as usize, len, mark)
+    inner::<IPV4>(frame, ip.protocol, u16::from_be(ip.total_len) as usize, whole, mark)
 }
 
 #[inline(always)]
-fn outer6(frame: &Frame, len: usize) -> Result<Inner, Host> {
+fn outer6(frame: &Frame, whole: impl Fn() -> usize) -> Result<Inner, Host> {
     let ip = frame.read::<Ipv6>(ETHERNET).ok_or(Host::Truncated)?;
     if !matches!(ip.next_header, PROTO_IPIP | PROTO_IPV6) {
         return Err(Host::NotTunnel);
@@ -92,16 +92,16 @@ fn outer6(frame: &Frame, len: usize) -> Result<Inner, Host> {
         ttl: ip.hop_limit,
         source: 0,
     };
-    inner::<IPV6>(frame, ip.next_header, IPV6 + u16::from_be(ip.payload_len) as usize, len, mark)
+    inner::<IPV6>(frame, ip.next_header, IPV6 + u16::from_be(ip.payload_len) as usize, whole, mark)
 }
 
-/// Checks the inner packet. The outer packet has `outer` bytes by its header, and is in a frame of `frame_len` bytes.
+/// Checks the inner packet. The outer packet has `outer` bytes by its header, and is in a frame of `whole` bytes.
 #[inline(always)]
 fn inner<const OUTER: usize>(
     frame: &Frame,
     protocol: u8,
     outer: usize,
-    frame_len: usize,
+    whole: impl Fn() -> usize,
     mark: Mark,
 ) -> Result<Inner, Host> {
     let at = ETHERNET + OUTER;
@@ -116,7 +116,8 @@ fn inner<const OUTER: usize>(
         let len = IPV6 + u16::from_be(ip.payload_len) as usize;
         (ip.is_v6(), len, Addr::v6(ip.destination), ETH_IPV6, ip.traffic_class())
     };
-    if !sane || OUTER + len > outer || ETHERNET + outer > frame_len {
+    let is_cut = ETHERNET + outer > frame.len() && ETHERNET + outer > whole();
+    if !sane || OUTER + len > outer || is_cut {
         return Err(Host::BadInner);
     }
     if (protocol == PROTO_IPV6 && destination.is_mapped()) || !maps::is_vip(destination) {

@@ -26,7 +26,7 @@ use lb_common::outer::{ETH_IPV4, ETHERNET, IPV4, IPV6, Mark, mend};
 use lb_common::reasons::{Host, Verdict};
 use lb_ebpf::counters::count;
 use lb_ebpf::encapsulate::{write4, write6};
-use lb_ebpf::packet::{Frame, Tcp};
+use lb_ebpf::packet::{Frame, Tcp, whole};
 use lb_ebpf::send::send;
 use lb_ebpf::tags::{Tags, is_tag};
 
@@ -40,7 +40,7 @@ const DECAP_TO_IPV6: u64 = 1 << 8;
 
 /// At XDP. A tagged frame is looked at without its tags, and has them again unless it is sent on: the kernel sees a packet
 /// without its outer header in the VLAN that it came in.
-#[xdp]
+#[xdp(frags)]
 pub fn host(ctx: XdpContext) -> u32 {
     let tags = take_tags(&ctx);
     let (reason, action) = match treat_xdp(&ctx) {
@@ -86,7 +86,7 @@ fn give_back(ctx: &XdpContext, tags: Option<Tags>, action: u32) -> u32 {
 #[inline(always)]
 fn treat_xdp(ctx: &XdpContext) -> Result<(Host, u32), Host> {
     let frame = Frame::xdp(ctx);
-    let inner = judge(&frame, frame.len())?;
+    let inner = judge(&frame, || whole(ctx))?;
     let hook = Hook { ctx: ctx.ctx.cast(), resizes: true, merged: false };
     match decide(&frame, &inner, hook)? {
         Decision::Keep(reason) => strip_xdp(ctx, inner).map(|()| (reason, xdp_action::XDP_PASS)),
@@ -98,11 +98,11 @@ fn treat_xdp(ctx: &XdpContext) -> Result<(Host, u32), Host> {
 }
 
 /// At XDP, before a tunnel device of the kernel: what [`host`] would not unwrap does not reach it.
-#[xdp]
+#[xdp(frags)]
 pub fn host_guard(ctx: XdpContext) -> u32 {
     let tags = take_tags(&ctx);
     let frame = Frame::xdp(&ctx);
-    let reason = match judge(&frame, frame.len()) {
+    let reason = match judge(&frame, || whole(&ctx)) {
         Ok(_) => Host::Local,
         Err(Host::NotTunnel) if is_hidden_tunnel(&frame) => Host::OuterOptions,
         Err(reason) => reason,
@@ -142,7 +142,7 @@ fn treat_tc(ctx: &TcContext) -> Result<(Host, i32), Host> {
     // Headers may lie outside the linear part; a packet shorter than this is pulled whole.
     let _ = ctx.pull_data(ctx.len().min(HEADERS as u32));
     let frame = Frame::tc(ctx);
-    let inner = judge(&frame, ctx.len() as usize)?;
+    let inner = judge(&frame, || ctx.len() as usize)?;
     // SAFETY: the context is valid for the whole program.
     let merged = unsafe { (*ctx.skb.skb).gso_size } != 0;
     // Another family would be a decapsulation and an encapsulation: hosts of one pool have addresses of both.
