@@ -8,6 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::extras::Extras;
+
 /// Transport protocol of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -99,6 +101,8 @@ pub struct Service {
     pub quorum: usize,
     /// What keeps the packets of a flow together.
     pub affinity: Affinity,
+    /// What it asks for beyond a table.
+    pub extras: Extras,
 }
 
 /// What keeps the packets of a flow at one host while hosts and directors change.
@@ -111,6 +115,8 @@ pub enum Affinity {
     None,
     /// Each director remembers the host of every flow that it has seen, as other load balancers do.
     FlowTable,
+    /// The connection ids of QUIC name hosts.
+    Quic,
 }
 
 impl Affinity {

@@ -40,7 +40,12 @@ fn world(hosts: u32, size: u32) -> World {
     let pool = Pool { seed: 1, size, generation: 1, ..Pool::default() };
     world.model.pools.insert(POOL.into(), pool);
     (0..hosts).for_each(|number| add(&mut world, number));
-    let service = Service { pool: POOL.into(), quorum: 1, affinity: Affinity::SecondChance };
+    let service = Service {
+        pool: POOL.into(),
+        quorum: 1,
+        affinity: Affinity::SecondChance,
+        extras: Default::default(),
+    };
     world.model.services.insert(ServiceKey { vip: VIP.into(), port: 80, protocol: Protocol::Tcp }, service);
     world
 }
@@ -54,6 +59,7 @@ fn add(world: &mut World, number: u32) {
         mac: [2, 0, 0, 0, 0, 2],
         mtu: 1500,
         source: Some(Ipv4Addr::new(192, 0, 2, 140).into()),
+        below: None,
     };
     world.nexthops.insert(address.into(), Ok(hop));
     world.health.insert(HostId { pool: POOL.into(), host: name(number) }, true);

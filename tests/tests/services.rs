@@ -32,7 +32,12 @@ fn services_are_found_behind_others_of_their_chain_and_nothing_else_is() {
     let (both, alone) = pairs.split_at(300);
     let keys = pairs.iter().map(|pair| (pair.0, Protocol::Tcp));
     for (port, protocol) in keys.chain(both.iter().map(|pair| (pair.1, Protocol::Udp))) {
-        let service = model::Service { pool: "web".into(), quorum: 1, affinity: Affinity::of(protocol) };
+        let service = model::Service {
+            pool: "web".into(),
+            quorum: 1,
+            affinity: Affinity::of(protocol),
+            extras: Default::default(),
+        };
         let key = model::ServiceKey { vip: vip4(vip::WEB).into(), port, protocol };
         world.model.services.insert(key, service);
     }

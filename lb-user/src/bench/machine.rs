@@ -218,7 +218,8 @@ pub(super) fn large_subjects() -> Result<Vec<Subject>> {
     for index in model.services.len() as u32..10_000 {
         let vip = IpAddr::from(Ipv4Addr::from_bits(0xc612_0000 + index / 4));
         let pool = format!("pool{}", 1 + index % 255);
-        let service = Service { pool, quorum: 1, affinity: Affinity::of(Protocol::Tcp) };
+        let service =
+            Service { pool, quorum: 1, affinity: Affinity::of(Protocol::Tcp), extras: Default::default() };
         model
             .services
             .insert(ServiceKey { vip, port: 80 + (index % 4) as u16, protocol: Protocol::Tcp }, service);
@@ -237,7 +238,8 @@ pub(super) fn large_subjects() -> Result<Vec<Subject>> {
 
 /// The real director over maps of this model, in which every host is one hop away and healthy.
 fn director(model: &Model, capacity: Capacity) -> Result<Director> {
-    let options = DirectorOptions { interfaces: vec![], xdp: XdpMode::Auto, capacity, flows: 1 << 16 };
+    let options =
+        DirectorOptions { interfaces: vec![], xdp: XdpMode::Auto, capacity, flows: 1 << 16, icmp_errors: 0 };
     let health: BTreeMap<HostId, bool> = model.hosts().map(|(id, _)| (id, true)).collect();
     let mut director = Director::load(options, None)?;
     director.sync(model, Sources::default(), &nexthops(model), &health)?;
@@ -274,12 +276,22 @@ fn model() -> Model {
     let mut model = Model { pools: [("web".to_owned(), pool)].into(), ..Model::default() };
     for vip in [IpAddr::from(VIP4), VIP6.into()] {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
-            let service = Service { pool: "web".into(), quorum: 1, affinity: Affinity::of(protocol) };
+            let service = Service {
+                pool: "web".into(),
+                quorum: 1,
+                affinity: Affinity::of(protocol),
+                extras: Default::default(),
+            };
             model.services.insert(ServiceKey { vip, port: 80, protocol }, service);
         }
     }
     for vip in [IpAddr::from(VIP4), VIP6.into()] {
-        let kept = Service { pool: "web".into(), quorum: 1, affinity: Affinity::FlowTable };
+        let kept = Service {
+            pool: "web".into(),
+            quorum: 1,
+            affinity: Affinity::FlowTable,
+            extras: Default::default(),
+        };
         model.services.insert(ServiceKey { vip, port: FLOW_TABLE_PORT, protocol: Protocol::Tcp }, kept);
     }
     model
@@ -295,6 +307,7 @@ fn nexthops(model: &Model) -> NextHops {
             IpAddr::V4(_) => DIRECTOR.into(),
             IpAddr::V6(_) => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0xc000, 0x2c8).into(),
         }),
+        below: None,
     };
     let addresses = model.hosts().flat_map(|(_, host)| {
         [host.address4.map(IpAddr::V4), host.address6.map(IpAddr::V6)]

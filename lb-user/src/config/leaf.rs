@@ -199,7 +199,7 @@ macro_rules! words {
 }
 words!(Protocol, "tcp" => Protocol::Tcp, "udp" => Protocol::Udp);
 words!(Affinity, "second-chance" => Affinity::SecondChance, "none" => Affinity::None,
-       "flow-table" => Affinity::FlowTable);
+       "flow-table" => Affinity::FlowTable, "quic" => Affinity::Quic);
 words!(HostState, "active" => HostState::Active, "drain" => HostState::Drain, "down" => HostState::Down);
 words!(XdpMode, "auto" => XdpMode::Auto, "native" => XdpMode::Native, "generic" => XdpMode::Generic);
 words!(Decapsulation, "auto" => Decapsulation::Auto, "xdp" => Decapsulation::Xdp, "tc" => Decapsulation::Tc,

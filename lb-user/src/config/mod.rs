@@ -7,8 +7,11 @@
 mod check;
 pub(crate) mod check_pools;
 mod effective;
+mod extras;
 pub(crate) mod leaf;
+mod limit;
 mod problem;
+mod quic;
 pub(crate) mod reader;
 pub mod schema;
 pub(crate) mod tree;

@@ -20,7 +20,7 @@ use super::load::{Capacities, Loaded, MapShape, Object, kind};
 use super::nexthops::{Sources, Standing};
 use super::per_cpu::PerCpu;
 use super::pools::{
-    self, HOST_IDS, InForce, NEXTHOPS, Pools, SERVICE_CHAINS, SERVICES, TABLES, map_error, shape,
+    self, HOST_IDS, InForce, NEXTHOPS, Named, Pools, SERVICE_CHAINS, SERVICES, TABLES, map_error, shape,
 };
 use super::slots::stable_id;
 use super::usage::MapUse;
@@ -257,7 +257,8 @@ impl HostPlane {
             if passes { 0 } else { KEEP }
         };
         let accounts = &mut self.accounts;
-        self.pools.write_services(model, &tables, flags, |id| accounts.clear(id))?;
+        let named = |key: &ServiceKey| Named { flags: flags(key), extras: 0 };
+        self.pools.write_services(model, &tables, named, |id| accounts.clear(id))?;
         self.pools.settle(model, tables)?;
         Ok(self.pools.in_force())
     }

@@ -48,6 +48,14 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// A pinned map is not one of this release.
+    #[error("{path} is not a map of this release of lb: {reason}; use the release of the agent that runs")]
+    Foreign {
+        /// The pin.
+        path: PathBuf,
+        /// How it differs.
+        reason: String,
+    },
     /// The kernel refused a program or a map.
     #[error("cannot load the BPF object {object}")]
     Load {
@@ -121,6 +129,14 @@ pub enum Error {
         role: &'static str,
         /// The key of the configuration.
         key: &'static str,
+    },
+    /// More prefixes than the map of sources holds, with those that are about to go.
+    #[error("{want} prefixes of sources, but there is room for {room}; shorten the lists of sources")]
+    Prefixes {
+        /// How many.
+        want: usize,
+        /// How many fit.
+        room: usize,
     },
     /// A table in the kernel is not the one that was written.
     #[error(

@@ -85,6 +85,15 @@ impl PoolTable {
     }
 }
 
+/// What a service's entry says beside its table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Named {
+    /// See [`maps::Service::flags`].
+    pub flags: u16,
+    /// See [`maps::Service::extras`].
+    pub extras: u32,
+}
+
 /// Services, tables, next hops and host ids of one role.
 pub(super) struct Pools {
     role: &'static str,
@@ -153,7 +162,7 @@ impl Pools {
     }
 
     /// The slots of the model that was written last.
-    pub fn named(&self) -> &BTreeMap<HostId, u16> {
+    pub fn slots(&self) -> &BTreeMap<HostId, u16> {
         &self.named
     }
 
@@ -178,6 +187,11 @@ impl Pools {
     /// The services in the kernel.
     pub fn services(&self) -> BTreeMap<ServiceKey, maps::Service> {
         self.services.iter().filter_map(|(key, service)| Some((user_key(&key)?, service))).collect()
+    }
+
+    /// What the services in the kernel name.
+    pub fn named(&self) -> impl Iterator<Item = Named> {
+        self.services().into_values().map(|service| Named { flags: service.flags, extras: service.extras })
     }
 
     pub fn check_capacity(&self, model: &Model) -> Result<()> {
@@ -332,7 +346,7 @@ impl Pools {
         &mut self,
         model: &Model,
         tables: &BTreeMap<String, PoolTable>,
-        flags: impl Fn(&ServiceKey) -> u16,
+        named: impl Fn(&ServiceKey) -> Named,
         mut fresh: impl FnMut(u32) -> Result<()>,
     ) -> Result<()> {
         // First, so that what they held is there for new ones.
@@ -353,8 +367,17 @@ impl Pools {
                 }
             };
             let Pool { seed, size, generation, .. } = table.made_of;
-            let want =
-                maps::Service { seed, id, table: table.slot, rows: size, generation, flags: flags(key) };
+            let Named { flags, extras } = named(key);
+            let want = maps::Service {
+                seed,
+                id,
+                table: table.slot,
+                rows: size,
+                generation,
+                flags,
+                extras,
+                spare: 0,
+            };
             if have.get(key) != Some(&want) {
                 self.insert(kernel_key(key), want)?;
             }

@@ -32,6 +32,10 @@ pub struct Packet {
     pub flow: Flow,
     /// It is an ICMP error, which quotes the flow's other direction.
     pub quoted: bool,
+    /// It is a TCP segment that opens a connection.
+    pub opens: bool,
+    /// The first bytes of a UDP datagram's payload, and how many there are of it.
+    pub payload: ([u8; 16], usize),
     /// Bytes from the IP header on, as that says.
     pub len: usize,
 }
@@ -113,7 +117,15 @@ fn tcp_or_udp(source: IpAddr, vip: IpAddr, number: u8, l4: &[u8], len: usize) ->
         destination: SocketAddr::new(vip, word(l4, 2)),
         protocol,
     };
-    Ok(Found::Packet(Packet { flow, quoted: false, len }))
+    // SYN without ACK, of the flags of RFC 9293.
+    let opens = protocol == Protocol::Tcp && l4.get(13).is_some_and(|flags| flags & 0x12 == 0x02);
+    let mut payload = ([0; 16], 0);
+    if protocol == Protocol::Udp {
+        let first = &l4[L4..l4.len().min(L4 + 16)];
+        payload.0[..first.len()].copy_from_slice(first);
+        payload.1 = first.len();
+    }
+    Ok(Found::Packet(Packet { flow, quoted: false, opens, payload, len }))
 }
 
 fn icmp4(vip: IpAddr, icmp: &[u8], len: usize) -> Result<Found, Director> {
@@ -163,7 +175,7 @@ fn quoted(
         destination: SocketAddr::new(from, word(l4, 0)),
         protocol,
     };
-    Ok(Found::Packet(Packet { flow, quoted: true, len }))
+    Ok(Found::Packet(Packet { flow, quoted: true, opens: false, payload: ([0; 16], 0), len }))
 }
 
 /// A word in network byte order.

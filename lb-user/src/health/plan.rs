@@ -80,7 +80,12 @@ mod tests {
             let key = ServiceKey { vip: vip.parse().unwrap(), port: 80, protocol: Protocol::Tcp };
             model.services.insert(
                 key,
-                Service { pool: "web".into(), quorum: 1, affinity: crate::model::Affinity::None },
+                Service {
+                    pool: "web".into(),
+                    quorum: 1,
+                    affinity: crate::model::Affinity::None,
+                    extras: Default::default(),
+                },
             );
         }
         let host = Host {

@@ -237,7 +237,7 @@ impl Modulus {
     fn times(&self, a: u32, b: u32) -> u32 {
         let product = u64::from(a) * u64::from(b);
         // One too small at most.
-        let quotient = (u128::from(product) * u128::from(self.reciprocal) >> 64) as u64;
+        let quotient = ((u128::from(product) * u128::from(self.reciprocal)) >> 64) as u64;
         let rest = product - quotient * u64::from(self.size);
         let size = u64::from(self.size);
         (if rest >= size { rest - size } else { rest }) as u32

@@ -30,7 +30,12 @@ fn model() -> Model {
         hosts.into_iter().map(|(name, last, state)| (name.to_owned(), host(last, state))).collect();
     let old = Generation { number: 1, hosts: hosts.keys().map(|name| (name.clone(), 1)).collect() };
     let pool = Pool { seed: 7, size: 251, generation: 2, hosts, others: vec![old] };
-    let service = Service { pool: "web".into(), quorum: 1, affinity: Affinity::SecondChance };
+    let service = Service {
+        pool: "web".into(),
+        quorum: 1,
+        affinity: Affinity::SecondChance,
+        extras: Default::default(),
+    };
     Model { services: [(key(), service)].into(), pools: [("web".to_owned(), pool)].into() }
 }
 
@@ -117,7 +122,7 @@ fn a_packet_that_goes_nowhere_says_why() {
     let refused = trace_of(&port, 0);
     assert_eq!((&*refused.verdict, &*refused.reason, refused.flow), ("drop", "no_service", Some(port)));
     let big = trace_of(&flow(), 1481);
-    assert_eq!((&*big.reason, big.bytes, big.way.is_some()), ("too_big", Some(1481), true));
+    assert_eq!((&*big.reason, big.bytes, big.way.is_some()), ("too_big_answered", Some(1481), true));
     assert_eq!(trace_of(&flow(), 1480).reason, "forwarded");
 }
 

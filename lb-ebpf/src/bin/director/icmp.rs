@@ -3,12 +3,13 @@
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 use lb_common::flow::{Addr, Flow};
-use lb_common::outer::{ETHERNET, IPV4, IPV6, TTL, fold};
+use lb_common::outer::{ETHERNET, IPV4, IPV6, TTL, mend};
 use lb_common::reasons::Director;
 use lb_ebpf::packet::{Frame, Ipv4, Ipv4L4, Ipv6, Ipv6L4, L4, icmp_type};
 use lb_ebpf::{pools, quote};
 
-use crate::forward::{Sent, finish, forward};
+use crate::extras;
+use crate::forward::{Done, Packet, Sent, finish, forward};
 
 const ECHO4: u8 = 8;
 const ECHO_REPLY4: u8 = 0;
@@ -17,14 +18,14 @@ const ECHO_REPLY6: u8 = 129;
 
 /// An ICMP packet over a well-formed IPv4 header. A function of its own, so that the way of other packets is short.
 #[inline(never)]
-pub fn icmp4(ctx: *mut xdp_md) -> u32 {
+pub fn icmp4(ctx: *mut xdp_md) -> Done {
     let ctx = XdpContext::new(ctx);
     finish(&ctx, treat4(&ctx))
 }
 
 /// An ICMPv6 packet over a well-formed IPv6 header.
 #[inline(never)]
-pub fn icmp6(ctx: *mut xdp_md) -> u32 {
+pub fn icmp6(ctx: *mut xdp_md) -> Done {
     let ctx = XdpContext::new(ctx);
     finish(&ctx, treat6(&ctx))
 }
@@ -46,7 +47,7 @@ fn treat4(ctx: &XdpContext) -> Result<Sent, Director> {
     }
     let len = u16::from_be(ip.total_len);
     let flow = quote::flow4(&frame, ETHERNET + IPV4, len as usize - IPV4).ok_or(Director::IcmpQuote)?;
-    follow(ctx, vip, &flow, len)
+    follow(ctx, vip, &flow, Packet { len, tos: ip.tos })
 }
 
 #[inline(always)]
@@ -66,16 +67,18 @@ fn treat6(ctx: &XdpContext) -> Result<Sent, Director> {
     }
     let payload = u16::from_be(ip.payload_len);
     let flow = quote::flow6(&frame, ETHERNET + IPV6, payload as usize).ok_or(Director::IcmpQuote)?;
-    follow(ctx, vip, &flow, payload + IPV6 as u16)
+    follow(ctx, vip, &flow, Packet { len: payload + IPV6 as u16, tos: ip.traffic_class() })
 }
 
 #[inline(always)]
-fn follow(ctx: &XdpContext, vip: Addr, flow: &Flow, len: u16) -> Result<Sent, Director> {
+fn follow(ctx: &XdpContext, vip: Addr, flow: &Flow, packet: Packet) -> Result<Sent, Director> {
     if flow.destination != vip {
         return Err(Director::IcmpForeign);
     }
     let service = pools::service(flow.destination, flow.destination_port(), flow.protocol);
-    forward(ctx, flow, service.ok_or(Director::IcmpForeign)?, len, Director::ForwardedError)
+    let service = service.ok_or(Director::IcmpForeign)?;
+    extras::admit(service, flow)?;
+    forward(ctx, flow, service, packet, Director::ForwardedError)
 }
 
 /// Turns the request into its answer. Swapped addresses leave both checksums as they are; type and time to live do not.
@@ -97,12 +100,6 @@ fn echo4(frame: &Frame, ip: &Ipv4, icmp: L4) -> Option<Director> {
 fn echo6(frame: &Frame, ip: &Ipv6, icmp: L4) -> Option<Director> {
     frame.write(ETHERNET, Ipv6 { source: ip.destination, destination: ip.source, hop_limit: TTL, ..*ip })?;
     answer(frame, ETHERNET + IPV6, icmp, ECHO6, ECHO_REPLY6)
-}
-
-/// A checksum after a word that it covers has changed (RFC 1624, equation 3).
-#[inline(always)]
-fn mend(checksum: u16, old: u16, new: u16) -> u16 {
-    !fold(u32::from(!checksum) + u32::from(!old) + u32::from(new))
 }
 
 /// Writes the type of the answer, mends the checksum and swaps the Ethernet addresses.

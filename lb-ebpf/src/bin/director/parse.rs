@@ -3,42 +3,67 @@
 //! Each family goes its own way through to the end (see [`crate::forward`]): what is known of a packet then stays in
 //! registers.
 
+use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::programs::XdpContext;
+use lb_common::extras::EXTRA;
 use lb_common::flow::{Addr, Flow};
 use lb_common::outer::{ETH_IPV4, ETH_IPV6, ETHERNET, IPV4, IPV6};
 use lb_common::reasons::Director;
-use lb_ebpf::packet::{ANY_FRAGMENT, Frame, V4_NO_OPTIONS, Window, protocol};
+use lb_ebpf::packet::{ANY_FRAGMENT, Frame, V4_NO_OPTIONS, Window, protocol, whole};
 use lb_ebpf::pools;
+use lb_ebpf::tags::{TYPE, Tags};
 
-use crate::forward::{Sent, finish, forward};
-use crate::icmp;
+use crate::forward::{Done, Packet, SENT, finish, forward};
+use crate::{extras, icmp, tags};
 
 /// What a packet for a VIP may be.
 enum Parsed {
-    /// Of a flow; so many bytes from the IP header on.
-    Flow(Flow, u16),
+    /// Of a flow.
+    Flow(Flow, Packet),
     /// ICMP, which is looked at apart.
     Icmp,
 }
 
-/// Does what is to be done with a frame.
+/// Does what is to be done with a frame. VLAN tags are off it meanwhile: what is not sent to a host has them again afterwards, so it
+/// goes to the kernel as it came, and an answer goes back in the VLAN of the question.
 #[inline(always)]
 pub fn direct(ctx: &XdpContext) -> u32 {
-    let frame = Frame::xdp(ctx);
-    match frame.read::<u16>(12) {
-        Some(ETH_IPV4) => match parse4(&frame) {
-            Ok(Parsed::Flow(flow, len)) => finish(ctx, of_service(ctx, &flow, len)),
+    let mut frame = Frame::xdp(ctx);
+    let Some(mut ethertype) = frame.read::<u16>(TYPE) else {
+        return finish(ctx, Err(Director::Truncated)) as u32;
+    };
+    let mut tags = Tags::NONE;
+    if !matches!(ethertype, ETH_IPV4 | ETH_IPV6) {
+        if let Err(reason) = tags::take(ctx.ctx, &mut tags) {
+            return finish(ctx, Err(reason)) as u32;
+        }
+        frame = Frame::xdp(ctx);
+        ethertype = frame.read(TYPE).unwrap_or(0);
+    }
+    let done = match ethertype {
+        ETH_IPV4 => match parse4(ctx, &frame) {
+            Ok(Parsed::Flow(flow, packet)) => of_service(ctx, &flow, packet),
             Ok(Parsed::Icmp) => icmp::icmp4(ctx.ctx),
             Err(reason) => finish(ctx, Err(reason)),
         },
-        Some(ETH_IPV6) => match parse6(&frame) {
-            Ok(Parsed::Flow(flow, len)) => finish(ctx, of_service(ctx, &flow, len)),
+        _ => match parse6(ctx, &frame) {
+            Ok(Parsed::Flow(flow, packet)) => of_service(ctx, &flow, packet),
             Ok(Parsed::Icmp) => icmp::icmp6(ctx.ctx),
             Err(reason) => finish(ctx, Err(reason)),
         },
-        Some(_) => finish(ctx, Err(Director::NotIp)),
-        None => finish(ctx, Err(Director::Truncated)),
+    };
+    // There was room for them before; an answer that is longer than the question may have taken it.
+    if done & SENT == 0 && tags.len != 0 && tags::give_back(ctx.ctx, &tags).is_none() {
+        return xdp_action::XDP_DROP;
     }
+    done as u32
+}
+
+/// The frame ends before a packet of this length does.
+#[inline(always)]
+fn is_cut(ctx: &XdpContext, frame: &Frame, len: u16) -> bool {
+    let end = ETHERNET + len as usize;
+    end > frame.len() && end > whole(ctx)
 }
 
 /// A packet that is refused if it is for a VIP, and none of our business if not.
@@ -47,8 +72,21 @@ fn refuse(destination: Addr, reason: Director) -> Director {
     if pools::is_vip(destination) { reason } else { Director::NotVip }
 }
 
+/// The flow of a frame that [`direct`] has found one in.
 #[inline(always)]
-fn parse4(frame: &Frame) -> Result<Parsed, Director> {
+pub fn flow(ctx: &XdpContext, frame: &Frame) -> Result<(Flow, Packet), Director> {
+    let parsed = match frame.read::<u16>(TYPE) {
+        Some(ETH_IPV4) => parse4(ctx, frame)?,
+        _ => parse6(ctx, frame)?,
+    };
+    match parsed {
+        Parsed::Flow(flow, packet) => Ok((flow, packet)),
+        Parsed::Icmp => Err(Director::NoService),
+    }
+}
+
+#[inline(always)]
+fn parse4(ctx: &XdpContext, frame: &Frame) -> Result<Parsed, Director> {
     let Some(head) = frame.window::<{ IPV4 + 8 }>(ETHERNET) else {
         return Err(match frame.read::<u32>(ETHERNET + 16) {
             Some(destination) => refuse(Addr::v4(destination), Director::Truncated),
@@ -65,7 +103,7 @@ fn parse4(frame: &Frame) -> Result<Parsed, Director> {
     if head.read::<u16, 6>() & ANY_FRAGMENT != 0 {
         return Err(refuse(vip, Director::Fragment));
     }
-    if len < (IPV4 + 8) as u16 || ETHERNET + len as usize > frame.len() {
+    if len < (IPV4 + 8) as u16 || is_cut(ctx, frame, len) {
         return Err(refuse(vip, Director::BadHeader));
     }
     let protocol = head.read::<u8, 9>();
@@ -74,11 +112,12 @@ fn parse4(frame: &Frame) -> Result<Parsed, Director> {
     }
     let source = Addr::v4(head.read::<u32, 12>());
     let ports = head.read::<u32, 20>();
-    Ok(Parsed::Flow(Flow { source, destination: vip, ports, protocol, v6: false }, len))
+    let packet = Packet { len, tos: head.read::<u8, 1>() };
+    Ok(Parsed::Flow(Flow { source, destination: vip, ports, protocol, v6: false }, packet))
 }
 
 #[inline(always)]
-fn parse6(frame: &Frame) -> Result<Parsed, Director> {
+fn parse6(ctx: &XdpContext, frame: &Frame) -> Result<Parsed, Director> {
     let Some(head) = frame.window::<{ IPV6 + 8 }>(ETHERNET) else {
         return Err(match frame.window::<IPV6>(ETHERNET).map(|ip| destination6(&ip)) {
             Some(destination) if destination.is_mapped() => Director::NotVip,
@@ -94,7 +133,7 @@ fn parse6(frame: &Frame) -> Result<Parsed, Director> {
     let len = payload.wrapping_add(IPV6 as u16);
     let is_v6 = head.read::<u8, 0>() >> 4 == 6;
     // A payload length of zero with more behind it would be a jumbogram (RFC 2675), which no interface here carries.
-    if !is_v6 || payload < 8 || len < payload || ETHERNET + len as usize > frame.len() {
+    if !is_v6 || payload < 8 || len < payload || is_cut(ctx, frame, len) {
         return Err(refuse(vip, Director::BadHeader));
     }
     let next_header = head.read::<u8, 6>();
@@ -108,7 +147,11 @@ fn parse6(frame: &Frame) -> Result<Parsed, Director> {
             ];
             let source = Addr::v6(source);
             let ports = head.read::<u32, 40>();
-            Ok(Parsed::Flow(Flow { source, destination: vip, ports, protocol: next_header, v6: true }, len))
+            let packet = Packet { len, tos: (u16::from_be(head.read::<u16, 0>()) >> 4) as u8 };
+            Ok(Parsed::Flow(
+                Flow { source, destination: vip, ports, protocol: next_header, v6: true },
+                packet,
+            ))
         }
         protocol::ICMPV6 => Ok(Parsed::Icmp),
         protocol::FRAGMENT => Err(refuse(vip, Director::Fragment)),
@@ -126,9 +169,11 @@ fn destination6<const BYTES: usize>(ip: &Window<BYTES>) -> Addr {
 
 /// A service exists only for TCP and UDP: other protocols find none.
 #[inline(always)]
-fn of_service(ctx: &XdpContext, flow: &Flow, len: u16) -> Result<Sent, Director> {
-    match pools::service(flow.destination, flow.destination_port(), flow.protocol) {
-        Some(service) => forward(ctx, flow, service, len, Director::Forwarded),
+fn of_service(ctx: &XdpContext, flow: &Flow, packet: Packet) -> Done {
+    let outcome = match pools::service(flow.destination, flow.destination_port(), flow.protocol) {
+        Some(service) if service.flags & EXTRA != 0 => return extras::treat(ctx.ctx),
+        Some(service) => forward(ctx, flow, service, packet, Director::Forwarded),
         None => Err(refuse(flow.destination, Director::NoService)),
-    }
+    };
+    finish(ctx, outcome)
 }

@@ -1,13 +1,16 @@
 //! The director in the kernel: its programs on their interfaces, its maps in step with the model.
 
+mod extras;
 mod object;
+mod server_ids;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 
+use aya::maps::{Array, MapData};
 use aya::programs::TcAttachType;
-use lb_common::maps::{FLOW_TABLE, PROBE_MARK, Traffic, nexthop_index, slot_of};
+use lb_common::maps::{Budget, FLOW_TABLE, PROBE_MARK, Traffic, nexthop_index, slot_of};
 use lb_common::reasons;
 
 use super::attach::{self, Attached};
@@ -16,13 +19,14 @@ use super::load::Loaded;
 use super::memory::Memory;
 use super::nexthops::{Sources, Standing};
 use super::per_cpu::PerCpu;
-use super::pools::{Pools, map_io, vips};
+use super::pools::{Named, Pools, map_error, map_io, vips};
 use super::usage::MapUse;
 use super::{Mode, Result, modes, probe_route};
 use crate::config::{Capacity, XdpMode};
 use crate::model::{Affinity, Family, Host, HostId, HostState, Model, ServiceKey};
 use crate::netlink::NextHops;
 
+use extras::Extras;
 pub(super) use object::NO_PREALLOC;
 pub use object::OBJECT;
 
@@ -37,6 +41,8 @@ pub struct DirectorOptions {
     pub xdp: XdpMode,
     /// Flows that are remembered for services with a flow table.
     pub flows: u32,
+    /// ICMP errors per second that tell senders of packets too big for the tunnel.
+    pub icmp_errors: u32,
     /// Sizes of the maps.
     pub capacity: Capacity,
 }
@@ -58,6 +64,7 @@ pub struct Director {
     options: DirectorOptions,
     attached: Vec<Attached>,
     pools: Pools,
+    extras: Extras,
     flows: Memory,
     counters: PerCpu<u64>,
     probe_counters: PerCpu<u64>,
@@ -69,8 +76,13 @@ impl Director {
     /// Loads the programs over the maps pinned below `pins`, without attaching them; without pins, for test runs.
     pub fn load(options: DirectorOptions, pins: Option<&Path>) -> Result<Self> {
         let mut loaded = OBJECT.load(pins, &object::entries(&options))?;
+        let mut errors: Array<MapData, Budget> = loaded.map("ERROR_BUDGET")?;
+        let budget = Budget::per_second(options.icmp_errors.into());
+        errors.set(0, budget, 0).map_err(map_error("ERROR_BUDGET"))?;
+        let pools = Pools::take(&mut loaded, "director", options.capacity)?;
         Ok(Director {
-            pools: Pools::take(&mut loaded, "director", options.capacity)?,
+            extras: Extras::take(&mut loaded, pools.named())?,
+            pools,
             flows: Memory::of(&loaded.array("FLOWS")?, object::flow_words(&options))
                 .map_err(map_io("FLOWS"))?,
             counters: PerCpu::take(&mut loaded, "DIRECTOR_COUNTERS")?,
@@ -173,15 +185,23 @@ impl Director {
         };
         let hosts = self.pools.write_nexthops(model, sources, nexthops, standing)?;
         let tables = self.pools.write_tables(model)?;
-        let flags = |key: &ServiceKey| match model.services.get(key).map(|service| service.affinity) {
-            Some(Affinity::FlowTable) => FLOW_TABLE,
-            _ => 0,
+        // What a sync that failed has left.
+        self.extras.settle(self.pools.named())?;
+        let extras = self.extras.write(model, |id, host| self.pools.slot(id, host))?;
+        let named = |key: &ServiceKey| {
+            let affinity = match model.services.get(key).map(|service| service.affinity) {
+                Some(Affinity::FlowTable) => FLOW_TABLE,
+                _ => 0,
+            };
+            let Named { flags, extras } = extras.get(key).copied().unwrap_or_default();
+            Named { flags: flags | affinity, extras }
         };
         let traffic = &mut self.traffic;
-        self.pools.write_services(model, &tables, flags, |id| traffic.zero(id))?;
+        self.pools.write_services(model, &tables, named, |id| traffic.zero(id))?;
         self.pools.write_vips(&vips(model))?;
         let released = self.pools.settle(model, tables)?;
         self.forget(&released);
+        self.extras.settle(self.pools.named())?;
         Ok(Confirmed { services: self.pools.confirmed(model), hosts, tables: self.pools.in_force() })
     }
 
@@ -220,6 +240,11 @@ impl Director {
         Ok(all)
     }
 
+    /// Prefixes of all lists of sources in the kernel, with one more for each list.
+    pub fn source_prefixes(&self) -> usize {
+        self.extras.prefixes()
+    }
+
     /// Packets and bytes per service.
     pub fn traffic(&self) -> Result<BTreeMap<ServiceKey, Traffic>> {
         let services = self.pools.services();
@@ -231,7 +256,7 @@ impl Director {
 
     /// Packets and bytes per host.
     pub fn host_traffic(&self) -> Result<BTreeMap<HostId, Traffic>> {
-        let slots = self.pools.named();
+        let slots = self.pools.slots();
         let end = slots.values().map(|slot| u32::from(*slot) + 1).max().unwrap_or(0);
         let all = self.host_traffic.read(end, sum)?;
         let of = |slot: u16| all.get(usize::from(slot)).copied().unwrap_or_default();
