@@ -11,6 +11,7 @@ use crate::load::LoadArgs;
 use crate::paths::Paths;
 use crate::scenario::command::RunArgs;
 use crate::scenario::flood::FloodArgs;
+use crate::send::{self, SendArgs};
 use crate::spec::{self, LabSpec};
 use crate::{down, exec, load, preflight, scenario, status, up};
 
@@ -53,6 +54,9 @@ enum Command {
     /// The flood of a scenario, inside the users node
     #[command(hide = true)]
     Flood(FloodArgs),
+    /// Small packets as fast as they go, for scripts/bench
+    #[command(hide = true)]
+    Send(SendArgs),
     /// Open a shell in a node
     Shell {
         /// A node, e.g. lb4-1
@@ -124,6 +128,7 @@ pub fn run(cli: Cli) -> Result<u8> {
         Command::Run(args) => scenario::command::run(&args, cli.name.as_deref()),
         Command::Load(args) => load::run(args),
         Command::Flood(args) => scenario::flood::run(&args),
+        Command::Send(args) => send::run(&args),
         Command::Shell { node } => exec::shell(&Paths::new(name)?, &node).map(|()| 0),
     }
 }

@@ -26,6 +26,7 @@ pub mod process;
 pub mod progress;
 pub mod request;
 pub mod scenario;
+pub mod send;
 pub mod spec;
 pub mod state;
 pub mod status;

@@ -9,6 +9,8 @@ use std::os::fd::{FromRawFd, OwnedFd};
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const XDP_PASS: i32 = 2;
+/// It takes frames in several pieces, and so interfaces with a large MTU.
+const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
 
 /// `struct bpf_insn`.
 #[repr(C)]
@@ -51,7 +53,7 @@ pub fn load() -> io::Result<OwnedFd> {
         log_size: 0,
         log_buffer: 0,
         kernel_version: 0,
-        flags: 0,
+        flags: BPF_F_XDP_HAS_FRAGS,
         name: *b"lab_pass\0\0\0\0\0\0\0\0",
     };
     // SAFETY: the attributes, and the program and license they point to, outlive the call.

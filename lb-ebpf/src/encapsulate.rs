@@ -1,18 +1,9 @@
 //! Writing the outer header from a host's template.
 
 use lb_common::maps::{HEADER_MAX, Nexthop};
-use lb_common::outer::{ETHERNET, IPV4, IPV6, first_word6, patch4};
+use lb_common::outer::{ETHERNET, IPV4, IPV6, Mark, TTL, first_word6, patch4};
 
 use crate::packet::Frame;
-
-/// What the outer header says besides the way: which view its sender had, and how far the packet has come.
-#[derive(Clone, Copy)]
-pub struct Mark {
-    /// Generation that the director went by.
-    pub generation: u16,
-    /// See [`lb_common::chance`].
-    pub hop: u8,
-}
 
 /// Writes Ethernet and outer IPv4 header before an inner packet of `len` bytes.
 #[inline(always)]
@@ -20,15 +11,23 @@ pub fn write4(frame: &Frame, nexthop: &Nexthop, len: u16, mark: Mark) -> Option<
     let head = frame.window::<{ ETHERNET + IPV4 }>(0)?;
     let h = &nexthop.header;
     let base = u16::from_ne_bytes([h[ETHERNET + 10], h[ETHERNET + 11]]);
-    let (length, id, checksum) = patch4(base, len, mark.generation, mark.hop);
+    let (length, id, checksum) = patch4(base, len, mark);
     let words: [u64; 4] = template(nexthop);
     head.write::<u64, 0>(words[0]);
     head.write::<u64, 8>(words[1]);
     head.write::<u64, 16>(words[2]);
     head.write::<u64, 24>(words[3]);
     head.write::<u16, 32>(u16::from_ne_bytes([h[32], h[33]]));
+    head.write::<u8, { ETHERNET + 1 }>(mark.tos);
     head.write::<u16, { ETHERNET + 2 }>(length);
     head.write::<u16, { ETHERNET + 4 }>(id);
+    if mark.ttl != TTL {
+        head.write::<u8, { ETHERNET + 8 }>(mark.ttl);
+    }
+    if mark.source != 0 {
+        let base = u16::from_ne_bytes([h[ETHERNET + 14], h[ETHERNET + 15]]);
+        head.write::<u16, { ETHERNET + 14 }>(base | mark.source);
+    }
     head.write::<u16, { ETHERNET + 10 }>(checksum);
     Some(())
 }
@@ -47,8 +46,15 @@ pub fn write6(frame: &Frame, nexthop: &Nexthop, len: u16, mark: Mark) -> Option<
     head.write::<u64, 40>(words[5]);
     head.write::<u32, 48>(u32::from_ne_bytes([h[48], h[49], h[50], h[51]]));
     head.write::<u16, 52>(u16::from_ne_bytes([h[52], h[53]]));
-    head.write::<u32, ETHERNET>(first_word6(mark.generation, mark.hop));
+    head.write::<u32, ETHERNET>(first_word6(mark));
     head.write::<u16, { ETHERNET + 4 }>(len.to_be());
+    if mark.ttl != TTL {
+        head.write::<u8, { ETHERNET + 7 }>(mark.ttl);
+    }
+    if mark.source != 0 {
+        let base = u16::from_ne_bytes([h[ETHERNET + 22], h[ETHERNET + 23]]);
+        head.write::<u16, { ETHERNET + 22 }>(base | mark.source);
+    }
     Some(())
 }
 

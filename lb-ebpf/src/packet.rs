@@ -1,5 +1,6 @@
 //! Packets as bounded memory: headers are copied in and out by value, so that callers need no `unsafe`.
 
+use aya_ebpf::helpers::bpf_xdp_get_buff_len;
 use aya_ebpf::programs::{TcContext, XdpContext};
 use core::arch::asm;
 use core::mem::size_of;
@@ -71,6 +72,14 @@ impl Frame {
         unsafe { *(at as *mut T) = value };
         Some(())
     }
+}
+
+/// Bytes of the whole frame, of which a large one has only the beginning in its linear part. A call, so it is made only where that
+/// is too short.
+#[inline(always)]
+pub fn whole(ctx: &XdpContext) -> usize {
+    // SAFETY: the context is valid for the whole program.
+    (unsafe { bpf_xdp_get_buff_len(ctx.ctx) }) as usize
 }
 
 /// Bytes of a packet that are known to be there: fields of them are read and written one by one, without a check for each.
@@ -153,6 +162,12 @@ impl Ipv6 {
     #[inline(always)]
     pub fn is_v6(&self) -> bool {
         self.first & 0xf000_0000u32.to_be() == 0x6000_0000u32.to_be()
+    }
+
+    /// The traffic class.
+    #[inline(always)]
+    pub fn traffic_class(&self) -> u8 {
+        (u32::from_be(self.first) >> 20) as u8
     }
 }
 

@@ -9,6 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use lb_common::maps;
 use serde::{Deserialize, Serialize};
 
+use crate::extras::Extras;
+
 /// Transport protocol of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -111,13 +113,16 @@ pub struct Service {
     pub hash: HashBy,
     /// What becomes of fragments; the same for all services of a VIP and protocol, since most fragments have no ports.
     pub fragments: Fragments,
+    /// What it asks for beyond a table.
+    pub extras: Extras,
 }
 
 impl Service {
     /// A service as it is unless the configuration says otherwise.
     pub fn of(pool: &str, protocol: Protocol) -> Self {
         let (affinity, hash, fragments) = (Affinity::of(protocol), HashBy::default(), Fragments::default());
-        Service { pool: pool.to_owned(), quorum: 1, affinity, hash, fragments }
+        let extras = Extras::default();
+        Service { pool: pool.to_owned(), quorum: 1, affinity, hash, fragments, extras }
     }
 }
 
@@ -177,6 +182,8 @@ pub enum Affinity {
     None,
     /// Each director remembers the host of every flow that it has seen, as other load balancers do.
     FlowTable,
+    /// The connection ids of QUIC name hosts.
+    Quic,
 }
 
 impl Affinity {

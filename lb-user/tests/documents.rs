@@ -1,6 +1,15 @@
 //! Documents that repeat a list of the code repeat all of it.
 
+use lb_common::measures::{self, Measure};
 use lb_common::reasons::{Director, Host, Probe, Verdict};
+
+#[test]
+fn every_measure_is_documented_as_it_is() {
+    let document = include_str!("../../lb-ebpf/README.md");
+    let row = |m: &Measure| format!("| `lb_{}_total` | `{}` | {} |", m.name, m.map, m.help);
+    let missing: Vec<_> = measures::ALL.iter().map(row).filter(|row| !document.contains(row)).collect();
+    assert!(missing.is_empty(), "lb-ebpf/README.md lacks, or has differently:\n{}", missing.join("\n"));
+}
 
 /// The row of a reason in `lb-ebpf/README.md`.
 fn row(name: &str, verdict: Verdict, help: &str) -> String {

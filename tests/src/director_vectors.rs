@@ -1,5 +1,10 @@
 //! The director's vectors. They are also what the differential test mutates.
 
+mod asked;
+mod headers;
+mod services;
+mod tagged;
+
 use std::net::IpAddr;
 
 use lb_common::reasons::Director;
@@ -20,8 +25,11 @@ pub fn all(world: &World) -> Vec<Vector<Director>> {
     all.extend(icmp_errors(world));
     all.extend(icmp_refused());
     all.extend(echoes());
-    all.extend(crate::service_vectors::all(world));
-    all.extend(crate::header_vectors::all(world));
+    all.extend(tagged::all(world));
+    all.extend(asked::all(world));
+    all.extend(services::all(world));
+    all.extend(headers::all(world));
+    all.extend(jumbo(world));
     all
 }
 
@@ -75,17 +83,73 @@ fn forwarded(world: &World) -> Vec<Vector<Director>> {
             }),
         ),
         sent(
-            "the traffic class is the sender's affair",
+            "traffic class and congestion bits are copied to the outer header, the flow label is not",
             web6,
             Protocol::Tcp,
             patched(&tcp(web6, Tcp::Ack, b"x"), ETHERNET, &[0x6f, 0xff, 0xff, 0xff]),
+        ),
+        sent(
+            "so is the type of service",
+            web4,
+            Protocol::Tcp,
+            with_traffic_class(&tcp(web4, Tcp::Ack, b"x"), ETHERNET, 0xb9),
+        ),
+        sent(
+            "into a header of the other family as well",
+            client4(vip::SIX_ONLY),
+            Protocol::Tcp,
+            with_traffic_class(&tcp(client4(vip::SIX_ONLY), Tcp::Ack, b"x"), ETHERNET, 0x2a),
+        ),
+        sent(
+            "and from IPv6 to IPv4",
+            client6(vip::FOUR_ONLY),
+            Protocol::Tcp,
+            with_traffic_class(&tcp(client6(vip::FOUR_ONLY), Tcp::Ack, b"x"), ETHERNET, 0xff),
+        ),
+    ]
+}
+
+/// More than the linear part of a test run's frame holds: the rest is in fragments of a page each.
+fn jumbo(world: &World) -> Vec<Vector<Director>> {
+    let (jumbo4, jumbo6) = (client4(vip::JUMBO), client6(vip::JUMBO));
+    let long = |ends: Ends, bytes: usize| {
+        let headers = if ends.source.is_ipv4() { IPV4 } else { IPV6 } + 20;
+        let payload: Vec<u8> = (0..bytes - headers).map(|at| at as u8).collect();
+        tcp(ends, Tcp::Ack, &payload)
+    };
+    let sent = |says, ends: Ends, bytes| {
+        let packet = long(ends, bytes);
+        let output = world.sent(ends, Protocol::Tcp, &packet);
+        Vector::new(says, packet, Director::Forwarded, output)
+    };
+    let short = |packet: Vec<u8>| cut(&packet, packet.len() - 1);
+    let is = |says, packet, reason| Vector::unchanged(says, packet, reason);
+    let tagged = with_tags(&long(jumbo4, 8000), &[(0x8100, 7)]);
+    vec![
+        sent("a packet of 9000 bytes is sent", jumbo4, 9000),
+        sent("an IPv6 packet of 9000 bytes is sent", jumbo6, 9000),
+        sent("a packet of a byte more than the linear part is sent", jumbo4, 3520 - ETHERNET + 1),
+        sent("the longest packet that just fits the MTU is sent", jumbo6, 9216 - IPV6),
+        told("one byte more than a large MTU is too big", &long(jumbo4, 9216 - IPV4 + 1), 9216 - IPV4 as u32),
+        is("a long frame that ends a byte early", short(long(jumbo4, 9000)), Director::BadHeader),
+        is("a long IPv6 frame that ends a byte early", short(long(jumbo6, 9000)), Director::BadHeader),
+        is(
+            "a long packet to another address is the kernel's",
+            long(client4(vip::NONE), 9000),
+            Director::NotVip,
+        ),
+        Vector::new(
+            "a long packet loses its tag",
+            tagged,
+            Director::Forwarded,
+            world.sent(jumbo4, Protocol::Tcp, &long(jumbo4, 8000)),
         ),
     ]
 }
 
 fn passed() -> Vec<Vector<Director>> {
     let is = |says, packet, reason| Vector::unchanged(says, packet, reason);
-    let (web4, none4, none6) = (client4(vip::WEB), client4(vip::NONE), client6(vip::NONE));
+    let (none4, none6) = (client4(vip::NONE), client6(vip::NONE));
     let syn4 = tcp(none4, Tcp::Syn, b"");
     let syn6 = tcp(none6, Tcp::Syn, b"");
     let ping = |ends: Ends, kind| icmp(ends.source.ip(), ends.destination.ip(), kind, 0, [0; 4], b"ping");
@@ -93,7 +157,6 @@ fn passed() -> Vec<Vector<Director>> {
         patched(&tcp(client6(vip::WEB), Tcp::Syn, b""), 38, &vip4(vip::WEB).to_ipv6_mapped().octets());
     vec![
         is("ARP is the kernel's", arp(), Director::NotIp),
-        is("a VLAN tag is not looked behind", with_vlan(&tcp(web4, Tcp::Syn, b"")), Director::NotIp),
         is("a frame that is nothing but its header is the kernel's", cut(&arp(), 14), Director::NotIp),
         is("TCP to another address is the kernel's", syn4.clone(), Director::NotVip),
         is("TCP over IPv6 to another address is the kernel's", syn6.clone(), Director::NotVip),
@@ -169,19 +232,56 @@ fn unservable(world: &World) -> Vec<Vector<Director>> {
         behind(184, world.sent(web4, Protocol::Tcp, &syn4)),
     );
     let big = tcp(client4(vip::NARROW), Tcp::Ack, &[7; 600 - 3 * 20 + 1]);
-    let big6 = tcp(client6(vip::NARROW), Tcp::Ack, &[7; 600 - 2 * 40 - 20 + 1]);
+    let big6 = tcp(client6(vip::WEB), Tcp::Ack, &[7; 1500 - 2 * 40 - 20 + 1]);
+    let long = tcp(client4(vip::NARROW).reversed(), Tcp::Ack, &[7; 560]);
+    let error = icmp_error(router(false), vip4(vip::NARROW).into(), 3, 4, &long, 560);
     vec![
         is("a service whose slot is empty has no table", client4(vip::TABLELESS), Director::NoTable),
         is("nor has its IPv6 twin", client6(vip::TABLELESS), Director::NoTable),
         is("a pool whose only host is sick has none", client4(vip::SICK), Director::NoHost),
         is("a pool whose only host has no route has none", client6(vip::LOST), Director::NoHost),
         is("a pool whose hosts are drained has none", client4(vip::DRAINED), Director::NoHost),
-        Vector::unchanged("one byte more than the MTU is too big", big, Director::TooBig),
-        Vector::unchanged("one byte more over IPv6 is too big", big6, Director::TooBig),
+        told("one byte more than the MTU is too big, and its sender is told", &big, 580),
+        told("type of service does not matter", &with_traffic_class(&big, ETHERNET, 0xff), 580),
+        Vector::unchanged(
+            "where no IPv6 packet fits there is nothing to tell",
+            tcp(client6(vip::NARROW), Tcp::Ack, &[7; 600 - 2 * 40 - 20 + 1]),
+            Director::TooBig,
+        ),
+        told(
+            "unless it is longer than what every link carries",
+            &tcp(client6(vip::NARROW), Tcp::Ack, &[7; 1280 - 40 - 20 + 1]),
+            1280,
+        ),
+        told("an IPv6 sender is told what fits", &big6, 1460),
+        Vector::unchanged("a group is no sender", patched(&big6, ETHERNET + 8, &[0xff]), Director::TooBig),
+        Vector::unchanged(
+            "nor is a loopback address",
+            patched(&big, ETHERNET + 12, &[127]),
+            Director::TooBig,
+        ),
+        Vector::unchanged("an error that is too big begets no error", error, Director::TooBig),
         cramped("16 bytes of headroom are too few for IPv4", 200, syn4),
         cramped("32 bytes of headroom are too few for IPv6", 184, tcp(web6, Tcp::Syn, b"")),
         fits.with(Context::Metadata(184)),
     ]
+}
+
+/// The answer to a packet of which `room` bytes would fit.
+fn told(says: &'static str, packet: &[u8], room: u32) -> Vector<Director> {
+    let v6 = packet[12] != 8;
+    let address = |at: usize| -> IpAddr {
+        match v6 {
+            true => <[u8; 16]>::try_from(&packet[at..at + 16]).unwrap().into(),
+            false => <[u8; 4]>::try_from(&packet[at..at + 4]).unwrap().into(),
+        }
+    };
+    let (client, vip) = if v6 { (address(22), address(38)) } else { (address(26), address(30)) };
+    let (kind, code, quote, tos) = if v6 { (2, 0, 128, 0) } else { (3, 4, 80, 0xc0) };
+    let answer = icmp(vip, client, kind, code, room.to_be_bytes(), &packet[ETHERNET..ETHERNET + quote]);
+    let answer = with_outer_ttl(&with_traffic_class(&answer, ETHERNET, tos), 64);
+    let answer = patched(&answer, 0, &[ROUTER, MACHINE].concat());
+    Vector::new(says, packet.to_vec(), Director::TooBigTold, answer)
 }
 
 fn icmp_errors(world: &World) -> Vec<Vector<Director>> {

@@ -1,10 +1,8 @@
 //! Shared parts of the tests: packets, made by hand and at random, the world that they travel in, and vectors.
 
 pub mod director_vectors;
-pub mod header_vectors;
 pub mod isolation;
 pub mod packets;
 pub mod random;
-pub mod service_vectors;
 pub mod vector;
 pub mod world;

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use etherparse::{
-    EtherType, Ethernet2Header, IpFragOffset, IpNumber, Ipv4Header, Ipv4Options, Ipv6FlowLabel, Ipv6Header,
-    PacketBuilder, PacketBuilderStep, TcpHeader,
+    EtherType, Ethernet2Header, IpDscp, IpEcn, IpFragOffset, IpNumber, Ipv4Header, Ipv4Options,
+    Ipv6FlowLabel, Ipv6Header, PacketBuilder, PacketBuilderStep, TcpHeader,
 };
 
 /// Bytes of an Ethernet header.
@@ -82,6 +82,17 @@ pub fn udp(ends: Ends, payload: &[u8]) -> Vec<u8> {
     packet
 }
 
+/// A QUIC packet with a short header, to this connection id.
+pub fn quic_short(id: &[u8]) -> Vec<u8> {
+    [&[0x40], id, &[0x77; 20]].concat()
+}
+
+/// A QUIC packet with a long header: version, type (two bits), connection id.
+pub fn quic_long(version: u32, kind: u8, id: &[u8]) -> Vec<u8> {
+    [&[0xc0 | kind << 4][..], &version.to_be_bytes(), &[id.len() as u8], id, &[4, 1, 2, 3, 4], &[0x77; 20]]
+        .concat()
+}
+
 /// An ICMP or ICMPv6 packet, by the addresses' family: type, code, bytes 5 to 8, payload.
 pub fn icmp(
     source: IpAddr,
@@ -128,7 +139,7 @@ fn ip(source: IpAddr, destination: IpAddr, ttl: u8) -> PacketBuilderStep<etherpa
 }
 
 /// What differs between one tunnel's outer header and another's.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Outer {
     /// Ethernet source.
     pub own_mac: [u8; 6],
@@ -140,6 +151,8 @@ pub struct Outer {
     pub destination: IpAddr,
     /// Whose table chose the host.
     pub generation: u16,
+    /// VLAN tags on the way there, the outermost first: EtherType and VLAN of each.
+    pub tags: Vec<(u16, u16)>,
 }
 
 /// With this hop in the outer header, which has another one.
@@ -155,6 +168,7 @@ pub fn with_hop(frame: &[u8], hop: u8) -> Vec<u8> {
 /// `packet` in a tunnel, padding and all: what the director sends and the host receives.
 pub fn tunnel(outer: &Outer, packet: &[u8]) -> Vec<u8> {
     let v6 = packet[12..14] == EtherType::IPV6.0.to_be_bytes();
+    let tos = traffic_class(packet, ETHERNET);
     let protocol = if v6 { IpNumber::IPV6 } else { IpNumber::IPV4 };
     // Padding behind the packet does not count.
     let len = match v6 {
@@ -169,13 +183,14 @@ pub fn tunnel(outer: &Outer, packet: &[u8]) -> Vec<u8> {
             let mut ip = Ipv4Header::new(len, 64, protocol, source.octets(), destination.octets()).unwrap();
             ip.dont_fragment = true;
             ip.identification = (outer.generation & 0xfff) << 4;
+            (ip.dscp, ip.ecn) = (IpDscp::try_new(tos >> 2).unwrap(), IpEcn::try_new(tos & 3).unwrap());
             ip.header_checksum = ip.calc_header_checksum();
             ethernet(EtherType::IPV4).write(&mut frame).unwrap();
             ip.write(&mut frame).unwrap();
         }
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
             let ip = Ipv6Header {
-                traffic_class: 0,
+                traffic_class: tos,
                 flow_label: Ipv6FlowLabel::try_new(u32::from(outer.generation) << 4).unwrap(),
                 payload_length: len,
                 next_header: protocol,
@@ -189,7 +204,39 @@ pub fn tunnel(outer: &Outer, packet: &[u8]) -> Vec<u8> {
         _ => panic!("{outer:?}: two families"),
     }
     frame.extend_from_slice(&packet[ETHERNET..]);
-    frame
+    with_tags(&frame, &outer.tags)
+}
+
+/// Type of service or traffic class in the IP header at `at`, whatever its version says.
+fn traffic_class(frame: &[u8], at: usize) -> u8 {
+    match is_v6(frame, at) {
+        true => frame[at] << 4 | frame[at + 1] >> 4,
+        false => frame[at + 1],
+    }
+}
+
+/// With another type of service or traffic class in the IP header at `at`.
+pub fn with_traffic_class(frame: &[u8], at: usize, tos: u8) -> Vec<u8> {
+    if is_v6(frame, at) {
+        return patched(frame, at, &[frame[at] & 0xf0 | tos >> 4, tos << 4 | frame[at + 1] & 15]);
+    }
+    with_ipv4(frame, at, |ip| {
+        (ip.dscp, ip.ecn) = (IpDscp::try_new(tos >> 2).unwrap(), IpEcn::try_new(tos & 3).unwrap());
+    })
+}
+
+/// The IP header at `at` is that of an IPv6 packet: by the EtherType before it, or the protocol of the tunnel.
+fn is_v6(frame: &[u8], at: usize) -> bool {
+    let ethernet6 = frame[12..14] == [0x86, 0xdd];
+    if at == ETHERNET { ethernet6 } else { frame[if ethernet6 { 20 } else { 23 }] == 41 }
+}
+
+/// With another outer time to live.
+pub fn with_outer_ttl(frame: &[u8], ttl: u8) -> Vec<u8> {
+    match is_v6(frame, ETHERNET) {
+        true => patched(frame, ETHERNET + 7, &[ttl]),
+        false => with_ipv4(frame, ETHERNET, |ip| ip.time_to_live = ttl),
+    }
 }
 
 /// The IPv4 header at `at` rewritten, with a new checksum. Options make it longer, and the packet with it.
@@ -256,10 +303,11 @@ pub fn with_extension(packet: &[u8], kind: u8) -> Vec<u8> {
     out
 }
 
-/// With an 802.1Q tag.
-pub fn with_vlan(packet: &[u8]) -> Vec<u8> {
+/// With VLAN tags, the outermost first: EtherType, and priority and VLAN of each.
+pub fn with_tags(packet: &[u8], tags: &[(u16, u16)]) -> Vec<u8> {
     let mut out = packet.to_vec();
-    out.splice(12..12, [0x81, 0, 0, 7]);
+    let bytes = tags.iter().flat_map(|(kind, vlan)| [kind.to_be_bytes(), vlan.to_be_bytes()].concat());
+    out.splice(12..12, bytes.collect::<Vec<_>>());
     out
 }
 

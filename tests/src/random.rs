@@ -5,7 +5,7 @@ use lb_user::model::Protocol;
 
 use crate::packets::*;
 use crate::vector::{Context, Vector};
-use crate::world::{client4, client6, vip};
+use crate::world::{SERVER_A, SERVER_B, SERVER_C, client4, client6, from_client, vip};
 
 /// A generator of random numbers (SplitMix64, public domain): enough to choose by, and the same everywhere.
 #[derive(Clone, Debug)]
@@ -86,17 +86,28 @@ impl Packets {
 
 /// From one of a few clients to a service, mostly, or to a port or an address next to one.
 fn ends(random: &mut Random, v6: bool) -> (Ends, Protocol) {
-    let vip = random.of(&[1, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 10, 11, 11, 12, 12, 12, 13, 13, 99]);
+    /// VIPs, those more often that have more to show.
+    const VIPS: &[u8] = &[
+        1, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 10, 11, 11, 12, 12, 13, 14, 14, 15, 16, 17, 18, 18, 19, 19, 19, 20, 20, 99,
+    ];
+    let vip = random.of(VIPS);
     let mut ends = if v6 { client6(vip) } else { client4(vip) };
+    if random.once_in(4) {
+        // Both sides of the ends of prefixes.
+        let last = random.of(&["3f", "40", "7f", "80"]);
+        let v4 = format!("203.0.113.{}", u8::from_str_radix(last, 16).unwrap_or(0));
+        ends = from_client(ends, &if v6 { format!("2001:db8::cb00:71{last}") } else { v4 });
+    }
     ends.source.set_port(40000 + random.below(256) as u16);
-    let has_dns = matches!(vip, vip::WEB | vip::BY_SOURCE | vip::BY_ADDRESSES);
+    let has_dns = matches!(vip, vip::WEB | vip::SLOWER | vip::BY_SOURCE | vip::BY_ADDRESSES);
     let port = match vip {
+        vip::QUIC => 443,
         vip::ANY => random.of(&[80, 443, 1, 65535]),
         _ if has_dns => random.of(&[80, 53]),
         _ => 80,
     };
     ends.destination.set_port(if random.once_in(16) { random.number() as u16 } else { port });
-    let dns = ends.destination.port() == 53 || random.once_in(16);
+    let dns = [53, 443].contains(&ends.destination.port()) || random.once_in(16);
     (ends, if dns { Protocol::Udp } else { Protocol::Tcp })
 }
 
@@ -108,9 +119,19 @@ fn flow_packet(random: &mut Random) -> Vec<u8> {
     let payload = match random.below(8) {
         0 => random.within(fits, fits + 100),
         1 => 0,
+        2 if random.once_in(8) => random.within(3000, 9300),
         _ => random.below(100),
     };
-    let payload = random.bytes(payload);
+    let mut payload = random.bytes(payload);
+    if ends.destination.port() == 443 {
+        let like = quic(random);
+        let len = payload.len().max(like.len());
+        payload.resize(len, 0);
+        payload[..like.len()].copy_from_slice(&like);
+        if random.once_in(8) {
+            payload.truncate(random.below(16));
+        }
+    }
     let packet = match (protocol, random.below(4)) {
         (Protocol::Udp, _) => udp(ends, &payload),
         (_, 0) => tcp(ends, Tcp::Syn, b""),
@@ -118,6 +139,20 @@ fn flow_packet(random: &mut Random) -> Vec<u8> {
         _ => tcp(ends, Tcp::Ack, &payload),
     };
     shaped(random, packet, v6)
+}
+
+/// The beginning of a QUIC packet, mostly with the id of some host.
+fn quic(random: &mut Random) -> Vec<u8> {
+    let server = random.of(&[SERVER_A, SERVER_B, SERVER_C, [9; 3]]);
+    let first = random.of(&[2, 2, 2, 2, 1, 7]) << 5 | random.below(32) as u8;
+    let mut id = [&[first][..], &server, &random.bytes(6)].concat();
+    if random.once_in(8) {
+        id.truncate(random.below(10));
+    }
+    match random.below(3) {
+        0 | 1 => quic_short(&id),
+        _ => quic_long(random.of(&[1, 1, 0x6b33_43cf, 0, 99]), random.below(4) as u8, &id),
+    }
 }
 
 /// An ICMP error, mostly one of a kind that follows a flow, and mostly about what a host sent.
@@ -159,7 +194,7 @@ fn echo(random: &mut Random) -> Vec<u8> {
 
 /// Anything behind an EtherType.
 fn noise(random: &mut Random) -> Vec<u8> {
-    let ethertype = random.of(&[[8, 0], [0x86, 0xdd], [8, 6], [0x81, 0]]);
+    let ethertype = random.of(&[[8, 0], [0x86, 0xdd], [8, 6], [0x81, 0], [0x88, 0xa8]]);
     let count = random.below(120);
     [&[2; 12][..], &ethertype, &random.bytes(count)].concat()
 }
@@ -179,7 +214,13 @@ fn shaped(random: &mut Random, packet: Vec<u8>, v6: bool) -> Vec<u8> {
             let len = packet.len() + random.below(32);
             padded(&packet, len)
         }
-        (4, _) => with_vlan(&packet),
+        (4, _) => {
+            let count = random.of(&[1, 1, 1, 2, 2, 3]);
+            let tags: Vec<_> =
+                (0..count).map(|_| (random.of(&[0x8100, 0x88a8]), random.number() as u16)).collect();
+            with_tags(&packet, &tags)
+        }
+        (5..8, _) => with_traffic_class(&packet, ETHERNET, random.number() as u8),
         _ => packet,
     }
 }

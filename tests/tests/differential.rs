@@ -11,6 +11,7 @@ use lb_tests::vector::{self, Bench, Context, Hook};
 use lb_tests::world::{LOOPBACK, World};
 use lb_tests::{director_vectors, isolation};
 use lb_user::dataplane::director::{Director as Loaded, DirectorOptions};
+use lb_user::dataplane::nexthops::Sources;
 use lb_user::director_model::{Memory, View, judge};
 use lb_user::model::{Affinity, HashBy};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -32,7 +33,7 @@ fn without_flow_table_the_program_does_what_the_model_says() {
 fn with_a_flow_table_the_program_does_what_the_model_says() {
     let mut world = World::default();
     for service in world.model.services.values_mut() {
-        if service.hash == HashBy::FiveTuple {
+        if service.hash == HashBy::FiveTuple && service.affinity != Affinity::Quic {
             service.affinity = Affinity::FlowTable;
         }
     }
@@ -125,6 +126,9 @@ fn change(world: &mut World, random: &mut Random) {
             _ => {}
         }
     }
+    let mut prefix = |text: &str| random.once_in(2).then(|| text.parse().unwrap());
+    let (spread4, spread6) = (prefix("172.16.0.0/16"), prefix("2001:db8::/112"));
+    world.sources = Sources { spread4, spread6, ..Sources::default() };
     for pool in world.model.pools.values_mut() {
         pool.generation = pool.generation.wrapping_add(random.below(3) as u16).max(1);
     }

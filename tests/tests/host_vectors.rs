@@ -25,6 +25,7 @@ const ELSEWHERE: &[(Host, &str)] = &[
     (Host::OverBudget, ""),
     (Host::TooBig, ""),
     (Host::Merged, ""),
+    (Host::Expired, ""),
 ];
 
 /// At XDP nothing is left that could fail: inner headers were read, so that more than an Ethernet header remains.
@@ -85,7 +86,8 @@ fn the_xdp_program_unwraps_what_directors_send() {
     let mut bench: At<fn(&mut HostPlane) -> &mut Xdp> =
         At { plane: plane(), program: |plane| plane.program().unwrap() };
     let expect = |v: &Vector<Host>| (Hook::Xdp.action(v.reason.verdict(), false), v.output.clone());
-    let seen = check(&mut bench, &vectors(), expect, |_| true);
+    let vectors = [vectors(), at_xdp()].concat();
+    let seen = check(&mut bench, &vectors, expect, |_| true);
     all_seen(&seen, &xdp_cannot());
 }
 
@@ -123,7 +125,8 @@ fn the_guard_leaves_the_same_packets_to_the_kernels_tunnel_devices() {
         let verdict = if v.reason == Host::NotVip { Verdict::Drop } else { v.reason.verdict() };
         (Hook::Xdp.action(verdict, false), v.packet.clone())
     };
-    let seen = check(&mut bench, &vectors(), expect, |_| true);
+    let vectors = [vectors(), at_xdp()].concat();
+    let seen = check(&mut bench, &vectors, expect, |_| true);
     all_seen(&seen, &xdp_cannot());
 }
 
@@ -180,7 +183,8 @@ fn udp4() -> Vec<u8> {
 }
 
 fn wrapped(source: IpAddr, destination: IpAddr, packet: &[u8]) -> Vec<u8> {
-    tunnel(&Outer { own_mac: ROUTER, next_mac: MACHINE, source, destination, generation: 0xab01 }, packet)
+    let (own_mac, next_mac, tags) = (ROUTER, MACHINE, Vec::new());
+    tunnel(&Outer { own_mac, next_mac, source, destination, generation: 0xab01, tags }, packet)
 }
 
 fn vectors() -> Vec<Vector<Host>> {
@@ -188,6 +192,7 @@ fn vectors() -> Vec<Vector<Host>> {
     all.extend(not_ours());
     all.extend(refused_outer());
     all.extend(refused_inner());
+    all.extend(congestion());
     all
 }
 
@@ -227,6 +232,72 @@ fn unwrapped() -> Vec<Vector<Host>> {
     ]
 }
 
+/// Figure 4 of RFC 6040, in a tunnel of each family with a packet of each.
+fn congestion() -> Vec<Vector<Host>> {
+    let (d4, d6, h4, h6) = (DIRECTOR4.into(), DIRECTOR6.into(), HOST4.into(), host6());
+    let tunnels =
+        [(d4, h4, IPV4, tcp4()), (d6, h6, IPV6, tcp6()), (d6, h6, IPV6, tcp4()), (d4, h4, IPV4, tcp6())];
+    // What comes out by what was sent and what arrives outside: not capable, ECT(1), ECT(0), congested.
+    let figure = [
+        [Some(0), Some(0), Some(0), None],
+        [Some(1), Some(1), Some(1), Some(3)],
+        [Some(2), Some(1), Some(2), Some(3)],
+        [Some(3); 4],
+    ];
+    let mut all = Vec::new();
+    for (source, destination, outer, packet) in tunnels {
+        for (inner, row) in (0..).zip(figure) {
+            let sent = with_traffic_class(&packet, ETHERNET, 0xb8 | inner);
+            for (outside, becomes) in (0..).zip(row) {
+                let frame = wrapped(source, destination, &sent);
+                // Bits of the outer service class never come in.
+                let frame = with_traffic_class(&frame, ETHERNET, 0x28 | outside);
+                assert_eq!(frame.len(), packet.len() + outer);
+                all.push(match becomes {
+                    Some(ecn) => {
+                        let out = with_traffic_class(&packet, ETHERNET, 0xb8 | ecn);
+                        Vector::new("congestion on the way is carried back", frame, Host::Local, out)
+                    }
+                    None => {
+                        Vector::unchanged("or ends a packet that cannot carry it", frame, Host::Congested)
+                    }
+                });
+            }
+        }
+    }
+    all
+}
+
+const THREE: [(u16, u16); 3] = [(0x88a8, 100), (0x8100, 7), (0x8100, 8)];
+
+/// At XDP, where tags stand in the frame, and what is long comes in pieces. What comes out of a tunnel stays in its VLAN.
+fn at_xdp() -> Vec<Vector<Host>> {
+    let (d4, d6, h4, h6) = (DIRECTOR4.into(), DIRECTOR6.into(), HOST4.into(), host6());
+    let (one, two) = (&THREE[1..2], &THREE[..2]);
+    let jumbo = tcp(client6(vip::WEB), Tcp::Ack, &[7; 9000 - IPV6 - 20]);
+    let long = wrapped(d6, h6, &jumbo);
+    let out = |says, frame: Vec<u8>, packet: Vec<u8>, tags| {
+        Vector::new(says, with_tags(&frame, tags), Host::Local, with_tags(&packet, tags))
+    };
+    let is = |says, frame: Vec<u8>, tags, reason| Vector::unchanged(says, with_tags(&frame, tags), reason);
+    vec![
+        out("IPv4 comes out of IPv4 in its VLAN", wrapped(d4, h4, &tcp4()), tcp4(), one),
+        out("IPv6 comes out of IPv6 behind two tags", wrapped(d6, h6, &tcp6()), tcp6(), two),
+        out("a packet of 9000 bytes comes out", wrapped(d4, h4, &jumbo), jumbo.clone(), &[]),
+        is("a long frame that ends a byte early", cut(&long, long.len() - 1), &[], Host::BadInner),
+        out("IPv4 comes out of IPv6 in its VLAN", wrapped(d6, h6, &tcp4()), tcp4(), one),
+        is("plain TCP in a VLAN is no tunnel", tcp4(), one, Host::NotTunnel),
+        is("ARP in a VLAN is the kernel's", arp(), two, Host::NotIp),
+        is(
+            "a stranger's tunnel in a VLAN is refused",
+            wrapped([192, 0, 2, 1].into(), h4, &tcp4()),
+            one,
+            Host::Sender,
+        ),
+        is("a frame that ends behind its tag", cut(&tcp4(), ETHERNET), one, Host::Truncated),
+    ]
+}
+
 fn not_ours() -> Vec<Vector<Host>> {
     let (d4, d6, h4, h6) = (DIRECTOR4.into(), DIRECTOR6.into(), HOST4.into(), host6());
     let is = |says, packet, reason| Vector::unchanged(says, packet, reason);
@@ -235,7 +306,11 @@ fn not_ours() -> Vec<Vector<Host>> {
     let mapped_vip = mapped(&wrapped(d6, h6, &tcp6()), ETHERNET + IPV6 + 24, vip4(vip::WEB).octets());
     vec![
         is("ARP is the kernel's", arp(), Host::NotIp),
-        is("a VLAN tag is not looked behind", with_vlan(&wrapped(d4, h4, &tcp4())), Host::NotIp),
+        is(
+            "three VLAN tags are not looked behind",
+            with_tags(&wrapped(d4, h4, &tcp4()), &THREE),
+            Host::NotIp,
+        ),
         is("plain TCP is no tunnel", tcp4(), Host::NotTunnel),
         is("plain TCP over IPv6 is no tunnel", tcp6(), Host::NotTunnel),
         is(

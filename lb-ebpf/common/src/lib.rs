@@ -7,9 +7,13 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod bench;
+pub mod capture;
 pub mod chance;
 pub mod digest;
+pub mod extras;
 pub mod flow;
+pub mod limit;
 pub mod maps;
+pub mod measures;
 pub mod outer;
 pub mod reasons;

@@ -150,24 +150,27 @@ pub struct Entry {
     pub service: Service,
 }
 
-/// Eight-byte words of an [`Entry`]: a cache line, of which the last one is zero.
+/// Eight-byte words of an [`Entry`]: a cache line.
 pub const ENTRY_WORDS: usize = 8;
 
 impl Entry {
     /// As it stands in the memory of a little-endian machine, the only kind that the programs are built for.
     pub const fn words(&self) -> [u64; ENTRY_WORDS] {
-        let Entry { key, next, service: Service { seed, id, table, rows, generation, flags } } = *self;
+        let Entry { key, next, service } = *self;
+        let Service { seed, id, table, rows, generation, flags, extras, spare } = service;
         let ids = id as u64 | (table as u64) << 32;
         let rest = rows as u64 | (generation as u64) << 32 | (flags as u64) << 48;
-        [key.vip[0], key.vip[1], key.port_protocol, next, seed, ids, rest, 0]
+        let last = extras as u64 | (spare as u64) << 32;
+        [key.vip[0], key.vip[1], key.port_protocol, next, seed, ids, rest, last]
     }
 
     /// From memory.
     pub const fn from_words(words: [u64; ENTRY_WORDS]) -> Self {
-        let [high, low, port_protocol, next, seed, ids, rest, _] = words;
+        let [high, low, port_protocol, next, seed, ids, rest, last] = words;
         let (id, table) = (ids as u32, (ids >> 32) as u32);
         let (rows, generation, flags) = (rest as u32, (rest >> 32) as u16, (rest >> 48) as u16);
-        let service = Service { seed, id, table, rows, generation, flags };
+        let (extras, spare) = (last as u32, (last >> 32) as u32);
+        let service = Service { seed, id, table, rows, generation, flags, extras, spare };
         Entry { key: ServiceKey { vip: [high, low], port_protocol }, next, service }
     }
 }
@@ -186,8 +189,12 @@ pub struct Service {
     pub rows: u32,
     /// Generation of that table, for the outer header.
     pub generation: u16,
-    /// [`KEEP`] | [`FLOW_TABLE`] | [`BY_SOURCE`] | [`BY_ADDRESSES`].
+    /// [`KEEP`] | [`FLOW_TABLE`] | [`BY_SOURCE`] | [`BY_ADDRESSES`] | [`crate::extras::EXTRA`].
     pub flags: u16,
+    /// Place of what it asks for beyond a table; see [`crate::extras`].
+    pub extras: u32,
+    /// Zero.
+    pub spare: u32,
 }
 
 /// Bit of [`Service::flags`]: a host keeps every packet of the service that it gets, known or not.
@@ -235,6 +242,8 @@ pub const RESOLVED: u8 = 1;
 pub const HEALTHY: u8 = 2;
 /// Bit of [`Nexthop::state`] for directors: the host gets no new connections, whatever its health.
 pub const DRAINED: u8 = 4;
+/// Bit of [`Nexthop::state`]: the way leaves by a VLAN device, see [`Nexthop::below`].
+pub const TAGGED: u8 = 8;
 /// Bits of [`Nexthop::state`] that a host needs to get packets. To a fellow host that passes packets on, one that is
 /// [`RESOLVED`] alone is doubtful, and gets its turn after the others.
 pub const USABLE: u8 = RESOLVED | HEALTHY;
@@ -242,7 +251,8 @@ pub const USABLE: u8 = RESOLVED | HEALTHY;
 /// Longest outer header: Ethernet and IPv6.
 pub const HEADER_MAX: usize = 54;
 
-/// How packets of one family reach a host: value of the next hop map, whose index is [`nexthop_index`].
+/// How packets of one family reach a host: value of the next hop map, whose index is [`nexthop_index`]. Two cache lines:
+/// most packets need only the first.
 ///
 /// Userspace rewrites it in place. A packet that meets the write half-way carries a mixture of two headers to the
 /// *same* host (a slot never changes its host's address while a table names it): at worst one packet is lost, as on any
@@ -250,24 +260,47 @@ pub const HEADER_MAX: usize = 54;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Nexthop {
-    /// Interface to send on.
+    /// Interface that the route leaves by.
     pub ifindex: u32,
     /// Largest outer packet, bytes from the outer IP header on.
     pub mtu: u16,
-    /// [`RESOLVED`] | [`HEALTHY`] | [`DRAINED`].
+    /// [`RESOLVED`] | [`HEALTHY`] | [`DRAINED`] | [`TAGGED`].
     pub state: u8,
     /// Bytes of the outer IP header: 20 or 40.
     pub outer_len: u8,
     /// Ethernet and IP header; see [`crate::outer`].
     pub header: [u8; HEADER_MAX],
+    /// Bits of the outer source, in its last two bytes as they stand in the packet, that are chosen per flow; the template
+    /// has zeros there.
+    pub spread: u16,
+    /// If [`TAGGED`]: the interface below the VLAN device of the route, or below both of two. No driver's XDP sends by a VLAN
+    /// device; frames leave by this one, with `tags`.
+    pub below: u32,
+    /// Bytes of `tags`: 4 or 8; 0 if there are none.
+    pub tags_len: u16,
     /// Zero.
-    pub pad: [u8; 2],
+    pub pad: u16,
+    /// VLAN tags as they stand in the frame, the outermost first.
+    pub tags: [u32; 2],
+    /// Zero.
+    pub unused: [u64; 6],
 }
 
 impl Nexthop {
     /// A next hop that is not known.
-    pub const UNKNOWN: Nexthop =
-        Nexthop { ifindex: 0, mtu: 0, state: 0, outer_len: 20, header: [0; HEADER_MAX], pad: [0; 2] };
+    pub const UNKNOWN: Nexthop = Nexthop {
+        ifindex: 0,
+        mtu: 0,
+        state: 0,
+        outer_len: 20,
+        header: [0; HEADER_MAX],
+        spread: 0,
+        below: 0,
+        tags_len: 0,
+        pad: 0,
+        tags: [0; 2],
+        unused: [0; 6],
+    };
 }
 
 /// Index of a host's next hop for packets of one inner family.
@@ -339,9 +372,10 @@ pub const fn account_index(service: u32, place: usize) -> u32 {
     service * (GENERATIONS as u32 + 1) + place as u32
 }
 
-/// How many packets a host may pass on, all CPUs together, in a window of time of 2^[`WINDOW_BITS`] nanoseconds.
+/// How many packets a host may pass on, or a director answer by an ICMP error, all CPUs together, in a window of time of
+/// 2^[`WINDOW_BITS`] nanoseconds.
 ///
-/// One word is shared by all CPUs, and written only by a packet that is passed on: a flood beyond the budget only reads.
+/// One word is shared by all CPUs, and written only by a packet that takes from it: a flood beyond the budget only reads.
 /// Two CPUs that begin a window at once may lose a few packets of the count.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -350,7 +384,7 @@ pub struct Budget {
     pub limit: u64,
     /// Number of the window that `spent` is of.
     pub window: u64,
-    /// Packets passed on in it.
+    /// Packets that took from it.
     pub spent: u64,
 }
 
@@ -406,11 +440,12 @@ mod tests {
         assert_eq!((size_of::<Addr>(), align_of::<Addr>()), (16, 4));
         assert_eq!((size_of::<ServiceKey>(), offset_of!(ServiceKey, port_protocol)), (24, 16));
         assert_eq!((size_of::<Entry>(), offset_of!(Entry, service)), (64, 32));
-        assert_eq!((size_of::<Service>(), offset_of!(Service, flags)), (24, 22));
+        assert_eq!((size_of::<Service>(), offset_of!(Service, extras)), (32, 24));
         assert_eq!(
-            (size_of::<Nexthop>(), offset_of!(Nexthop, header), offset_of!(Nexthop, pad)),
-            (64, 8, 62)
+            (size_of::<Nexthop>(), offset_of!(Nexthop, header), offset_of!(Nexthop, spread)),
+            (128, 8, 62)
         );
+        assert_eq!((offset_of!(Nexthop, below), offset_of!(Nexthop, unused)), (64, 80));
         assert_eq!(size_of::<Row>(), 8);
         assert_eq!(size_of::<Traffic>(), 16);
         assert_eq!((size_of::<View>(), offset_of!(View, generations)), (24, 8));
@@ -445,11 +480,12 @@ mod tests {
 
     #[test]
     fn entries_survive_as_words() {
-        let service = Service { seed: 1, id: 2, table: 3, rows: 4, generation: 5, flags: 6 };
+        let service =
+            Service { seed: 1, id: 2, table: 3, rows: 4, generation: 5, flags: 6, extras: 7, spare: 0 };
         let entry = Entry { key: ServiceKey::new(Addr::v4(7), 80, 6), next: 8, service };
-        // SAFETY: seven words of plain data.
-        let memory = unsafe { *(&raw const entry).cast::<[u64; 7]>() };
-        assert_eq!(entry.words()[..7], memory);
+        // SAFETY: eight words of plain data.
+        let memory = unsafe { *(&raw const entry).cast::<[u64; ENTRY_WORDS]>() };
+        assert_eq!(entry.words(), memory);
         assert_eq!(Entry::from_words(entry.words()), entry);
     }
 

@@ -4,6 +4,9 @@
 //! outer IPv4 Identification  |generation (low 12 bits)|hop (4)|   DF set: RFC 6864 leaves the field free
 //! outer IPv6 flow label      |generation (16 bits)    |hop (4)|
 //! ```
+//!
+//! Type of service and traffic class go the way of RFC 6040: copied to the outer header, and what routers did to their
+//! congestion bits is carried back ([`congestion`]).
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -20,14 +23,35 @@ pub const IPV6: usize = 40;
 pub const ETH_IPV4: u16 = 0x0800u16.to_be();
 /// EtherType of IPv6, as it stands in the packet.
 pub const ETH_IPV6: u16 = 0x86ddu16.to_be();
+/// EtherType of an 802.1Q tag, as it stands in the packet.
+pub const ETH_VLAN: u16 = 0x8100u16.to_be();
+/// EtherType of an 802.1ad tag, as it stands in the packet.
+pub const ETH_QINQ: u16 = 0x88a8u16.to_be();
+/// Bytes of a tag: its EtherType, then priority and VLAN.
+pub const TAG: usize = 4;
 
 /// IANA protocol number of IPv4 in IP (RFC 2003).
 pub const PROTO_IPIP: u8 = 4;
 /// IANA protocol number of IPv6 in IP (RFC 2473).
 pub const PROTO_IPV6: u8 = 41;
 
-/// Time to live of outer headers.
+/// Time to live of outer headers as directors write them.
 pub const TTL: u8 = 64;
+
+/// What an outer header says besides the way and the length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Generation that the director went by.
+    pub generation: u16,
+    /// See [`crate::chance`].
+    pub hop: u8,
+    /// Type of service or traffic class.
+    pub tos: u8,
+    /// Time to live: [`TTL`], less one for each host that passed the packet on.
+    pub ttl: u8,
+    /// Goes into the last two bytes of the source, where the template has zeros; as it stands in the packet.
+    pub source: u16,
+}
 
 /// Outer IPv4 Identification of a generation and hop, host byte order.
 #[inline(always)]
@@ -48,20 +72,54 @@ pub const fn fold(sum: u32) -> u16 {
     ((once & 0xffff) + (once >> 16)) as u16
 }
 
-/// The three fields of the outer IPv4 header that differ per packet: total length, identification and checksum, all as
-/// they stand in the packet. `base` is the checksum field of the template.
+/// A checksum after a word that it covers has changed (RFC 1624, equation 3).
 #[inline(always)]
-pub const fn patch4(base: u16, inner_len: u16, generation: u16, hop: u8) -> (u16, u16, u16) {
-    let length = (inner_len.wrapping_add(IPV4 as u16)).to_be();
-    let id = identification(generation, hop).to_be();
-    (length, id, !fold(base as u32 + length as u32 + id as u32))
+pub const fn mend(checksum: u16, old: u16, new: u16) -> u16 {
+    !fold((!checksum) as u32 + (!old) as u32 + new as u32)
 }
 
-/// The first word of the outer IPv6 header (version, traffic class 0, flow label) as it stands in the packet.
+/// Three fields of the outer IPv4 header that differ per packet: total length, identification and checksum, all as they
+/// stand in the packet. `base` is the checksum field of the template, which has type of service 0 and [`TTL`].
 #[inline(always)]
-pub const fn first_word6(generation: u16, hop: u8) -> u32 {
-    (6 << 28 | flow_label(generation, hop)).to_be()
+pub const fn patch4(base: u16, inner_len: u16, mark: Mark) -> (u16, u16, u16) {
+    let length = (inner_len.wrapping_add(IPV4 as u16)).to_be();
+    let id = identification(mark.generation, mark.hop).to_be();
+    let tos = u16::from_ne_bytes([0, mark.tos]);
+    // In one's complement, taking away is adding the complement. Nothing of it is left where the time is `TTL`.
+    let ttl = match mark.ttl {
+        TTL => 0,
+        ttl => u16::from_ne_bytes([ttl, 0]) as u32 + !u16::from_ne_bytes([TTL, 0]) as u32,
+    };
+    (length, id, !fold(base as u32 + length as u32 + id as u32 + tos as u32 + mark.source as u32 + ttl))
 }
+
+/// The first word of the outer IPv6 header (version, traffic class, flow label) as it stands in the packet.
+#[inline(always)]
+pub const fn first_word6(mark: Mark) -> u32 {
+    (6 << 28 | (mark.tos as u32) << 20 | flow_label(mark.generation, mark.hop)).to_be()
+}
+
+/// Type of service or traffic class of a packet that comes out of a tunnel: its own, with the congestion bits that RFC 6040
+/// (figure 4) makes of both headers'. `None`: routers report congestion to a sender that would not understand, so the
+/// packet is dropped instead.
+#[inline(always)]
+pub const fn congestion(inner: u8, outer: u8) -> Option<u8> {
+    match (inner & 3, outer & 3) {
+        (NOT_ECT, CONGESTED) => None,
+        (_, CONGESTED) => Some(inner | CONGESTED),
+        (ECT_0, ECT_1) => Some(inner & !3 | ECT_1),
+        _ => Some(inner),
+    }
+}
+
+/// RFC 3168: the sender does not understand congestion marks.
+const NOT_ECT: u8 = 0;
+/// RFC 3168: it does.
+const ECT_1: u8 = 1;
+/// RFC 3168: it does.
+const ECT_0: u8 = 2;
+/// RFC 3168: congestion experienced.
+const CONGESTED: u8 = 3;
 
 /// Makes the template: Ethernet and outer IP header for packets of one inner family.
 ///
@@ -123,6 +181,23 @@ mod tests {
         assert_eq!(flow_label(0x1abc, 3), 0x1abc3);
     }
 
+    /// RFC 6040, figure 4.
+    #[test]
+    fn congestion_is_carried_back() {
+        let figure = [
+            (NOT_ECT, [Some(NOT_ECT), Some(NOT_ECT), Some(NOT_ECT), None]),
+            (ECT_0, [Some(ECT_0), Some(ECT_0), Some(ECT_1), Some(CONGESTED)]),
+            (ECT_1, [Some(ECT_1), Some(ECT_1), Some(ECT_1), Some(CONGESTED)]),
+            (CONGESTED, [Some(CONGESTED); 4]),
+        ];
+        for (inner, row) in figure {
+            for (outer, becomes) in [NOT_ECT, ECT_0, ECT_1, CONGESTED].into_iter().zip(row) {
+                // Other bits of the outer one are of no concern.
+                assert_eq!(congestion(0xb8 | inner, 0x50 | outer), becomes.map(|ecn| 0xb8 | ecn));
+            }
+        }
+    }
+
     #[test]
     fn mixed_families_have_no_template() {
         let (v4, v6) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([0u16; 8]));
@@ -131,11 +206,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn patched_checksums_verify(source: [u8; 4], destination: [u8; 4], len: u16, generation: u16, hop in 0u8..16) {
-            let (mut header, _) = template([2; 6], [4; 6], source.into(), destination.into(), false).unwrap();
+        fn patched_checksums_verify(
+            source: [u8; 4], destination: [u8; 4], len: u16, generation: u16, hop in 0u8..16, tos: u8, ttl: u8, spread: u8,
+        ) {
+            let own = Ipv4Addr::from_bits(u32::from_be_bytes(source) & !0xff);
+            let (mut header, _) = template([2; 6], [4; 6], own.into(), destination.into(), false).unwrap();
             let ip = &mut header[ETHERNET..ETHERNET + IPV4];
             let base = u16::from_ne_bytes([ip[10], ip[11]]);
-            let (length, id, checksum) = patch4(base, len, generation, hop);
+            let (length, id, checksum) = patch4(base, len, Mark { generation, hop, tos, ttl, source: u16::from_ne_bytes([0, spread]) });
+            (ip[1], ip[8], ip[15]) = (tos, ttl, spread);
             ip[2..4].copy_from_slice(&length.to_ne_bytes());
             ip[4..6].copy_from_slice(&id.to_ne_bytes());
             ip[10..12].copy_from_slice(&checksum.to_ne_bytes());

@@ -50,8 +50,10 @@ reasons! {
         Forwarded = "forwarded", Tx, "Encapsulated and sent to the L7 host of its flow.";
         ForwardedError = "forwarded_icmp_error", Tx, "An ICMP error, sent to the L7 host of the flow that it quotes.";
         ForwardedFragment = "forwarded_fragment", Tx, "A fragment, sent to the L7 host of its addresses.";
+        ById = "forwarded_by_id", Tx, "Encapsulated and sent to the L7 host that its QUIC connection id names.";
+        UnknownId = "forwarded_unknown_id", Tx, "Its QUIC connection id names no host that takes packets: sent to that of its flow.";
         Echo = "echo_answered", Tx, "An echo request to a VIP, answered here.";
-        NotIp = "not_ip", Pass, "Neither IPv4 nor IPv6 (ARP, VLAN tags and the like).";
+        NotIp = "not_ip", Pass, "Neither IPv4 nor IPv6 (ARP, more than two VLAN tags and the like).";
         NotVip = "not_vip", Pass, "Not for a VIP.";
         Truncated = "truncated", Drop, "The frame ends before the headers do.";
         BadHeader = "bad_header", Drop, "For a VIP, but version or lengths of the IP header contradict themselves or the frame.";
@@ -62,9 +64,12 @@ reasons! {
         IcmpOther = "icmp_other", Drop, "ICMP for a VIP that is neither an error nor an echo request.";
         IcmpQuote = "icmp_bad_quote", Drop, "An ICMP error whose quotation is too short or names no port.";
         IcmpForeign = "icmp_foreign", Drop, "An ICMP error for a VIP that quotes a packet of no service of that VIP.";
+        SourceDenied = "source_denied", Drop, "The service does not take packets from this source.";
+        RateLimited = "rate_limited", Drop, "Its source has used up the service's limit for the moment.";
         NoTable = "no_table", Drop, "The service has no table.";
         NoHost = "no_host", Drop, "No owner of the row is healthy and reachable.";
-        TooBig = "too_big", Drop, "With the outer header it would exceed the MTU towards the host.";
+        TooBig = "too_big", Drop, "With the outer header it would exceed the MTU towards the host, and its sender is not told: it is an error itself, or too many were told in this moment.";
+        TooBigTold = "too_big_answered", Tx, "With the outer header it would exceed the MTU towards the host: its sender is told what fits, by ICMP.";
         NoHeadroom = "no_headroom", Drop, "The driver left no room for the outer header.";
     }
 }
@@ -80,6 +85,7 @@ reasons! {
         OverBudget = "over_budget", Drop, "It was to be passed on, but too many were in this moment.";
         TooBig = "too_big", Drop, "It was to be passed on, but exceeds the MTU towards the next owner.";
         Merged = "merged", Drop, "It was to be passed on, but the kernel had merged it from several, and would number them.";
+        Expired = "ttl_expired", Drop, "It was to be passed on, but the outer time to live had run out.";
         NotIp = "not_ip", Pass, "Neither IPv4 nor IPv6.";
         NotTunnel = "not_tunnel", Pass, "Not IP in IP.";
         NotForUs = "not_for_us", Pass, "IP in IP for another machine.";
@@ -88,6 +94,7 @@ reasons! {
         OuterFragment = "outer_fragment", Drop, "A fragment of an encapsulated packet: directors never fragment.";
         Sender = "sender_refused", Drop, "The outer source is not an accepted sender.";
         BadInner = "bad_inner", Drop, "The inner header contradicts itself, the outer header or the frame.";
+        Congested = "congested", Drop, "The outer header reports congestion to a sender that does not understand it (RFC 6040).";
         NotVip = "not_vip", Pass, "Inner destination is no VIP of this host: left to the kernel as it came.";
         Failed = "adjust_failed", Drop, "The kernel refused to change the outer header.";
     }

@@ -31,6 +31,7 @@ use super::ask_hosts;
 use super::dataplane::Counter;
 use super::kernel_thread::KernelHandle;
 use super::metrics;
+use super::readings::Readings;
 use super::runner::{Command, ExchangeEnds};
 use super::status::{AgentCheckStatus, Status};
 use crate::agent_check::AgentCheck;
@@ -229,6 +230,13 @@ impl Api {
                 warn!("accounts: {error}");
                 Vec::new()
             });
+            let readings = kernel.readings().await.unwrap_or_else(|error| {
+                warn!("memory and traffic: {error}");
+                Readings::default()
+            });
+            status.memory = readings.memory;
+            status.service_traffic = readings.services;
+            status.host_traffic = readings.hosts;
         }
         status.agent_check =
             self.agent_check.as_ref().map(|server| AgentCheckStatus { answer: server.answer() });

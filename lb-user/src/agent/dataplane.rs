@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::readings::Readings;
 use crate::config::Config;
 use crate::desired::{Confirmed, Paths, Serving};
 use crate::model::{Doubt, Family, HostId, ServiceKey};
@@ -39,6 +40,11 @@ pub trait Dataplane: Send {
     /// What the host's program did with packets of each service and generation, in a stable order.
     fn accounts(&mut self) -> Result<Vec<Account>, DataplaneError> {
         Ok(Vec::new())
+    }
+
+    /// Memory of maps, packets and bytes, in a stable order.
+    fn readings(&mut self) -> Result<Readings, DataplaneError> {
+        Ok(Readings::default())
     }
 
     /// What a director goes by, to tell what becomes of a packet; `None` without that role.

@@ -9,6 +9,7 @@ use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::dataplane::{Account, Adopted, Applied, Counter, Dataplane, DataplaneError, Kernel, Opened, Want};
+use super::readings::Readings;
 use crate::config::Config;
 use crate::desired::Paths;
 use crate::trace::Seen;
@@ -30,6 +31,7 @@ enum Request {
     Apply(Want, oneshot::Sender<Applied>),
     Counters(oneshot::Sender<Result<Vec<Counter>, DataplaneError>>),
     Accounts(oneshot::Sender<Result<Vec<Account>, DataplaneError>>),
+    Readings(oneshot::Sender<Result<Readings, DataplaneError>>),
     Seen(oneshot::Sender<Option<Seen>>),
     Detach(Arc<Config>, oneshot::Sender<Result<(), DataplaneError>>),
 }
@@ -81,6 +83,13 @@ impl KernelHandle {
         answer.await.map_err(|_| ended())?
     }
 
+    /// Memory of maps, packets and bytes.
+    pub async fn readings(&self) -> Result<Readings, DataplaneError> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.requests.send(Request::Readings(reply));
+        answer.await.map_err(|_| ended())?
+    }
+
     /// What a director goes by; `None` on a node without that role.
     pub async fn seen(&self) -> Result<Option<Seen>, DataplaneError> {
         let (reply, answer) = oneshot::channel();
@@ -107,6 +116,7 @@ fn serve(
             Request::Apply(want, reply) => drop(reply.send(dataplane.apply(&want))),
             Request::Counters(reply) => drop(reply.send(dataplane.counters())),
             Request::Accounts(reply) => drop(reply.send(dataplane.accounts())),
+            Request::Readings(reply) => drop(reply.send(dataplane.readings())),
             Request::Seen(reply) => drop(reply.send(dataplane.seen())),
             Request::Detach(config, reply) => {
                 drop(dataplane);

@@ -2,7 +2,10 @@
 
 use std::fmt::{Display, Write};
 
+use lb_common::measures::{self, Measure};
+
 use super::dataplane::{Counter, FATES};
+use super::readings::{HostTraffic, ServiceTraffic};
 use super::status::{HostStatus, ServiceStatus, Status};
 use crate::model::{Doubt, ServiceKey};
 
@@ -85,11 +88,39 @@ pub(super) fn render(status: &Status, counters: &[Counter]) -> String {
         ];
         (labelled(&labels), value(account))
     });
+    of_readings(&mut page, status);
     for counter in counters {
         let name = format!("lb_{}_{}_total", counter.role.name(), counter.name);
         page.one(&name, "counter", counter.help, counter.value);
     }
     page.0
+}
+
+/// Traffic and memory, read from the kernel when somebody asks.
+fn of_readings(page: &mut Page, status: &Status) {
+    let of_services: [(Measure, fn(&ServiceTraffic) -> u64); 2] =
+        [(measures::SERVICE_PACKETS, |t| t.packets), (measures::SERVICE_BYTES, |t| t.bytes)];
+    for (measure, value) in of_services {
+        let name = format!("lb_{}_total", measure.name);
+        page.family(&name, "counter", measure.help, status.service_traffic.iter(), |traffic| {
+            let ServiceKey { vip, port, protocol } = traffic.service;
+            (labelled(&[("vip", &vip), ("port", &port), ("protocol", &protocol)]), value(traffic))
+        });
+    }
+    let of_hosts: [(Measure, fn(&HostTraffic) -> u64); 2] =
+        [(measures::HOST_PACKETS, |t| t.packets), (measures::HOST_BYTES, |t| t.bytes)];
+    for (measure, value) in of_hosts {
+        let name = format!("lb_{}_total", measure.name);
+        page.family(&name, "counter", measure.help, status.host_traffic.iter(), |traffic| {
+            let labels: [(&str, &dyn Display); 2] =
+                [("pool", &Escaped(&traffic.pool)), ("host", &Escaped(&traffic.host))];
+            (labelled(&labels), value(traffic))
+        });
+    }
+    let help = "Memory that the kernel has set aside for a BPF map.";
+    page.family("lb_map_bytes", "gauge", help, status.memory.iter(), |memory| {
+        (labelled(&[("role", &memory.role.name()), ("map", &memory.map)]), memory.bytes)
+    });
 }
 
 struct Page(String);
@@ -134,6 +165,7 @@ fn labelled(labels: &[(&str, &dyn Display)]) -> String {
 mod tests {
     use super::*;
     use crate::agent::dataplane::{Account, Role};
+    use crate::agent::readings::MapMemory;
     use crate::model::HostState;
 
     #[test]
@@ -152,6 +184,18 @@ mod tests {
         let status = Status {
             ready: true,
             hosts: vec![host],
+            memory: vec![MapMemory {
+                role: Role::Director,
+                map: "FLOWS".into(),
+                purpose: "flows".into(),
+                bytes: 4096,
+            }],
+            service_traffic: vec![ServiceTraffic {
+                service: Account::example().service,
+                packets: 5,
+                bytes: 300,
+            }],
+            host_traffic: vec![HostTraffic { pool: "web".into(), host: "a".into(), packets: 4, bytes: 240 }],
             accounts: vec![Account { generation: None, ..Account::example() }],
             disagreement: [("web".to_owned(), true)].into(),
             doubts: [("web/a".to_owned(), Doubt::Dead)].into(),
@@ -166,6 +210,10 @@ mod tests {
             "lb_host_doubt{pool=\"web\",host=\"a\"} 2\n",
             "lb_host_packets_total{vip=\"198.51.100.1\",port=\"80\",protocol=\"tcp\",generation=\"unknown\",\
              fate=\"rescued1\"} 4\n",
+            "lb_map_bytes{role=\"director\",map=\"FLOWS\"} 4096\n",
+            "lb_service_bytes_total{vip=\"198.51.100.1\",port=\"80\",protocol=\"tcp\"} 300\n",
+            "# HELP lb_sent_packets_total Packets sent to the host.\n# TYPE lb_sent_packets_total counter\n\
+             lb_sent_packets_total{pool=\"web\",host=\"a\"} 4\n",
             "lb_host_usable6{pool=\"we\\\"b\",host=\"a\"} 0\n",
             "# HELP lb_director_forwarded_total Sent to a host.\n# TYPE lb_director_forwarded_total counter\n\
              lb_director_forwarded_total 7\n",

@@ -26,6 +26,7 @@ mod ask_hosts;
 pub mod dataplane;
 mod kernel_thread;
 mod metrics;
+pub mod readings;
 mod reload;
 mod retire;
 mod runner;

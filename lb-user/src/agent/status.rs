@@ -6,12 +6,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use serde::{Deserialize, Serialize};
 
 use super::dataplane::{Account, Applied, Interface, Role};
+use super::readings::{HostTraffic, MapMemory, ServiceTraffic};
 use crate::bgp::{BgpStatus, Prefix};
 use crate::config::Config;
 use crate::connections::HostConnections;
 use crate::desired::{Decision, Path, Paths, ServiceDecision};
 use crate::health::HealthView;
-use crate::model::{Doubt, HostId, HostState, Protocol, ServiceKey};
+use crate::model::{Doubt, HostId, HostState, Protocol, Service, ServiceKey};
 use crate::peers::Disagreement;
 
 /// The document behind `lb status`.
@@ -58,6 +59,15 @@ pub struct Status {
     /// What the host's program did with packets, by service and generation.
     #[serde(default)]
     pub accounts: Vec<Account>,
+    /// Memory of the BPF maps.
+    #[serde(default)]
+    pub memory: Vec<MapMemory>,
+    /// What a director sent, by service.
+    #[serde(default)]
+    pub service_traffic: Vec<ServiceTraffic>,
+    /// What a director sent, by host.
+    #[serde(default)]
+    pub host_traffic: Vec<HostTraffic>,
     /// What each host holds, while a host drains or old generations are in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections: Option<Vec<HostConnections>>,
@@ -90,6 +100,9 @@ pub struct ServiceStatus {
     pub generation: Option<u16>,
     /// Digest of the table in the kernel, 16 hexadecimal digits.
     pub digest: Option<String>,
+    /// Server ids of QUIC connection ids, by host.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub server_ids: BTreeMap<String, String>,
 }
 
 /// A host of a pool.
@@ -217,6 +230,9 @@ impl Status {
             reload: known.reload.clone(),
             manifest: known.manifest.clone(),
             accounts: Vec::new(),
+            memory: Vec::new(),
+            service_traffic: Vec::new(),
+            host_traffic: Vec::new(),
             connections: None,
             counters: BTreeMap::new(),
         }
@@ -254,7 +270,16 @@ fn service(known: &Known<'_>, key: &ServiceKey, decision: &ServiceDecision) -> S
         reason,
         generation: serving.map(|serving| serving.generation),
         digest: serving.map(|serving| format!("{:016x}", serving.digest)),
+        server_ids: server_ids(known, wanted),
     }
+}
+
+/// What the servers of a QUIC service put into the connection ids that they give out.
+fn server_ids(known: &Known<'_>, service: &Service) -> BTreeMap<String, String> {
+    let pool = known.config.model.pools.get(&service.pool);
+    let (Some(quic), Some(pool)) = (&service.extras.quic, pool) else { return BTreeMap::new() };
+    let ids = quic.server_ids(&service.pool, &pool.hosts);
+    ids.into_iter().map(|(id, host)| (host, quic.shown(id))).collect()
 }
 
 fn hosts(known: &Known<'_>) -> Vec<HostStatus> {

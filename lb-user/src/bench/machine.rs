@@ -10,10 +10,11 @@ use aya::programs::ProgramInfo;
 use nix::sched::{CloneFlags, unshare};
 
 use super::packets::{self, ACK, Ends, SYN};
+use super::verifier::{Verified, verified};
 use super::{Size, Subject, XDP_PASS, XDP_TX, descriptor, vary_at};
 use crate::config::{Capacity, Decapsulation, XdpMode};
-use crate::dataplane::director::{Director, DirectorOptions};
-use crate::dataplane::host::{Accept, Fellows, HostOptions, HostPlane};
+use crate::dataplane::director::{self, Director, DirectorOptions};
+use crate::dataplane::host::{self, Accept, Fellows, HostOptions, HostPlane};
 use crate::dataplane::nexthops::Sources;
 use crate::model::{Affinity, Host, HostId, HostState, Model, Pool, Protocol, Service, ServiceKey};
 use crate::netlink::{NextHop, NextHops};
@@ -111,9 +112,14 @@ impl Subjects {
 
     /// What the kernel says of the programs.
     pub fn sizes(&mut self) -> Result<Vec<Size>> {
+        let states = |object| verified(object).unwrap_or_default();
+        let (director, host) = (states(director::OBJECT.bytes), states(host::OBJECT.bytes));
         Ok(vec![
-            size("director", &self.director.program()?.info()?),
-            size("host", &self.host.program()?.info()?),
+            size("director", &self.director.program()?.info()?, &director),
+            size("probe", &self.director.probe_program()?.info()?, &director),
+            size("host", &self.host.program()?.info()?, &host),
+            size("host_tc", &self.host.tc_program()?.info()?, &host),
+            size("host_guard", &self.host.guard_program()?.info()?, &host),
         ])
     }
 
@@ -231,17 +237,19 @@ pub(super) fn large_subjects() -> Result<Vec<Subject>> {
 
 /// The real director over maps of this model, in which every host is one hop away and healthy.
 fn director(model: &Model, capacity: Capacity) -> Result<Director> {
-    let options = DirectorOptions { interfaces: vec![], xdp: XdpMode::Auto, capacity, flows: 1 << 16 };
+    let options =
+        DirectorOptions { interfaces: vec![], xdp: XdpMode::Auto, capacity, flows: 1 << 16, icmp_errors: 0 };
     let health: BTreeMap<HostId, bool> = model.hosts().map(|(id, _)| (id, true)).collect();
     let mut director = Director::load(options, None)?;
     director.sync(model, Sources::default(), &nexthops(model), &health)?;
     Ok(director)
 }
 
-fn size(program: &'static str, info: &ProgramInfo) -> Size {
+fn size(program: &'static str, info: &ProgramInfo, verified: &BTreeMap<String, Verified>) -> Size {
     Size {
         program,
         verified: info.verified_instruction_count().unwrap_or(0),
+        states: verified.get(program).map(|verified| verified.states),
         instructions: info.size_translated().unwrap_or(0) / 8,
         bytes: info.size_jitted(),
     }
@@ -288,6 +296,7 @@ fn nexthops(model: &Model) -> NextHops {
             IpAddr::V4(_) => DIRECTOR.into(),
             IpAddr::V6(_) => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0xc000, 0x2c8).into(),
         }),
+        below: None,
     };
     let addresses = model.hosts().flat_map(|(_, host)| {
         [host.address4.map(IpAddr::V4), host.address6.map(IpAddr::V6)]

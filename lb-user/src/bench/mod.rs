@@ -12,6 +12,7 @@
 mod machine;
 mod packets;
 mod report;
+mod verifier;
 
 use std::net::IpAddr;
 

@@ -20,6 +20,8 @@ pub struct Size {
     pub program: &'static str,
     /// Instructions that the verifier went through, on all ways.
     pub verified: u32,
+    /// States that it kept; none if its log could not be had.
+    pub states: Option<u32>,
     /// Instructions of the program as it runs.
     pub instructions: u32,
     /// Bytes of machine code.

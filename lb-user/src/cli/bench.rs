@@ -91,9 +91,12 @@ fn programs(sizes: &[Size]) -> String {
     if sizes.is_empty() {
         return String::new();
     }
-    let mut text = format!("\n{:<17} {:>8} {:>12} {:>6}\n", "PROGRAM", "VERIFIED", "INSTRUCTIONS", "BYTES");
-    for Size { program, verified, instructions, bytes } in sizes {
-        text += &format!("{program:<17} {verified:>8} {instructions:>12} {bytes:>6}\n");
+    let [program, verified, states] = ["PROGRAM", "VERIFIED", "STATES"];
+    let mut text =
+        format!("\n{program:<17} {verified:>8} {states:>7} {:>12} {:>6}\n", "INSTRUCTIONS", "BYTES");
+    for Size { program, verified, states, instructions, bytes } in sizes {
+        let states = states.map_or("-".to_owned(), |states| states.to_string());
+        text += &format!("{program:<17} {verified:>8} {states:>7} {instructions:>12} {bytes:>6}\n");
     }
     text
 }
@@ -114,7 +117,13 @@ mod tests {
         let report = Report {
             paths: vec![figure("host_rescue4", 1 << 20, alone)],
             rescue_over_local: vec![Difference { flows: 1 << 20, p50_ns: 210, p99_ns: 480 }],
-            programs: vec![Size { program: "host", verified: 10_574, instructions: 1800, bytes: 9000 }],
+            programs: vec![Size {
+                program: "host",
+                verified: 10_574,
+                states: Some(512),
+                instructions: 1800,
+                bytes: 9000,
+            }],
         };
         let expected = "\
 PATH                 FLOWS     NS   FROM     TO  ABOVE  OVER FLOOR  ALONE P50     P99
@@ -124,8 +133,8 @@ ALONE: each packet by a system call of its own, among those of all paths, so wit
 not in the time; two readings of the clock are, as in null.
 host_rescue4 over host_local4, alone, 1048576 flows: 210 ns at the median, 480 ns at the 99th percentile
 
-PROGRAM           VERIFIED INSTRUCTIONS  BYTES
-host                 10574         1800   9000
+PROGRAM           VERIFIED  STATES INSTRUCTIONS  BYTES
+host                 10574     512         1800   9000
 ";
         assert_eq!(text(&report), expected);
         let report =

@@ -2,6 +2,7 @@
 
 mod agent;
 mod bench;
+mod capture;
 mod check;
 pub(crate) mod client;
 mod detach;
@@ -82,6 +83,16 @@ enum Command {
         Exit code 1 if a packet cannot be read or run."
     )]
     Replay(replay::Args),
+    /// Capture packets with the verdict that the running director gives them, as pcapng or a line each. Needs root.
+    #[command(
+        after_help = "Example: lb capture drops.pcapng --reason no_host --reason too_big --seconds 10\n\
+        \x20        lb capture --vip 198.51.100.1 --sample 100\n\
+        \x20        ssh lb4-1 lb capture - | wireshark -k -i -\n\n\
+        Packets are captured as they leave: with their outer header, if they are sent to a host. A program that tells of \
+        packets takes the place of the director's own while the command runs, over the same tables; ^C puts that back. \
+        Costs nothing otherwise. --vip and --service choose among what was captured; a sample is taken before that."
+    )]
+    Capture(capture::Args),
     /// Measure what the programs cost per packet, as a ratio to the least that any director must do. Needs root.
     #[command(after_help = "Example: lb bench --rounds 21 --path tcp4 --path host_local4\n\n\
         Everything runs in the kernel on made-up packets; no traffic is touched. Compare ratios, not nanoseconds.\n\
@@ -137,6 +148,7 @@ pub fn run(kernel: Arc<dyn Kernel>) -> ExitCode {
         Command::Weight(args) => args.run(),
         Command::Trace(args) => trace::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Capture(args) => capture::run(&args),
         Command::Detach(args) => detach::run(&args, kernel),
     };
     result.unwrap_or_else(|error| {

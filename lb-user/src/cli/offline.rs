@@ -45,7 +45,12 @@ impl Offline {
             bail!("{name} has no services: every packet would be the kernel's");
         }
         let director = config.director.as_ref();
-        let sources = director.map(|role| Sources { v4: role.source4, v6: role.source6 });
+        let sources = director.map(|role| Sources {
+            v4: role.source4,
+            v6: role.source6,
+            spread4: role.spread4,
+            spread6: role.spread6,
+        });
         let view = assumed::view(
             config.model.clone(),
             sources.unwrap_or_default(),

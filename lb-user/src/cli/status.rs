@@ -1,5 +1,6 @@
 //! `lb status`.
 
+mod maps;
 mod oracle;
 mod peers;
 
@@ -92,12 +93,14 @@ fn text(status: &Status) -> String {
         ["HOST", "STATE", "HEALTHY", "IPV4", "IPV6", "REASON"],
         status.hosts.iter().map(host).collect(),
     );
+    page += &table(["SERVICE", "HOST", "SERVER ID"], status.services.iter().flat_map(server_ids).collect());
     page += &oracle::text(status);
     let counters = status.counters.iter().flat_map(|(role, counters)| {
         let counted = counters.iter().filter(|(_, value)| **value > 0);
         counted.map(move |(name, value)| vec![format!("{role} {name}"), value.to_string()])
     });
     page += &table(["COUNTER", "VALUE"], counters.collect());
+    page += &maps::text(status);
     page
 }
 
@@ -124,6 +127,13 @@ fn service(service: &ServiceStatus) -> Vec<String> {
         service.digest.clone().unwrap_or_else(|| "-".into()),
         service.reason.clone().unwrap_or_default(),
     ]
+}
+
+/// What each host's QUIC server puts into its connection ids.
+fn server_ids(service: &ServiceStatus) -> Vec<Vec<String>> {
+    let ServiceStatus { vip, port, protocol, .. } = *service;
+    let key = ServiceKey { vip, port, protocol }.to_string();
+    service.server_ids.iter().map(|(host, id)| vec![key.clone(), host.clone(), id.clone()]).collect()
 }
 
 fn host(host: &HostStatus) -> Vec<String> {
@@ -185,6 +195,7 @@ mod tests {
             reason: Some("0 of 2 hosts work, 1 needed".into()),
             generation: Some(1),
             digest: Some("00000000000000ff".into()),
+            server_ids: Default::default(),
         };
         let status = Status {
             node: "lb4-1".into(),

@@ -138,8 +138,13 @@ fn told(page: &mut String, way: &Told, bytes: usize) {
         vec![owner.host.clone(), address, owner.by.join(", "), fate]
     });
     page.push_str(super::status::table(["OWNER", "ADDRESS", "BY", "FATE"], owners.collect()).trim_start());
-    if let Some(NextHop { interface, mac, source, destination, mtu, fits }) = &way.next_hop {
-        let _ = writeln!(page, "sent        by {interface} to {mac}, outer header {source} → {destination}");
+    if let Some(NextHop { interface, tags, mac, source, destination, mtu, fits }) = &way.next_hop {
+        let tags: String = tags.iter().map(|tag| format!(", tag {tag}")).collect();
+        let tags = if tags.is_empty() { tags } else { tags + "," };
+        let _ = writeln!(
+            page,
+            "sent        by {interface}{tags} to {mac}, outer header {source} → {destination}"
+        );
         let _ = writeln!(page, "size        {bytes} bytes; {fits} fit, with the outer header in MTU {mtu}");
     }
     if !way.second_chances.is_empty() {
@@ -179,6 +184,7 @@ mod tests {
             host: Some("lb7-10".into()),
             next_hop: Some(NextHop {
                 interface: "eth0".into(),
+                tags: vec!["802.1Q 5".into()],
                 mac: "02:00:00:00:00:01".into(),
                 source: [192, 0, 2, 132].into(),
                 destination: [192, 0, 2, 155].into(),
@@ -208,7 +214,7 @@ row         17 of 251
 OWNER   ADDRESS      BY                                    FATE
 lb7-1   192.0.2.146  generation 3                          passed over: fails its health checks
 lb7-10  192.0.2.155  backup of generation 3, generation 2  gets it
-sent        by eth0 to 02:00:00:00:00:01, outer header 192.0.2.132 → 192.0.2.155
+sent        by eth0, tag 802.1Q 5, to 02:00:00:00:00:01, outer header 192.0.2.132 → 192.0.2.155
 size        40 bytes; 1520 fit, with the outer header in MTU 1540
 then        to lb7-1, if none before knows the flow
 note: something else

@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 
 use crate::agent_check;
-use crate::bgp::{self, BgpConfig};
+use crate::bgp::{self, BgpConfig, Prefix};
 use crate::manifest;
-use crate::model::Model;
+use crate::model::{Family, Model};
 use crate::peers;
 
 use super::check_pools::pools;
@@ -15,7 +15,7 @@ use super::check_services::services;
 use super::leaf::{Community, Driver};
 use super::problem::nearest;
 use super::reader::{At, Reader};
-use super::types::{Capacity, DirectorConfig, FLOWS, HostConfig, SECOND_CHANCES};
+use super::types::{Capacity, DirectorConfig, FLOWS, HostConfig, ICMP_ERRORS, SECOND_CHANCES};
 use super::written::{self, List, Maybe, Written};
 use super::{Config, DEFAULT_API, Places, Position};
 
@@ -165,9 +165,38 @@ fn director_config(director: &written::Director, w: &Written, r: &mut Reader) ->
         xdp: copied(&director.xdp),
         source4: director.source4.as_ref().map(|s| s.value),
         source6: director.source6.as_ref().map(|s| s.value),
+        spread4: spread(&director.spread4, Family::V4, r),
+        spread6: spread(&director.spread6, Family::V6, r),
         flows: flows(&director.flows, r),
+        icmp_errors: director.icmp_errors.as_ref().map_or(ICMP_ERRORS, |errors| errors.value),
         capacity: capacity("director", director.at, &director.capacity, w, r),
     }
+}
+
+/// A prefix that outer sources are chosen from.
+fn spread(written: &Maybe<Prefix>, family: Family, r: &mut Reader) -> Option<Prefix> {
+    let written = written.as_ref()?;
+    let (prefix, bits) = (written.value, if family == Family::V4 { 32 } else { 128 });
+    let like = if family == Family::V4 { "172.16.0.0/16" } else { "2001:db8::/112" };
+    let wrong = if Family::of(prefix.address) != family {
+        format!("{prefix} is no IPv{} prefix; write one, as in {like}", if bits == 32 { 4 } else { 6 })
+    } else if prefix.length < bits - 16 {
+        let (from, to) = (bits - 16, bits - 1);
+        format!(
+            "{prefix} is too large: at most the last 16 bits of a source are chosen; write a length from {from} to {to}"
+        )
+    } else if prefix.length == bits {
+        format!(
+            "{prefix} is one address; write a prefix, or the address as source{}",
+            if bits == 32 { 4 } else { 6 }
+        )
+    } else if let Some(kind) = not_unicast(prefix.address) {
+        format!("{kind} address cannot be a source: {}; write a prefix of this site", prefix.address)
+    } else {
+        return Some(prefix);
+    };
+    r.wrong(written.at, &written.key, wrong);
+    None
 }
 
 fn flows(written: &Maybe<u32>, r: &mut Reader) -> u32 {

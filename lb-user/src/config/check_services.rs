@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use crate::model::{Affinity, Fragments, HashBy, Protocol, Service, ServiceKey};
 
 use super::check::{copied, known_pool, quorum, usable_vip};
+use super::extras;
 use super::reader::Reader;
 use super::written::{self, Written};
 
@@ -36,7 +37,8 @@ pub(super) fn services(w: &Written, r: &mut Reader) -> Services {
         let affinity = service.affinity.as_ref().map_or(Affinity::of(protocol), |affinity| affinity.value);
         let fragments = copied(&service.fragments);
         let hash = hash(service, affinity, fragments, r);
-        let checked = Service { pool, quorum, affinity, hash, fragments };
+        let extras = extras::check(&service.extras, place, key, affinity, r);
+        let checked = Service { pool, quorum, affinity, hash, fragments, extras };
         fragments_agree(&key, &checked, service, &mut of_fragments, r);
         services.insert(key, checked);
     }

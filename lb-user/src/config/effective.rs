@@ -15,6 +15,7 @@ use crate::model::{self, ANY_PORT, Affinity, Fragments, HashBy, HostState, Proto
 use crate::peers;
 
 use super::Config;
+use super::extras;
 use super::types::{Capacity, Decapsulation, DirectorConfig, HostConfig, XdpMode};
 
 /// A configuration with every default filled in; written as YAML, it is read back as the same configuration.
@@ -48,7 +49,12 @@ struct Director {
     source4: Option<Ipv4Addr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     source6: Option<Ipv6Addr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spread4: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spread6: Option<String>,
     flows: u32,
+    icmp_errors: u32,
     capacity: Capacity,
 }
 
@@ -114,6 +120,8 @@ struct Service {
     affinity: Affinity,
     hash: HashBy,
     fragments: Fragments,
+    #[serde(flatten)]
+    extras: extras::Effective,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -188,8 +196,11 @@ impl From<&Config> for Effective {
 
 impl From<&DirectorConfig> for Director {
     fn from(director: &DirectorConfig) -> Self {
-        let DirectorConfig { interfaces, xdp, source4, source6, flows, capacity } = director.clone();
-        Director { interfaces, xdp, source4, source6, flows, capacity }
+        let DirectorConfig { interfaces, xdp, source4, source6, flows, icmp_errors, capacity, .. } =
+            director.clone();
+        let [spread4, spread6] =
+            [director.spread4, director.spread6].map(|prefix| prefix.map(|p| p.to_string()));
+        Director { interfaces, xdp, source4, source6, spread4, spread6, flows, icmp_errors, capacity }
     }
 }
 
@@ -256,6 +267,7 @@ impl From<(&ServiceKey, &model::Service)> for Service {
             affinity: service.affinity,
             hash: service.hash,
             fragments: service.fragments,
+            extras: extras::Effective::from(&service.extras),
         }
     }
 }
@@ -289,7 +301,7 @@ impl From<&agent_check::Config> for AgentCheck {
 }
 
 /// A duration as the configuration writes it.
-fn shown(duration: Duration) -> String {
+pub(super) fn shown(duration: Duration) -> String {
     match duration.as_millis() {
         millis if millis % 60_000 == 0 => format!("{}m", millis / 60_000),
         millis if millis % 1000 == 0 => format!("{}s", millis / 1000),

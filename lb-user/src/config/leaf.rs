@@ -213,7 +213,7 @@ macro_rules! words {
 }
 words!(Protocol, "tcp" => Protocol::Tcp, "udp" => Protocol::Udp);
 words!(Affinity, "second-chance" => Affinity::SecondChance, "none" => Affinity::None,
-       "flow-table" => Affinity::FlowTable);
+       "flow-table" => Affinity::FlowTable, "quic" => Affinity::Quic);
 words!(HashBy, "5-tuple" => HashBy::FiveTuple, "source" => HashBy::Source, "addresses" => HashBy::Addresses);
 words!(Fragments, "drop" => Fragments::Drop, "forward" => Fragments::Forward);
 words!(HostState, "active" => HostState::Active, "drain" => HostState::Drain, "down" => HostState::Down);

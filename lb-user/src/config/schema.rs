@@ -27,8 +27,20 @@ pub(super) const TOP: Keys = Keys {
     ],
 };
 pub(super) const MANIFEST: Keys = Keys { path: "manifest", keys: &["file", "etcd", "key", "peer", "cache"] };
-pub(super) const DIRECTOR: Keys =
-    Keys { path: "director", keys: &["interfaces", "xdp", "source4", "source6", "flows", "capacity"] };
+pub(super) const DIRECTOR: Keys = Keys {
+    path: "director",
+    keys: &[
+        "interfaces",
+        "xdp",
+        "source4",
+        "source6",
+        "spread4",
+        "spread6",
+        "flows",
+        "icmp_errors",
+        "capacity",
+    ],
+};
 pub(super) const CAPACITY: Keys = Keys { path: "director.capacity", keys: &["services", "hosts", "tables"] };
 pub(super) const HOST: Keys = Keys {
     path: "host",
@@ -45,8 +57,26 @@ pub(super) const CHECK: Keys = Keys {
 };
 pub(super) const SERVICE: Keys = Keys {
     path: "services[]",
-    keys: &["vip", "port", "protocol", "pool", "quorum", "affinity", "hash", "fragments"],
+    keys: &[
+        "vip",
+        "port",
+        "protocol",
+        "pool",
+        "quorum",
+        "affinity",
+        "hash",
+        "fragments",
+        "sources",
+        "limit",
+        "quic",
+    ],
 };
+pub(super) const SOURCES: Keys = Keys { path: "services[].sources", keys: &["allow", "deny"] };
+pub(super) const LIMIT: Keys = Keys {
+    path: "services[].limit",
+    keys: &["connections", "packets", "per", "burst", "prefix4", "prefix6"],
+};
+pub(super) const QUIC: Keys = Keys { path: "services[].quic", keys: &["rotation", "length", "server_ids"] };
 pub(super) const BGP: Keys = Keys { path: "bgp", keys: &["driver", "bird", "gobgp", "med", "communities"] };
 pub(super) const BIRD: Keys = Keys { path: "bgp.bird", keys: &["include", "control"] };
 pub(super) const GOBGP: Keys = Keys { path: "bgp.gobgp", keys: &["api"] };
@@ -65,6 +95,9 @@ pub const ALL: &[Keys] = &[
     MEMBER,
     CHECK,
     SERVICE,
+    SOURCES,
+    LIMIT,
+    QUIC,
     BGP,
     BIRD,
     GOBGP,

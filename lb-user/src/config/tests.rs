@@ -1,5 +1,6 @@
 //! Every message, word for word.
 
+mod extras;
 mod files;
 
 use super::Config;
@@ -141,7 +142,10 @@ fn wrong_types_say_what_was_found_and_what_to_write() {
         ("node: \"\"", "empty; write a text"),
         ("node:", "has no value; write one or remove the key"),
         ("api: agent.sock", "not an absolute path: \"agent.sock\"; begin it with a slash"),
-        ("director: 7", "not a map: 7; write interfaces, xdp, source4, source6, flows, capacity"),
+        (
+            "director: 7",
+            "not a map: 7; write interfaces, xdp, source4, source6, spread4, spread6, flows, icmp_errors, capacity",
+        ),
         ("pools: [web]", "not a map: a list; write a name, a colon and a map for each"),
     ];
     for (line, message) in cases {
@@ -369,6 +373,24 @@ fn a_director_has_a_source_and_room_for_what_is_configured() {
     one(
         &with("source4: 127.0.0.1"),
         "1:41: director.source4: a loopback address cannot be a source: 127.0.0.1; write an address of this node",
+    );
+    one(
+        &with("spread4: 10.0.0.0/8"),
+        "1:41: director.spread4: 10.0.0.0/8 is too large: at most the last 16 bits of a source are chosen; write a \
+         length from 16 to 31",
+    );
+    one(
+        &with("spread4: 2001:db8::/112"),
+        "1:41: director.spread4: 2001:db8::/112 is no IPv4 prefix; write one, as in 172.16.0.0/16",
+    );
+    one(
+        &with("spread6: 2001:db8::/64"),
+        "1:41: director.spread6: 2001:db8::/64 is too large: at most the last 16 bits of a source are chosen; write \
+         a length from 112 to 127",
+    );
+    one(
+        &with("spread4: 224.0.0.0/16"),
+        "1:41: director.spread4: a multicast address cannot be a source: 224.0.0.0; write a prefix of this site",
     );
     one(
         &with("capacity: {hosts: 1}"),

@@ -18,14 +18,23 @@ pub struct DirectorConfig {
     pub source4: Option<Ipv4Addr>,
     /// Source of outer IPv6 headers; `None`: the first global address of the first interface.
     pub source6: Option<Ipv6Addr>,
+    /// Outer IPv4 sources are chosen from it, per flow, instead.
+    pub spread4: Option<Prefix>,
+    /// Outer IPv6 sources are chosen from it, per flow, instead.
+    pub spread6: Option<Prefix>,
     /// Flows that are remembered for services with a flow table.
     pub flows: u32,
+    /// ICMP errors per second that tell senders of packets too big for the tunnel; 0: none.
+    pub icmp_errors: u32,
     /// Sizes of the maps.
     pub capacity: Capacity,
 }
 
 /// Flows that a director remembers, unless the configuration says otherwise.
 pub const FLOWS: u32 = 65_536;
+
+/// ICMP errors that a director sends per second, unless the configuration says otherwise.
+pub const ICMP_ERRORS: u32 = 1000;
 
 /// How much the maps of a role hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -8,6 +8,7 @@ use crate::bgp::Prefix;
 use crate::model::{Affinity, Fragments, HashBy, HostState, Protocol};
 use crate::peers::PeerUrl;
 
+use super::extras;
 use super::leaf::{CheckType, Community, Driver, Port, ServicePort, Way};
 use super::problem::Position;
 use super::reader::{At, Reader, Section};
@@ -52,7 +53,10 @@ pub(super) struct Director {
     pub xdp: Maybe<XdpMode>,
     pub source4: Maybe<Ipv4Addr>,
     pub source6: Maybe<Ipv6Addr>,
+    pub spread4: Maybe<Prefix>,
+    pub spread6: Maybe<Prefix>,
     pub flows: Maybe<u32>,
+    pub icmp_errors: Maybe<u32>,
     pub capacity: Capacity,
 }
 
@@ -122,6 +126,7 @@ pub(super) struct Service {
     pub affinity: Maybe<Affinity>,
     pub hash: Maybe<HashBy>,
     pub fragments: Maybe<Fragments>,
+    pub extras: extras::Written,
     /// Where it begins, and its key.
     pub place: At<()>,
 }
@@ -195,7 +200,10 @@ fn director(s: &Section<'_>, r: &mut Reader) -> Director {
         xdp: r.leaf(s, "xdp"),
         source4: r.leaf(s, "source4"),
         source6: r.leaf(s, "source6"),
+        spread4: r.leaf(s, "spread4"),
+        spread6: r.leaf(s, "spread6"),
         flows: r.leaf(s, "flows"),
+        icmp_errors: r.leaf(s, "icmp_errors"),
         capacity: capacity(s, &schema::CAPACITY, r),
     }
 }
@@ -289,6 +297,7 @@ fn service(s: &Section<'_>, place: At<()>, r: &mut Reader) -> Service {
         affinity: r.leaf(s, "affinity"),
         hash: r.leaf(s, "hash"),
         fragments: r.leaf(s, "fragments"),
+        extras: extras::read(s, r),
         place,
     }
 }

@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use aya::maps::{Array, MapData, PerCpuArray};
+use aya::maps::{Array, MapData};
 use lb_common::maps::{self, Account, GENERATIONS, View, account_index};
 
 use super::Result;
-use super::counters::zero;
 use super::load::Loaded;
+use super::per_cpu::PerCpu;
 use super::pools::{PoolTable, map_error};
 use crate::model::{Model, Pool, ServiceKey};
 
@@ -28,7 +28,7 @@ pub struct ByGeneration {
 /// The maps of accounts and of the places in them.
 pub(super) struct Accounts {
     views: Array<MapData, View>,
-    accounts: PerCpuArray<MapData, Account>,
+    accounts: PerCpu<Account>,
     /// Places by pool.
     places: BTreeMap<String, [u16; GENERATIONS]>,
 }
@@ -37,7 +37,7 @@ impl Accounts {
     pub fn take(loaded: &mut Loaded) -> Result<Self> {
         Ok(Accounts {
             views: loaded.map("VIEWS")?,
-            accounts: loaded.map("ACCOUNTS")?,
+            accounts: PerCpu::take(loaded, "ACCOUNTS")?,
             places: BTreeMap::new(),
         })
     }
@@ -67,7 +67,7 @@ impl Accounts {
             for (place, (is, was)) in places.iter().zip(&before).enumerate() {
                 if is != was && *is != 0 {
                     for service in of_pool() {
-                        zero(&mut self.accounts, "ACCOUNTS", account_index(service.id, place))?;
+                        self.accounts.zero(account_index(service.id, place))?;
                     }
                 }
             }
@@ -83,12 +83,13 @@ impl Accounts {
 
     /// Clears all accounts of a service that had another one's id.
     pub fn clear(&mut self, service: u32) -> Result<()> {
-        (0..=GENERATIONS)
-            .try_for_each(|place| zero(&mut self.accounts, "ACCOUNTS", account_index(service, place)))
+        (0..=GENERATIONS).try_for_each(|place| self.accounts.zero(account_index(service, place)))
     }
 
     /// All accounts of these services that may have something in them.
     pub fn read(&self, services: &BTreeMap<ServiceKey, maps::Service>) -> Result<Vec<ByGeneration>> {
+        let end = services.values().map(|service| account_index(service.id + 1, 0)).max().unwrap_or(0);
+        let accounts = self.accounts.read(end, add)?;
         let mut all = Vec::new();
         for (key, service) in services {
             let view = self.view(service.table)?;
@@ -97,9 +98,8 @@ impl Accounts {
                 if generation == Some(0) {
                     continue;
                 }
-                let index = account_index(service.id, place);
-                let per_cpu = self.accounts.get(&index, 0).map_err(map_error("ACCOUNTS"))?;
-                let account = per_cpu.iter().fold(Account::default(), add);
+                let account =
+                    accounts.get(account_index(service.id, place) as usize).copied().unwrap_or_default();
                 all.push(ByGeneration { service: *key, generation, account });
             }
         }

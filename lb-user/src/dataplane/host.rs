@@ -6,7 +6,7 @@ use std::path::Path;
 
 use aya::include_bytes_aligned;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, MapData};
 use aya::programs::TcAttachType;
 use lb_common::flow::Addr;
 use lb_common::maps::{self, ADDRESS_LOCAL, ADDRESS_VIP, Budget, KEEP, View, account_index};
@@ -18,14 +18,16 @@ use super::counters::{self, Counter};
 use super::director::NO_PREALLOC;
 use super::load::{Capacities, Loaded, MapShape, Object, kind};
 use super::nexthops::{Sources, Standing};
+use super::per_cpu::PerCpu;
 use super::pools::{
-    self, HOST_IDS, InForce, NEXTHOPS, PREFIXES, Pools, SERVICE_CHAINS, SERVICES, TABLES, map_error, shape,
-    vips,
+    self, HOST_IDS, InForce, NEXTHOPS, Named, PREFIXES, Pools, SERVICE_CHAINS, SERVICES, TABLES, map_error,
+    shape, vips,
 };
 use super::slots::stable_id;
+use super::usage::MapUse;
 use super::{Error, Mode, Result, modes};
 use crate::config::{Capacity, Decapsulation, XdpMode};
-use crate::model::{Affinity, Doubt, Family, Host, HostId, HostState, Model, Service};
+use crate::model::{Affinity, Doubt, Family, Host, HostId, HostState, Model, Service, ServiceKey};
 use crate::netlink::NextHops;
 
 /// The host's object.
@@ -105,7 +107,7 @@ pub struct HostPlane {
     budget: Array<MapData, Budget>,
     addresses: HashMap<MapData, Addr, u32>,
     senders: LpmTrie<MapData, Addr, u32>,
-    counters: PerCpuArray<MapData, u64>,
+    counters: PerCpu<u64>,
 }
 
 impl HostPlane {
@@ -118,7 +120,7 @@ impl HostPlane {
             budget: loaded.map("BUDGET")?,
             addresses: loaded.map("ADDRESSES")?,
             senders: loaded.map("SENDERS")?,
-            counters: loaded.map("HOST_COUNTERS")?,
+            counters: PerCpu::take(&mut loaded, "HOST_COUNTERS")?,
             attached: Vec::new(),
             options,
             loaded,
@@ -240,7 +242,7 @@ impl HostPlane {
         let model = want.model;
         self.pools.check_capacity(model)?;
         self.set_budget(want.per_second)?;
-        self.pools.assign_slots(model)?;
+        self.pools.assign_slots(model, |_| Ok(()))?;
         let standing = |id: &HostId, host: &Host| match (host.state, want.doubts.get(id)) {
             (HostState::Down, _) | (_, Some(Doubt::Dead)) => Standing::Dead,
             (_, Some(Doubt::Suspected)) => Standing::Doubtful,
@@ -256,10 +258,16 @@ impl HostPlane {
             if passes { 0 } else { KEEP }
         };
         let accounts = &mut self.accounts;
-        self.pools.write_services(model, &tables, flags, |id| accounts.clear(id))?;
+        let named = |_: &ServiceKey, service: &Service| Named { flags: flags(service), extras: 0 };
+        self.pools.write_services(model, &tables, named, |id| accounts.clear(id))?;
         self.pools.write_vips(&vips(model))?;
         self.pools.settle(model, tables)?;
         Ok(self.pools.in_force())
+    }
+
+    /// Memory of all maps.
+    pub fn memory(&self) -> Result<Vec<MapUse>> {
+        self.pools.memory(&self.loaded)
     }
 
     /// What became of packets, by service and generation.

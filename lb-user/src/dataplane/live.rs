@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use lb_common::maps::Traffic;
 use tokio::sync::watch;
 
 use self::director::OpenDirector;
@@ -15,10 +16,12 @@ use super::accounts::ByGeneration;
 use super::director::{Director, InForce, OBJECT as DIRECTOR};
 use super::host::OBJECT as HOST;
 use super::machine::{self, Machine};
+use super::usage::MapUse;
 use super::{Error, kernel_tunnel, load, probe_route};
 use crate::agent::dataplane::{
     Account, Adopted, Applied, Counter, Dataplane, DataplaneError, Kernel, Opened, Role, Want,
 };
+use crate::agent::readings::{HostTraffic, MapMemory, Readings, ServiceTraffic};
 use crate::config::Config;
 use crate::desired::{Paths, Serving};
 use crate::model::{Family, Model};
@@ -101,6 +104,23 @@ impl Dataplane for Planes {
         Ok(host.plane.accounts().map_err(report)?.into_iter().map(account).collect())
     }
 
+    fn readings(&mut self) -> Result<Readings, DataplaneError> {
+        let mut readings = Readings::default();
+        if let Some(OpenDirector { plane, .. }) = &self.director {
+            readings.memory.extend(memory(Role::Director, plane.memory().map_err(report)?));
+            let services = plane.traffic().map_err(report)?.into_iter();
+            let of =
+                |(service, t): (_, Traffic)| ServiceTraffic { service, packets: t.packets, bytes: t.bytes };
+            readings.services = services.map(of).collect();
+            let hosts = plane.host_traffic().map_err(report)?.into_iter();
+            readings.hosts = hosts.map(|(id, t)| HostTraffic::of(id, t.packets, t.bytes)).collect();
+        }
+        if let Some(OpenHost { plane, .. }) = &self.host {
+            readings.memory.extend(memory(Role::Host, plane.memory().map_err(report)?));
+        }
+        Ok(readings)
+    }
+
     fn seen(&mut self) -> Option<Seen> {
         self.director.as_ref().map(OpenDirector::seen)
     }
@@ -121,6 +141,16 @@ impl Dataplane for Planes {
         };
         Ok(all.into_iter().map(counter).collect())
     }
+}
+
+fn memory(role: Role, uses: Vec<MapUse>) -> impl Iterator<Item = MapMemory> {
+    let memory = move |MapUse { map, purpose, bytes }| MapMemory {
+        role,
+        map: map.into(),
+        purpose: purpose.into(),
+        bytes,
+    };
+    uses.into_iter().map(memory)
 }
 
 /// Has everything applied again whenever this machine or the way to a fellow host has changed: without the role of a

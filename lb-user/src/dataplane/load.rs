@@ -133,6 +133,34 @@ impl Object {
         Ok(ebpf)
     }
 
+    /// Loads the object, without its programs, over the maps that are pinned in a folder, whatever their capacities; they stay
+    /// those of whoever has pinned them. `globals` are written over the programs' own.
+    pub fn load_over(&self, maps: &Path, globals: &[(&str, &[u8])]) -> Result<Ebpf> {
+        let mut capacities = Capacities::new();
+        for shape in self.maps {
+            let misfit = |reason: String| Error::Foreign { path: maps.join(shape.name), reason };
+            let info = MapInfo::from_pin(maps.join(shape.name)).map_err(|error| misfit(error.to_string()))?;
+            capacities.insert(shape.name, info.max_entries());
+            if let Some(reason) = shape.misfit(&info, &capacities) {
+                return Err(misfit(reason));
+            }
+        }
+        let mut loader = EbpfLoader::new();
+        for (name, value) in self.constants {
+            if let Some(value) = capacities.get(value) {
+                loader.override_global(name, value, true);
+            }
+        }
+        for (name, value) in globals {
+            loader.override_global(name, *value, true);
+        }
+        for shape in self.maps {
+            loader.map_max_entries(shape.name, shape.entries(&capacities));
+            loader.map_pin_path(shape.name, maps.join(shape.name));
+        }
+        loader.load(self.bytes).map_err(|source| Error::Load { object: self.name, source })
+    }
+
     /// Why the pins cannot be adopted; without a reason when there are none.
     fn misfit(&self, maps: &Path, capacities: &Capacities) -> Option<Option<String>> {
         let mut absent = 0;
@@ -223,6 +251,11 @@ impl Loaded {
     /// A TC program.
     pub fn tc(&mut self, name: &'static str) -> Result<&mut SchedClassifier> {
         self.program(name)?.try_into().map_err(|source| Error::Program { program: name, source })
+    }
+
+    /// All programs.
+    pub fn programs(&self) -> impl Iterator<Item = (&str, &Program)> {
+        self.ebpf.programs()
     }
 
     fn program(&mut self, name: &'static str) -> Result<&mut Program> {

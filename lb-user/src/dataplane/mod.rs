@@ -16,11 +16,13 @@ pub mod load;
 pub mod machine;
 pub mod memory;
 pub mod nexthops;
+pub mod per_cpu;
 mod pools;
 pub mod probe_route;
 pub mod services;
 pub mod slots;
 pub mod tables;
+pub mod usage;
 
 use std::path::PathBuf;
 
@@ -45,6 +47,14 @@ pub enum Error {
         /// Why not.
         #[source]
         source: std::io::Error,
+    },
+    /// A pinned map is not one of this release.
+    #[error("{path} is not a map of this release of lb: {reason}; use the release of the agent that runs")]
+    Foreign {
+        /// The pin.
+        path: PathBuf,
+        /// How it differs.
+        reason: String,
     },
     /// The kernel refused a program or a map.
     #[error("cannot load the BPF object {object}")]
@@ -120,15 +130,21 @@ pub enum Error {
         /// The key of the configuration.
         key: &'static str,
     },
-    /// A table in the kernel does not have the digest of the table that was written.
-    #[error("pool {pool}: the kernel holds a table with digest {have:016x}, wanted {want:016x}")]
-    Digest {
+    /// More prefixes than the map of sources holds, with those that are about to go.
+    #[error("{want} prefixes of sources, but there is room for {room}; shorten the lists of sources")]
+    Prefixes {
+        /// How many.
+        want: usize,
+        /// How many fit.
+        room: usize,
+    },
+    /// A table in the kernel is not the one that was written.
+    #[error(
+        "pool {pool}: the kernel does not hold the table that was written to it; services keep the one before"
+    )]
+    Written {
         /// The pool.
         pool: String,
-        /// In the kernel.
-        have: u64,
-        /// As computed.
-        want: u64,
     },
     /// A netlink request was refused.
     #[error("cannot {what}: {reason}")]

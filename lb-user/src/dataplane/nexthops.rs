@@ -2,10 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use lb_common::maps::{DRAINED, HEALTHY, Nexthop, RESOLVED};
-use lb_common::outer;
+use lb_common::maps::{DRAINED, HEALTHY, Nexthop, RESOLVED, TAGGED};
+use lb_common::outer::{self, TAG};
 
+use crate::bgp::Prefix;
 use crate::model::{Family, Host};
+use crate::netlink::vlan::{Below, Tag};
 use crate::netlink::{NextHop, NextHops};
 
 /// Outer source addresses, where the configuration fixes them.
@@ -15,6 +17,23 @@ pub struct Sources {
     pub v4: Option<Ipv4Addr>,
     /// For IPv6 tunnels.
     pub v6: Option<Ipv6Addr>,
+    /// For IPv4 tunnels: chosen from it, per flow, instead.
+    pub spread4: Option<Prefix>,
+    /// For IPv6 tunnels: chosen from it, per flow, instead.
+    pub spread6: Option<Prefix>,
+}
+
+impl Sources {
+    /// The prefix that outer sources towards an address are chosen from, if they are.
+    pub fn spread(&self, destination: IpAddr) -> Option<Prefix> {
+        if destination.is_ipv4() { self.spread4 } else { self.spread6 }
+    }
+}
+
+/// The bits of an address, in its last two bytes, that are not the prefix's.
+pub fn spread_mask(prefix: Prefix) -> [u8; 2] {
+    let free = Prefix::host(prefix.address).length.saturating_sub(prefix.length).min(16);
+    (u16::MAX.checked_shr(16 - u32::from(free)).unwrap_or(0)).to_be_bytes()
 }
 
 /// What is thought of a host besides the way to it.
@@ -45,7 +64,7 @@ pub fn entry(
         Standing::Dead => return (Nexthop::UNKNOWN, Some("is dead".into())),
     };
     match resolved(host, inner, sources, nexthops) {
-        Ok(nexthop) => (Nexthop { state: RESOLVED | health, ..nexthop }, None),
+        Ok(nexthop) => (Nexthop { state: nexthop.state | health, ..nexthop }, None),
         Err(reason) => (Nexthop { state: health, ..Nexthop::UNKNOWN }, Some(reason)),
     }
 }
@@ -57,12 +76,29 @@ fn resolved(host: &Host, inner: Family, sources: Sources, nexthops: &NextHops) -
         Some(Err(reason)) => return Err(reason.to_string()),
         None => return Err(format!("the route to {destination} is not known yet")),
     };
-    let source = source(destination, sources, hop)?;
+    let spread = sources.spread(destination);
+    let source = match spread {
+        Some(prefix) => prefix.address,
+        None => source(destination, sources, hop)?,
+    };
     let (header, outer_len) =
         outer::template(hop.source_mac, hop.mac, source, destination, inner == Family::V6)
             .ok_or_else(|| format!("outer source {source} and {destination} are of different families"))?;
+    let spread = spread.map_or(0, |prefix| u16::from_ne_bytes(spread_mask(prefix)));
     let mtu = u16::try_from(hop.mtu).unwrap_or(u16::MAX);
-    Ok(Nexthop { ifindex: hop.ifindex, mtu, outer_len, header, ..Nexthop::UNKNOWN })
+    let entry =
+        Nexthop { ifindex: hop.ifindex, mtu, state: RESOLVED, outer_len, header, spread, ..Nexthop::UNKNOWN };
+    Ok(hop.below.as_ref().map_or(entry, |below| tagged(entry, below)))
+}
+
+/// A way that leaves by a VLAN device.
+fn tagged(entry: Nexthop, below: &Below) -> Nexthop {
+    let mut tags = [0; 2];
+    for (word, Tag { protocol, id }) in tags.iter_mut().zip(&below.tags) {
+        *word = (u32::from(*protocol) << 16 | u32::from(*id)).to_be();
+    }
+    let tags_len = (below.tags.len() * TAG) as u16;
+    Nexthop { state: entry.state | TAGGED, below: below.ifindex, tags, tags_len, ..entry }
 }
 
 fn source(destination: IpAddr, sources: Sources, hop: &NextHop) -> Result<IpAddr, String> {

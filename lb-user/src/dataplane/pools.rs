@@ -15,6 +15,7 @@ use super::nexthops::{self, Sources, Standing};
 use super::services::{self, Services};
 use super::slots::{Slots, stable_id};
 use super::tables::{MMAPABLE, Tables};
+use super::usage::{self, MapUse};
 use super::{Error, Result};
 use crate::config::Capacity;
 use crate::model::{Family, Fragments, Host, HostId, Model, Pool, Protocol, Service, ServiceKey};
@@ -78,7 +79,23 @@ pub struct Reach {
 pub(super) struct PoolTable {
     pub slot: u32,
     pub made_of: Pool,
-    pub digest: u64,
+    /// Taken from the kernel's memory when the services name it already: it takes longer than to make the table.
+    digest: Option<u64>,
+}
+
+impl PoolTable {
+    fn in_force(&self) -> InForce {
+        InForce { generation: self.made_of.generation, digest: self.digest.unwrap_or(0) }
+    }
+}
+
+/// What a service's entry says beside its table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Named {
+    /// See [`maps::Service::flags`].
+    pub flags: u16,
+    /// See [`maps::Service::extras`].
+    pub extras: u32,
 }
 
 /// Services, tables, next hops and host ids of one role.
@@ -90,6 +107,8 @@ pub(super) struct Pools {
     nexthops: Array<MapData, Nexthop>,
     host_ids: Array<MapData, u64>,
     slots: Slots,
+    /// Slots by name, of the model that is being written: to compute ids takes longer than anything else about a host.
+    named: BTreeMap<HostId, u16>,
     /// What the next hop map holds, to write only what changes.
     entries: BTreeMap<u32, Nexthop>,
     in_force: BTreeMap<String, PoolTable>,
@@ -111,6 +130,7 @@ impl Pools {
             nexthops: loaded.map("NEXTHOPS")?,
             host_ids: loaded.map("HOST_IDS")?,
             slots: Slots::default(),
+            named: BTreeMap::new(),
             entries: BTreeMap::new(),
             in_force: BTreeMap::new(),
         };
@@ -145,6 +165,11 @@ impl Pools {
         hosts.collect()
     }
 
+    /// The slots of the model that was written last.
+    pub fn slots(&self) -> &BTreeMap<HostId, u16> {
+        &self.named
+    }
+
     /// The slot of a host.
     pub fn slot(&self, id: &HostId, host: &Host) -> Option<u16> {
         self.slots.get(stable_id(id, host))
@@ -152,17 +177,25 @@ impl Pools {
 
     /// The tables in force, by pool.
     pub fn in_force(&self) -> BTreeMap<String, InForce> {
-        let tables = self.in_force.iter();
-        tables
-            .map(|(name, table)| {
-                (name.clone(), InForce { generation: table.made_of.generation, digest: table.digest })
-            })
-            .collect()
+        self.in_force.iter().map(|(name, table)| (name.clone(), table.in_force())).collect()
+    }
+
+    /// Memory of the tables, and of the maps of the object that these are of.
+    pub fn memory(&self, loaded: &Loaded) -> Result<Vec<MapUse>> {
+        let mut uses = usage::of_object(loaded)?;
+        uses.extend(usage::of_tables(self.tables.bytes()?));
+        usage::sort(&mut uses);
+        Ok(uses)
     }
 
     /// The services in the kernel.
     pub fn services(&self) -> BTreeMap<ServiceKey, maps::Service> {
         self.services.iter().filter_map(|(key, service)| Some((user_key(&key)?, service))).collect()
+    }
+
+    /// What the services in the kernel name.
+    pub fn named(&self) -> impl Iterator<Item = Named> {
+        self.services().into_values().map(|service| Named { flags: service.flags, extras: service.extras })
     }
 
     pub fn check_capacity(&self, model: &Model) -> Result<()> {
@@ -187,16 +220,21 @@ impl Pools {
         Error::Capacity { what, want, room: room as usize, role: self.role, key }
     }
 
-    pub fn assign_slots(&mut self, model: &Model) -> Result<()> {
+    /// Gives every host a slot, and calls `fresh` with each new one before its host is there: its counters are another's.
+    pub fn assign_slots(&mut self, model: &Model, mut fresh: impl FnMut(u16) -> Result<()>) -> Result<()> {
         let capacity = u16::try_from(self.capacity.hosts).unwrap_or(maps::NO_OWNER);
-        let wanted: Vec<_> = model.hosts().map(|(id, host)| stable_id(&id, host)).collect();
+        let wanted: Vec<_> = model.hosts().map(|(id, host)| (stable_id(&id, host), id)).collect();
+        let ids = || wanted.iter().map(|(id, _)| *id);
         // Hosts that go keep their slots until the tables are changed.
-        let all: BTreeSet<u64> = self.slots.iter().map(|(id, _)| id).chain(wanted.iter().copied()).collect();
+        let all: BTreeSet<u64> = self.slots.iter().map(|(id, _)| id).chain(ids()).collect();
         let full = self.full("hosts", all.len(), capacity.into(), "hosts");
-        let new = self.slots.assign(wanted, capacity).ok_or(full)?;
+        let new = self.slots.assign(ids(), capacity).ok_or(full)?;
         for (id, slot) in new {
+            fresh(slot)?;
             self.host_ids.set(u32::from(slot), id, 0).map_err(map_error("HOST_IDS"))?;
         }
+        let named = wanted.into_iter().filter_map(|(id, host)| Some((host, self.slots.get(id)?)));
+        self.named = named.collect();
         Ok(())
     }
 
@@ -209,7 +247,7 @@ impl Pools {
     ) -> Result<BTreeMap<HostId, Reach>> {
         let mut reached = BTreeMap::new();
         for (id, host) in model.hosts() {
-            let Some(slot) = self.slots.get(stable_id(&id, host)) else { continue };
+            let Some(slot) = self.named.get(&id).copied() else { continue };
             let standing = standing(&id, host);
             let mut reach = Reach::default();
             for family in Family::ALL {
@@ -236,31 +274,27 @@ impl Pools {
         // Also those of pools that no service uses: one may use them later.
         let stay = |name: &String, pool: &Pool| self.in_force.get(name).filter(|have| have.made_of == *pool);
         taken.extend(model.pools.iter().filter_map(|(name, pool)| stay(name, pool)).map(|have| have.slot));
-        let ids = self.ids();
-        let id_of = |slot: u16| ids.get(usize::from(slot)).copied().unwrap_or(0);
         for (name, pool) in &model.pools {
             if let Some(have) = stay(name, pool) {
                 next.insert(name.clone(), have.clone());
                 continue;
             }
             let rows = self.rows(name, pool)?;
-            let want = table::digest(&rows, id_of);
-            let slot = match self.adopted_slot(model, name, pool, want, id_of)? {
+            let slot = match self.adopted_slot(model, name, &rows)? {
                 Some(slot) => slot,
                 None => {
                     let room = self.tables.capacity();
                     let free = (0..room).find(|slot| !taken.contains(slot));
                     let slot = free.ok_or_else(|| self.full("tables", room as usize + 1, room, "tables"))?;
                     self.tables.put(slot, &rows)?;
+                    if !self.tables.holds(slot, &rows)? {
+                        return Err(Error::Written { pool: name.clone() });
+                    }
                     slot
                 }
             };
             taken.insert(slot);
-            let have = self.tables.digest(slot, pool.size, id_of)?.unwrap_or(0);
-            if have != want {
-                return Err(Error::Digest { pool: name.clone(), have, want });
-            }
-            next.insert(name.clone(), PoolTable { slot, made_of: pool.clone(), digest: want });
+            next.insert(name.clone(), PoolTable { slot, made_of: pool.clone(), digest: None });
         }
         Ok(next)
     }
@@ -270,9 +304,9 @@ impl Pools {
         if generations.iter().all(|generation| generation.hosts.is_empty()) {
             return Ok(vec![maps::EMPTY_ROW; pool.size as usize]);
         }
-        let slots = pool.hosts.iter().filter_map(|(host_name, host)| {
-            let id = HostId { pool: name.into(), host: host_name.clone() };
-            Some((host_name.clone(), self.slots.get(stable_id(&id, host))?))
+        let slots = pool.hosts.keys().filter_map(|host| {
+            let id = HostId { pool: name.into(), host: host.clone() };
+            Some((id.host.clone(), *self.named.get(&id)?))
         });
         let table = table::rows(&generations, pool.seed, pool.size, &slots.collect());
         table.map(|table| table.rows).map_err(|source| Error::Pool { pool: name.into(), source })
@@ -296,14 +330,7 @@ impl Pools {
 
     /// The table that the pool's services in the kernel name already, if it is the wanted one. Only an agent before this one
     /// can have left it there.
-    fn adopted_slot(
-        &self,
-        model: &Model,
-        name: &str,
-        pool: &Pool,
-        want: u64,
-        id_of: impl Fn(u16) -> u64,
-    ) -> Result<Option<u32>> {
+    fn adopted_slot(&self, model: &Model, name: &str, rows: &[maps::Row]) -> Result<Option<u32>> {
         if self.in_force.contains_key(name) {
             return Ok(None);
         }
@@ -311,7 +338,7 @@ impl Pools {
         let named = of_pool.filter_map(|(key, _)| self.services.get(&kernel_key(key)));
         let tables: BTreeSet<u32> = named.map(|service| service.table).collect();
         for table in tables {
-            if self.tables.digest(table, pool.size, &id_of)? == Some(want) {
+            if self.tables.holds(table, rows)? {
                 return Ok(Some(table));
             }
         }
@@ -324,9 +351,9 @@ impl Pools {
         &mut self,
         model: &Model,
         tables: &BTreeMap<String, PoolTable>,
-        flags: impl Fn(&Service) -> u16,
+        named: impl Fn(&ServiceKey, &Service) -> Named,
         mut fresh: impl FnMut(u32) -> Result<()>,
-    ) -> Result<BTreeMap<ServiceKey, InForce>> {
+    ) -> Result<()> {
         // First, so that what they held is there for new ones.
         let (have, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
             self.services().into_iter().partition(|(key, _)| model.services.contains_key(key));
@@ -334,7 +361,6 @@ impl Pools {
             self.services.remove(&kernel_key(key));
         }
         let mut ids: BTreeSet<u32> = have.values().map(|service| service.id).collect();
-        let mut confirmed = BTreeMap::new();
         for (key, service) in &model.services {
             let Some(table) = tables.get(&service.pool) else { continue };
             let id = match have.get(key) {
@@ -346,15 +372,22 @@ impl Pools {
                 }
             };
             let Pool { seed, size, generation, .. } = table.made_of;
-            let flags = flags(service) | service.hash.flags();
-            let want = maps::Service { seed, id, table: table.slot, rows: size, generation, flags };
+            let Named { flags, extras } = named(key, service);
+            let want = maps::Service {
+                seed,
+                id,
+                table: table.slot,
+                rows: size,
+                generation,
+                flags: flags | service.hash.flags(),
+                extras,
+                spare: 0,
+            };
             if have.get(key) != Some(&want) {
                 self.insert(kernel_key(key), want)?;
             }
-            confirmed.insert(*key, InForce { generation, digest: table.digest });
         }
-        self.write_fragments(model)?;
-        Ok(confirmed)
+        self.write_fragments(model)
     }
 
     /// Fragments go where a service of theirs sends everything.
@@ -397,12 +430,14 @@ impl Pools {
     /// which are returned.
     pub fn settle(&mut self, model: &Model, tables: BTreeMap<String, PoolTable>) -> Result<Vec<u16>> {
         self.in_force = tables;
+        self.take_digests()?;
+        self.tables.finish()?;
         let mut named = self.slots_in_services();
         named.extend(self.in_force.values().map(|table| table.slot));
         let idle: Vec<u32> = self.tables.filled().filter(|slot| !named.contains(slot)).collect();
         if !idle.is_empty() {
             // A program may have read a service's entry just before it named another table.
-            services::grace_period();
+            self.services.reclaim();
         }
         idle.into_iter().try_for_each(|slot| self.tables.remove(slot))?;
         let wanted = model.hosts().map(|(id, host)| stable_id(&id, host)).collect();
@@ -417,6 +452,25 @@ impl Pools {
             self.host_ids.set(u32::from(slot), 0, 0).map_err(map_error("HOST_IDS"))?;
         }
         Ok(released)
+    }
+
+    /// Of tables that are new.
+    fn take_digests(&mut self) -> Result<()> {
+        if self.in_force.values().all(|table| table.digest.is_some()) {
+            return Ok(());
+        }
+        let ids = self.ids();
+        let id_of = |slot: u16| ids.get(usize::from(slot)).copied().unwrap_or(0);
+        for table in self.in_force.values_mut().filter(|table| table.digest.is_none()) {
+            table.digest = self.tables.digest(table.slot, table.made_of.size, id_of)?;
+        }
+        Ok(())
+    }
+
+    /// The services that have a table in force.
+    pub fn confirmed(&self, model: &Model) -> BTreeMap<ServiceKey, InForce> {
+        let table = |pool: &String| self.in_force.get(pool).map(PoolTable::in_force);
+        model.services.iter().filter_map(|(key, service)| Some((*key, table(&service.pool)?))).collect()
     }
 }
 

@@ -65,7 +65,9 @@ impl Services {
 
     /// What the programs find.
     pub fn get(&self, key: &ServiceKey) -> Option<Service> {
-        self.places.get(key).map(|place| self.entry(*place).service)
+        let found =
+            self.chain(key.chain() as usize).map(|place| self.entry(place)).find(|entry| entry.key == *key);
+        found.map(|entry| entry.service)
     }
 
     /// All of them, VIPs too.
@@ -112,10 +114,15 @@ impl Services {
 
     fn free_place(&mut self) -> Option<usize> {
         if self.free.is_empty() && !self.left.is_empty() {
-            grace_period();
-            std::mem::swap(&mut self.free, &mut self.left);
+            self.reclaim();
         }
         self.free.pop()
+    }
+
+    /// Waits until no program reads what was to be found before; its places are free then.
+    pub fn reclaim(&mut self) {
+        grace_period();
+        self.free.append(&mut self.left);
     }
 
     /// Places of the entries of a chain.

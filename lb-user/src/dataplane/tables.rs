@@ -1,20 +1,23 @@
 //! Tables in the kernel: mmap-able arrays of rows, each in a slot of the map of tables.
 //!
 //! A new table is filled through memory (one system call instead of one per row) and becomes visible as a whole when
-//! its slot is written; the kernel then waits until no program reads the old one (4 to 16 ms).
+//! its slot is written. From that the kernel returns only when no program reads what was there before (4 to 16 ms), which
+//! need not concern whoever fills a free slot: a thread waits in the meantime.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
+use std::thread::{self, JoinHandle};
 
 use aya::maps::{ArrayOfMaps, Map, MapData, MapError};
 use lb_common::maps::Row;
 
 use super::memory::Memory;
-use super::{Error, Result};
+use super::{Error, Result, usage};
 use crate::table;
 
 const BPF_MAP_CREATE: libc::c_long = 0;
+const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
 /// `BPF_F_MMAPABLE`.
@@ -27,6 +30,8 @@ pub struct Tables {
     outer: ArrayOfMaps<MapData, MapData>,
     /// The same map; aya gives out no descriptor of a typed one.
     descriptor: OwnedFd,
+    /// Writes that the kernel has yet to return from.
+    writes: Vec<JoinHandle<io::Result<()>>>,
 }
 
 impl Tables {
@@ -37,7 +42,7 @@ impl Tables {
             return Err(error(MapError::InvalidName { name: "TABLES".to_owned() }));
         };
         let descriptor = data.fd().as_fd().try_clone_to_owned().map_err(|io| error(MapError::IoError(io)))?;
-        Ok(Tables { outer: outer.try_into().map_err(error)?, descriptor })
+        Ok(Tables { outer: outer.try_into().map_err(error)?, descriptor, writes: Vec::new() })
     }
 
     /// How many tables there is room for.
@@ -45,32 +50,44 @@ impl Tables {
         self.outer.len()
     }
 
-    /// Writes `rows` to a new table and puts it into `slot`, replacing what was there.
+    /// Writes `rows` to a new table and puts it into `slot`, replacing what was there. When it returns, programs find the new
+    /// table; some may still read the old one until [`Tables::finish`].
     pub fn put(&mut self, slot: u32, rows: &[Row]) -> Result<()> {
         let inner = create(rows.len() as u32)?;
         for (word, row) in memory(&inner, rows.len() as u32)?.words().iter().zip(rows) {
             word.store(word_of(*row), Relaxed);
         }
-        self.outer.set(slot, &inner, 0).map_err(|source| Error::Map { map: "TABLES", source })
+        let id = id(&inner)?;
+        let outer = self.descriptor.try_clone().map_err(map_io)?;
+        let write = thread::spawn(move || {
+            let table = inner.fd().as_fd().as_raw_fd();
+            element(BPF_MAP_UPDATE_ELEM, &outer, slot, (&raw const table) as u64)
+        });
+        while !write.is_finished()
+            && self.outer.get(&slot, 0).and_then(|table| Ok(table.info()?.id())).ok() != Some(id)
+        {
+            thread::yield_now();
+        }
+        self.writes.push(write);
+        Ok(())
+    }
+
+    /// Waits until no program reads a table that was replaced.
+    pub fn finish(&mut self) -> Result<()> {
+        let mut done = Ok(());
+        for write in self.writes.drain(..) {
+            let written =
+                write.join().unwrap_or_else(|_| Err(io::Error::other("the thread that wrote it panicked")));
+            done = done.and(written);
+        }
+        done.map_err(map_io)
     }
 
     /// Empties `slot`: its memory is free once no program reads it any more. Nothing must name it.
     pub fn remove(&mut self, slot: u32) -> Result<()> {
-        let element = Element {
-            map_fd: self.descriptor.as_raw_fd() as u32,
-            _aligned: 0,
-            key: (&raw const slot) as u64,
-            value: 0,
-            flags: 0,
-        };
-        // SAFETY: the kernel reads `size_of::<Element>()` bytes of the attribute and the four of the key, which live here.
-        let done = unsafe {
-            libc::syscall(libc::SYS_bpf, BPF_MAP_DELETE_ELEM, &raw const element, size_of::<Element>())
-        };
-        match io::Error::last_os_error() {
-            _ if done == 0 => Ok(()),
-            error if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            source => Err(Error::Map { map: "TABLES", source: MapError::IoError(source) }),
+        match element(BPF_MAP_DELETE_ELEM, &self.descriptor, slot, 0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(map_io(error)),
+            _ => Ok(()),
         }
     }
 
@@ -79,17 +96,60 @@ impl Tables {
         (0..self.capacity()).filter(|slot| self.outer.get(slot, 0).is_ok())
     }
 
+    /// Memory of all tables, as the kernel has it.
+    pub fn bytes(&self) -> Result<u64> {
+        let tables = (0..self.capacity()).filter_map(|slot| self.outer.get(&slot, 0).ok());
+        tables.map(|table| usage::locked(table.fd().as_fd()).map_err(map_io)).sum()
+    }
+
     /// The digest of the table in `slot`, taken from the kernel's memory; `None` if there is no table of this size.
     pub fn digest(&self, slot: u32, rows: u32, host_of: impl Fn(u16) -> u64) -> Result<Option<u64>> {
-        let Ok(inner) = self.outer.get(&slot, 0) else { return Ok(None) };
-        let info = inner.info().map_err(|source| Error::Map { map: "table", source })?;
-        if info.max_entries() != rows || info.value_size() as usize != size_of::<Row>() {
-            return Ok(None);
-        }
-        let memory = memory(&inner, rows)?;
+        let Some(memory) = self.memory(slot, rows)? else { return Ok(None) };
         let rows: Vec<Row> = memory.words().iter().map(|word| row_of(word.load(Relaxed))).collect();
         Ok(Some(table::digest(&rows, host_of)))
     }
+
+    /// The table in `slot` has these rows, in the kernel's memory.
+    pub fn holds(&self, slot: u32, rows: &[Row]) -> Result<bool> {
+        let memory = self.memory(slot, rows.len() as u32)?;
+        let same = |memory: Memory| {
+            memory.words().iter().zip(rows).all(|(word, row)| word.load(Relaxed) == word_of(*row))
+        };
+        Ok(memory.is_some_and(same))
+    }
+
+    /// The table in `slot`, if it has so many rows.
+    fn memory(&self, slot: u32, rows: u32) -> Result<Option<Memory>> {
+        let Ok(inner) = self.outer.get(&slot, 0) else { return Ok(None) };
+        let info = inner.info().map_err(|source| Error::Map { map: "table", source })?;
+        match (info.max_entries(), info.value_size() as usize) == (rows, size_of::<Row>()) {
+            true => memory(&inner, rows).map(Some),
+            false => Ok(None),
+        }
+    }
+}
+
+fn map_io(error: io::Error) -> Error {
+    Error::Map { map: "TABLES", source: MapError::IoError(error) }
+}
+
+fn id(table: &MapData) -> Result<u32> {
+    table.info().map(|info| info.id()).map_err(|source| Error::Map { map: "table", source })
+}
+
+/// Writes or removes an element of the map of tables: aya removes none, and gives a thread nothing to write one with.
+fn element(command: libc::c_long, outer: &OwnedFd, slot: u32, value: u64) -> io::Result<()> {
+    let element = Element {
+        map_fd: outer.as_raw_fd() as u32,
+        _aligned: 0,
+        key: (&raw const slot) as u64,
+        value,
+        flags: 0,
+    };
+    // SAFETY: the kernel reads `size_of::<Element>()` bytes of the attribute, the four of the key, which live here, and
+    // the four of a value, if there is one, which live in the caller.
+    let done = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const element, size_of::<Element>()) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn memory(table: &MapData, rows: u32) -> Result<Memory> {

@@ -36,6 +36,7 @@ pub fn view(model: Model, sources: Sources, mtu: u32, sick: &[String]) -> Result
         mac: [2, 0, 0, 0, 0, 2],
         mtu,
         source: Some(source(address)),
+        below: None,
     };
     let nexthops = addresses.flatten().map(|address| (address, Ok(hop(address)))).collect();
     Ok(View::new(Arc::new(model), sources, nexthops, health))

@@ -8,7 +8,10 @@ use serde::Serialize;
 
 use super::parse::Packet;
 use super::{Flow, Memory, View};
+use crate::dataplane::nexthops::spread_mask;
+use crate::extras::{Limit, Ruling};
 use crate::model::{Affinity, Family, HashBy, Host, HostId, HostState, Pool, ServiceKey};
+use crate::netlink::vlan::Below;
 use crate::table::{self, NO_OWNER, Row, TableError};
 
 /// The way of a flow.
@@ -21,19 +24,27 @@ pub struct Way {
     /// What keeps the service's flows together.
     pub affinity: Affinity,
     /// What of the flow chose the row.
-    pub hash: HashBy,
+    pub by: HashBy,
+    /// What the service's list of sources says of the client, if it has one.
+    pub ruling: Option<Ruling>,
+    /// How much each source may use the service, if that is bounded.
+    pub limit: Option<Limit>,
     /// The pool of that service.
     pub pool: String,
     /// The generation that is written to outer headers.
     pub generation: u16,
     /// Rows of the pool's table.
     pub rows: u32,
+    /// The flow's hash, which the row comes from.
+    pub hash: u32,
     /// The flow's row.
     pub row: u32,
     /// The owners of that row, in order.
     pub owners: Vec<Owner>,
     /// The host that gets the packet.
     pub host: Option<HostId>,
+    /// The server id of its QUIC connection id, if that has one.
+    pub server_id: Option<u64>,
     /// That host was remembered, and may be no owner at all.
     pub remembered: bool,
     /// The way to it.
@@ -78,19 +89,41 @@ impl fmt::Display for Obstacle {
 pub struct Hop {
     /// By this interface.
     pub ifindex: u32,
+    /// What is below it, if it is a VLAN device.
+    pub below: Option<Below>,
     /// Ethernet source.
     pub own_mac: [u8; 6],
     /// Ethernet destination.
     pub next_mac: [u8; 6],
     /// Largest packet on that way.
     pub mtu: usize,
-    /// Outer source.
+    /// Outer source, or the network's address of the prefix that it is chosen from.
     pub source: IpAddr,
+    /// Bits of its last two bytes that are chosen by the flow.
+    pub spread: [u8; 2],
     /// Outer destination.
     pub destination: IpAddr,
 }
 
 impl Hop {
+    /// The outer source of a flow with this hash.
+    pub fn source_of(&self, hash: u32) -> IpAddr {
+        let [first, second, ..] = hash.to_le_bytes();
+        let chosen = [first & self.spread[0], second & self.spread[1]];
+        match self.source {
+            IpAddr::V4(address) => {
+                let [a, b, c, d] = address.octets();
+                [a, b, c | chosen[0], d | chosen[1]].into()
+            }
+            IpAddr::V6(address) => {
+                let mut octets = address.octets();
+                octets[14] |= chosen[0];
+                octets[15] |= chosen[1];
+                octets.into()
+            }
+        }
+    }
+
     /// The largest packet that fits into the tunnel.
     pub fn room(&self) -> usize {
         let header = if self.destination.is_ipv4() { 20 } else { 40 };
@@ -113,7 +146,8 @@ pub(super) fn way(view: &View, packet: &Packet) -> Option<Way> {
     let flow = packet.flow;
     let (service, name, pool) = view.service(packet)?;
     let by = view.model.services[&service].hash;
-    let row = flow::row(hash(pool.seed, &flow, by), pool.size);
+    let hash = hash(pool.seed, &flow, by);
+    let row = flow::row(hash, pool.size);
     let family = Family::of(flow.destination.ip());
     let places = view.table(name).map(|table| table[row as usize]).into_iter().flatten();
     let hosts: Vec<_> = pool.hosts.iter().collect();
@@ -131,13 +165,17 @@ pub(super) fn way(view: &View, packet: &Packet) -> Option<Way> {
         flow,
         service,
         affinity: view.model.services[&service].affinity,
-        hash: by,
+        by,
+        ruling: None,
+        limit: None,
         pool: name.into(),
         generation: pool.generation,
         rows: pool.size,
+        hash,
         row,
         owners,
         host,
+        server_id: None,
         remembered: false,
         hop,
     })
@@ -145,7 +183,9 @@ pub(super) fn way(view: &View, packet: &Packet) -> Option<Way> {
 
 /// A flow of a service with a flow table goes where it went before, healthy or not, as long as there is a way.
 pub(super) fn recall(view: &View, memory: &Memory, way: &mut Way) {
-    let Some(id) = memory.get(&way.flow).filter(|_| way.affinity == Affinity::FlowTable) else { return };
+    let Some(id) = memory.flows.get(&way.flow).filter(|_| way.affinity == Affinity::FlowTable) else {
+        return;
+    };
     let host = view.model.pools.get(&id.pool).and_then(|pool| pool.hosts.get(&id.host));
     if let Some(hop) = host.and_then(|host| hop(view, host, Family::of(way.flow.destination.ip())).ok()) {
         way.host = Some(id.clone());
@@ -160,7 +200,7 @@ pub(super) fn remember(memory: &mut Memory, way: &Way) {
         && !way.remembered
         && let Some(host) = &way.host
     {
-        memory.insert(way.flow, host.clone());
+        memory.flows.insert(way.flow, host.clone());
     }
 }
 
@@ -176,7 +216,7 @@ fn owner(view: &View, id: HostId, host: &Host, family: Family) -> Owner {
 }
 
 /// How a host is reached with packets of one family, or why not.
-fn hop(view: &View, host: &Host, family: Family) -> Result<Hop, String> {
+pub(super) fn hop(view: &View, host: &Host, family: Family) -> Result<Hop, String> {
     let destination = host.outer(family).ok_or("has no address")?;
     let next = match view.nexthops.get(&destination) {
         Some(Ok(next)) => next,
@@ -187,17 +227,21 @@ fn hop(view: &View, host: &Host, family: Family) -> Result<Hop, String> {
         IpAddr::V4(_) => view.sources.v4.map(IpAddr::V4),
         IpAddr::V6(_) => view.sources.v6.map(IpAddr::V6),
     };
+    let spread = view.sources.spread(destination);
+    let fixed = spread.map(|prefix| prefix.address).or(fixed);
     let source = fixed.or(next.source).ok_or_else(|| format!("no source address towards {destination}"))?;
     if source.is_ipv4() != destination.is_ipv4() {
         return Err(format!("the source {source} is of another family than {destination}"));
     }
     Ok(Hop {
         ifindex: next.ifindex,
+        below: next.below.clone(),
         own_mac: next.source_mac,
         next_mac: next.mac,
         // No packet is longer than its header can say.
         mtu: (next.mtu as usize).min(usize::from(u16::MAX)),
         source,
+        spread: spread.map_or([0; 2], spread_mask),
         destination,
     })
 }

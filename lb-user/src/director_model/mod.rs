@@ -2,18 +2,23 @@
 //!
 //! It is written from the documents and RFCs, for clarity, and shares with the BPF program nothing but the reasons, the
 //! structure of tables and the hash of flows. A differential test holds the two against each other; `lb trace` and
-//! `lb replay` explain packets by it. It knows nothing of headroom, which only drivers do.
+//! `lb replay` explain packets by it. It knows nothing of headroom, which only drivers do,
+//! and of no limit to answers.
 //!
-//! [`parse`] finds the flow of a frame, [`choose`] its host, [`write`](mod@write) makes what leaves.
+//! [`tags`] takes VLAN tags off, [`parse`] finds the flow of a frame, [`choose`] its host, [`write`](mod@write) makes what leaves.
 
+pub mod admit;
 pub mod assumed;
 pub mod choose;
 pub mod parse;
+mod quic;
+pub mod tags;
 pub mod write;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use lb_common::reasons::{Director, Verdict};
 
@@ -108,9 +113,23 @@ pub struct Flow {
     pub protocol: Protocol,
 }
 
-/// The hosts that a director remembers of the flows of services with a flow table. That the oldest ones make room for new
-/// ones is not modelled.
-pub type Memory = BTreeMap<Flow, HostId>;
+/// What a director remembers. That the oldest make room for new ones is not modelled.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    /// Hosts of the flows of services with a flow table.
+    pub flows: BTreeMap<Flow, HostId>,
+    /// What the sources of services with a limit may still send.
+    pub credits: admit::Credits,
+    /// The time, from whatever moment on.
+    pub now: Duration,
+}
+
+impl Memory {
+    /// Of a director that has seen nothing.
+    pub fn new() -> Self {
+        Memory::default()
+    }
+}
 
 /// What becomes of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,11 +146,19 @@ impl Judged {
     /// The interface by which it leaves, where that may be another one than it came by.
     pub fn sent_by(&self) -> Option<u32> {
         let hop = self.way.as_ref()?.hop.as_ref()?;
-        let encapsulated = matches!(
+        self.is_encapsulated().then_some(hop.below.as_ref().map_or(hop.ifindex, |below| below.ifindex))
+    }
+
+    /// It goes to a host.
+    fn is_encapsulated(&self) -> bool {
+        matches!(
             self.reason,
-            Director::Forwarded | Director::ForwardedError | Director::ForwardedFragment
-        );
-        encapsulated.then_some(hop.ifindex)
+            Director::Forwarded
+                | Director::ForwardedError
+                | Director::ForwardedFragment
+                | Director::ById
+                | Director::UnknownId
+        )
     }
 
     /// Sent, given to the kernel or dropped.
@@ -140,8 +167,21 @@ impl Judged {
     }
 }
 
-/// What a director does with a frame.
+/// What a director does with a frame that came by another interface than the VLAN device of its way, if that leaves by one.
 pub fn judge(view: &View, memory: &mut Memory, frame: &[u8]) -> Judged {
+    let (tags, plain) = match tags::split(frame) {
+        Ok(split) => split,
+        Err(reason) => return Judged { reason, output: frame.to_vec(), way: None },
+    };
+    let judged = judge_plain(view, memory, &plain);
+    match judged.is_encapsulated() {
+        true => judged,
+        false => Judged { output: tags::join(&tags, &judged.output), ..judged },
+    }
+}
+
+/// What a director does with a frame without tags.
+fn judge_plain(view: &View, memory: &mut Memory, frame: &[u8]) -> Judged {
     let unchanged = |reason, way| Judged { reason, output: frame.to_vec(), way };
     let packet = match parse::frame(frame, |address| view.is_vip(address)) {
         Ok(parse::Found::Echo(at)) => {
@@ -158,7 +198,11 @@ pub fn judge(view: &View, memory: &mut Memory, frame: &[u8]) -> Judged {
         };
         return unchanged(reason, None);
     };
+    if let Err(reason) = admit::check(view, memory, &packet, &mut way) {
+        return unchanged(reason, Some(way));
+    }
     choose::recall(view, memory, &mut way);
+    let by_id = quic::follow(view, &packet, &mut way);
     if !packet.quoted {
         choose::remember(memory, &way);
     }
@@ -168,12 +212,17 @@ pub fn judge(view: &View, memory: &mut Memory, frame: &[u8]) -> Judged {
         return unchanged(reason, Some(way));
     };
     if packet.len > hop.room() {
-        return unchanged(Director::TooBig, Some(way));
+        let answer = write::too_big(frame, packet.len, hop.room()).filter(|_| !packet.quoted && packet.has_ports);
+        return match answer {
+            Some(output) => Judged { reason: Director::TooBigTold, output, way: Some(way) },
+            None => unchanged(Director::TooBig, Some(way)),
+        };
     }
     let reason = match (packet.quoted, packet.has_ports) {
         (true, _) => Director::ForwardedError,
-        (false, true) => Director::Forwarded,
+        (false, true) => by_id,
         (false, false) => Director::ForwardedFragment,
     };
-    Judged { reason, output: write::tunnelled(&hop, way.generation, packet.len, frame), way: Some(way) }
+    let output = write::tunnelled(&hop, way.hash, way.generation, packet.len, frame);
+    Judged { reason, output, way: Some(way) }
 }

@@ -34,6 +34,10 @@ pub struct Packet {
     pub has_ports: bool,
     /// It is an ICMP error, which quotes the flow's other direction.
     pub quoted: bool,
+    /// It is a TCP segment that opens a connection.
+    pub opens: bool,
+    /// The first bytes of a UDP datagram's payload, and how many there are of it.
+    pub payload: ([u8; 16], usize),
     /// Bytes from the IP header on, as that says.
     pub len: usize,
 }
@@ -227,7 +231,8 @@ fn fragment(source: IpAddr, vip: IpAddr, carried: &Carried, len: usize) -> Resul
     let protocol = Protocol::from_number(carried.protocol).ok_or(Director::Fragment)?;
     let (source, destination) = (SocketAddr::new(source, 0), SocketAddr::new(vip, 0));
     let flow = Flow { source, destination, protocol };
-    Ok(Found::Packet(Packet { flow, has_ports: false, quoted: false, len }))
+    let payload = ([0; 16], 0);
+    Ok(Found::Packet(Packet { flow, has_ports: false, quoted: false, opens: false, payload, len }))
 }
 
 fn tcp_or_udp(source: IpAddr, vip: IpAddr, number: u8, l4: &[u8], len: usize) -> Result<Found, Director> {
@@ -237,7 +242,17 @@ fn tcp_or_udp(source: IpAddr, vip: IpAddr, number: u8, l4: &[u8], len: usize) ->
         destination: SocketAddr::new(vip, word(l4, 2)),
         protocol,
     };
-    Ok(Found::Packet(Packet { flow, has_ports: true, quoted: false, len }))
+    // SYN without ACK, of the flags of RFC 9293.
+    let opens = protocol == Protocol::Tcp && l4.get(13).is_some_and(|flags| flags & 0x12 == 0x02);
+    let mut payload = ([0; 16], 0);
+    // Connection ids are not looked for behind options and extension headers.
+    let plain = len - l4.len() == if source.is_ipv4() { IPV4 } else { IPV6 };
+    if protocol == Protocol::Udp && plain {
+        let first = &l4[L4..l4.len().min(L4 + 16)];
+        payload.0[..first.len()].copy_from_slice(first);
+        payload.1 = first.len();
+    }
+    Ok(Found::Packet(Packet { flow, has_ports: true, quoted: false, opens, payload, len }))
 }
 
 fn icmp4(vip: IpAddr, icmp: &[u8], len: usize, at: usize) -> Result<Found, Director> {
@@ -287,7 +302,7 @@ fn quoted(
         destination: SocketAddr::new(from, word(l4, 0)),
         protocol,
     };
-    Ok(Found::Packet(Packet { flow, has_ports: true, quoted: true, len }))
+    Ok(Found::Packet(Packet { flow, has_ports: true, quoted: true, opens: false, payload: ([0; 16], 0), len }))
 }
 
 /// A word in network byte order.

@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage,
 };
@@ -12,6 +14,7 @@ use rtnetlink::packet_route::route::{
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::state::{Event, Link, Neighbour, Place, Route};
+use super::vlan::{Device, Tag};
 
 /// What a message says that matters here.
 pub fn event(message: &RouteNetlinkMessage) -> Option<Event> {
@@ -45,6 +48,7 @@ pub fn link(message: &LinkMessage) -> Option<(u32, Link)> {
         carrier: message.header.flags.contains(LinkFlags::LowerUp),
         mac: None,
         mtu: 0,
+        vlan: vlan(message),
     };
     for attribute in &message.attributes {
         match attribute {
@@ -57,6 +61,35 @@ pub fn link(message: &LinkMessage) -> Option<(u32, Link)> {
         }
     }
     Some((message.header.index, link))
+}
+
+/// What makes an interface a VLAN device. One whose lower half is in another network namespace is none here.
+fn vlan(message: &LinkMessage) -> Option<Device> {
+    let (mut below, mut tag) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::Link(ifindex) => below = Some(*ifindex),
+            LinkAttribute::LinkNetNsId(_) => return None,
+            LinkAttribute::LinkInfo(about) => {
+                let data = about.iter().find_map(|info| match info {
+                    LinkInfo::Data(InfoData::Vlan(data)) => Some(data),
+                    _ => None,
+                });
+                tag = data.and_then(|data| tag_of(data));
+            }
+            _ => {}
+        }
+    }
+    Some(Device { below: below?, tag: tag? })
+}
+
+fn tag_of(data: &[InfoVlan]) -> Option<Tag> {
+    let id = data.iter().find_map(|info| if let InfoVlan::Id(id) = info { Some(*id) } else { None })?;
+    let protocol = data.iter().find_map(|info| match info {
+        InfoVlan::Protocol(protocol) => Some(u16::from(*protocol)),
+        _ => None,
+    });
+    Some(Tag { protocol: protocol?, id })
 }
 
 /// The neighbour that a message describes, if it is one of IP and not a proxy entry.

@@ -6,6 +6,7 @@
 mod messages;
 pub mod resolver;
 pub mod state;
+pub mod vlan;
 
 pub use resolver::{NextHops, Resolver};
 pub use state::{NextHop, Reason};

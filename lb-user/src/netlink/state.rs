@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use rtnetlink::packet_route::neighbour::NeighbourState;
 
+use super::vlan::{self, Below, Device};
+
 /// An Ethernet address.
 pub type Mac = [u8; 6];
 
@@ -24,6 +26,8 @@ pub struct NextHop {
     pub mtu: u32,
     /// The source address that the kernel prefers.
     pub source: Option<IpAddr>,
+    /// What is below the output interface, if that is a VLAN device.
+    pub below: Option<Below>,
 }
 
 /// Why packets to an address cannot leave.
@@ -47,6 +51,9 @@ pub enum Reason {
     /// The route's interface has no Ethernet header.
     #[error("{0} is not an Ethernet interface; route to {1} by one that is")]
     NotEthernet(String, IpAddr),
+    /// The route's interface is a VLAN device on others.
+    #[error("{0} puts more than two VLAN tags on frames")]
+    TooManyTags(String),
     /// The link layer address of the gateway or host is not known.
     #[error("no neighbour entry for {address} on {interface} (state {state})")]
     NoNeighbour {
@@ -72,6 +79,8 @@ pub struct Link {
     pub mac: Option<Mac>,
     /// Largest IP packet.
     pub mtu: u32,
+    /// It is a VLAN device.
+    pub vlan: Option<Device>,
 }
 
 /// The kernel's answer for an address.
@@ -175,8 +184,9 @@ impl State {
             interface: link.name.clone(),
             state: neighbour.map_or(NeighbourState::None, |neighbour| neighbour.state),
         })?;
-        let mtu = route.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
-        Ok(NextHop { ifindex: route.ifindex, source_mac, mac, mtu, source: route.source })
+        let (below, most) = vlan::below(&self.links, route.ifindex)?.unzip();
+        let mtu = [route.mtu, most].into_iter().flatten().fold(link.mtu, u32::min);
+        Ok(NextHop { ifindex: route.ifindex, source_mac, mac, mtu, source: route.source, below })
     }
 
     /// The neighbours that the addresses asked for need, resolved or not.

@@ -1,5 +1,6 @@
 use super::NeighbourState::{Delay, Failed, Incomplete, Noarp, Permanent, Probe, Reachable, Stale};
 use super::*;
+use crate::netlink::vlan::Tag;
 
 const HOST: &str = "192.0.2.139";
 const GATEWAY: &str = "192.0.2.129";
@@ -11,7 +12,7 @@ fn ip(address: &str) -> IpAddr {
 }
 
 fn eth0() -> Link {
-    Link { name: "eth0".into(), up: true, carrier: true, mac: Some(OURS), mtu: 1500 }
+    Link { name: "eth0".into(), up: true, carrier: true, mac: Some(OURS), mtu: 1500, vlan: None }
 }
 
 fn direct() -> Route {
@@ -38,8 +39,14 @@ fn told(state: &State) -> String {
 fn a_neighbour_on_the_link_is_its_own_next_hop() {
     let mut state = state(Ok(direct()));
     state.apply(Event::Neighbour((2, ip(HOST)), neighbour(Reachable, false)));
-    let want =
-        NextHop { ifindex: 2, source_mac: OURS, mac: THEIRS, mtu: 1500, source: Some(ip("192.0.2.132")) };
+    let want = NextHop {
+        ifindex: 2,
+        source_mac: OURS,
+        mac: THEIRS,
+        mtu: 1500,
+        source: Some(ip("192.0.2.132")),
+        below: None,
+    };
     assert_eq!(state.next_hop(ip(HOST)), Ok(want));
 }
 
@@ -98,6 +105,46 @@ fn the_smaller_mtu_of_route_and_link_counts() {
         state.apply(Event::Neighbour((2, ip(HOST)), neighbour(Reachable, false)));
         assert_eq!(state.next_hop(ip(HOST)).unwrap().mtu, want);
     }
+}
+
+/// VLAN `id` of this protocol on an interface.
+fn vlan(name: &str, below: u32, protocol: u16, id: u16) -> Link {
+    Link { name: name.into(), vlan: Some(Device { below, tag: Tag { protocol, id } }), ..eth0() }
+}
+
+#[test]
+fn a_way_by_vlan_devices_leaves_by_what_is_below_with_their_tags() {
+    let mut state = state(Ok(Route { ifindex: 8, ..direct() }));
+    state.apply(Event::Link(7, vlan("eth0.100", 2, 0x88a8, 100)));
+    state.apply(Event::Link(8, vlan("eth0.5", 2, 0x8100, 5)));
+    state.apply(Event::Neighbour((8, ip(HOST)), neighbour(Reachable, false)));
+    let one = state.next_hop(ip(HOST)).unwrap();
+    let tag = |protocol, id| Tag { protocol, id };
+    assert_eq!(one.below, Some(Below { ifindex: 2, tags: vec![tag(0x8100, 5)] }));
+    assert_eq!((one.ifindex, one.mtu), (8, 1500), "one tag is free");
+    state.apply(Event::Link(8, vlan("eth0.100.5", 7, 0x8100, 5)));
+    let two = state.next_hop(ip(HOST)).unwrap();
+    assert_eq!(two.below, Some(Below { ifindex: 2, tags: vec![tag(0x88a8, 100), tag(0x8100, 5)] }));
+    assert_eq!(two.mtu, 1496, "the second one is not");
+    assert_eq!(state.needed(), BTreeSet::from([(8, ip(HOST))]), "the neighbour is the VLAN device's");
+}
+
+#[test]
+fn a_vlan_device_without_its_lower_half_is_an_interface_like_others() {
+    let mut state = state(Ok(Route { ifindex: 8, ..direct() }));
+    state.apply(Event::Link(8, vlan("eth0.5", 9, 0x8100, 5)));
+    state.apply(Event::Neighbour((8, ip(HOST)), neighbour(Reachable, false)));
+    assert_eq!(state.next_hop(ip(HOST)).unwrap().below, None);
+}
+
+#[test]
+fn three_tags_are_too_many() {
+    let mut state = state(Ok(Route { ifindex: 8, ..direct() }));
+    for (ifindex, below) in [(6, 2), (7, 6), (8, 7)] {
+        state.apply(Event::Link(ifindex, vlan(&format!("vlan{ifindex}"), below, 0x8100, 5)));
+    }
+    state.apply(Event::Neighbour((8, ip(HOST)), neighbour(Reachable, false)));
+    assert_eq!(told(&state), "vlan8 puts more than two VLAN tags on frames");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 pub mod capture;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anyhow::Context;
 use aya::programs::{TestRun, TestRunOptions};
@@ -23,10 +24,6 @@ const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
 const XDP_REDIRECT: u32 = 4;
-
-/// The longest frame that a test run keeps in one piece: a page without the headroom of XDP and what the kernel appends. The
-/// rest of a longer one would be out of the program's sight, as no driver does it.
-const LONGEST: usize = 4096 - 256 - 320;
 
 /// The program, over the tables of a configuration.
 pub struct Replay {
@@ -105,11 +102,16 @@ impl Totals {
 impl Replay {
     /// Loads the program over the tables of a configuration. Needs root.
     pub fn load(config: &Config, mut view: View) -> anyhow::Result<Self> {
+        // A capture's packets come at another pace than they did.
+        let services = Arc::make_mut(&mut view.model).services.values_mut();
+        services.for_each(|service| service.extras.limit = None);
         let role = config.director.as_ref();
         let options = DirectorOptions {
             interfaces: Vec::new(),
             xdp: XdpMode::Auto,
             flows: role.map_or(FLOWS, |role| role.flows),
+            // The answer to each, as the model says it.
+            icmp_errors: u32::MAX,
             capacity: role.map(|role| role.capacity).unwrap_or_default(),
         };
         let mut director = Director::load(options, None).context("loading the director's program")?;
@@ -122,11 +124,6 @@ impl Replay {
     /// Runs a frame through the program.
     pub fn run(&mut self, frame: &[u8]) -> anyhow::Result<Outcome> {
         let mut outcome = Outcome { bytes: frame.len(), ..Outcome::default() };
-        if frame.len() > LONGEST {
-            let what = format!("longer than {LONGEST} bytes, as if merged from several");
-            outcome.notes.push(format!("not run: {what}"));
-            return Ok(outcome);
-        }
         let (action, output) = match self.test_run(frame) {
             Ok(result) => result,
             Err(error) => {
@@ -141,7 +138,7 @@ impl Replay {
         let mut judged = judge(&self.view, &mut self.memory, frame);
         if let Some(way) = judged.way.as_ref().filter(|way| way.remembered && judged.output != output) {
             // The program's memory is bounded, the model's is not.
-            self.memory.remove(&way.flow);
+            self.memory.flows.remove(&way.flow);
             judged = judge(&self.view, &mut self.memory, frame);
         }
         outcome.differs = judged.reason != reason || judged.output != output;

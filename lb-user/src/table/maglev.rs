@@ -102,19 +102,14 @@ fn check(members: &[Member<'_>], size: u32) -> Result<(), TableError> {
 fn fill(members: &[Member<'_>], seed: u64, size: u32, may: impl Fn(usize, u16) -> bool) -> Vec<u16> {
     let mut rows = vec![NOBODY; size as usize];
     let mut walks: Vec<Walk> = members.iter().map(|member| Walk::new(member.name, seed, size)).collect();
-    let mut free = size;
+    let mut free = Free::all(size);
     let mut turns = Turns::new(members);
     while let Some(mut class) = turns.pop() {
         class.hosts.retain(|&host| {
-            if free == 0 {
-                return false;
-            }
-            let Some(row) = walks[usize::from(host)].find(|&row| rows[row] == NOBODY && may(row, host))
-            else {
+            let Some(row) = walks[usize::from(host)].take(&mut free, |row| may(row, host)) else {
                 return false;
             };
             rows[row] = host;
-            free -= 1;
             true
         });
         turns.push_next(class);
@@ -128,6 +123,8 @@ struct Walk {
     skip: u32,
     size: u32,
     left: u32,
+    /// 1 / skip modulo size, once it is needed.
+    inverse: u32,
 }
 
 impl Walk {
@@ -135,22 +132,128 @@ impl Walk {
         // Remainders of a number below 2³² fit in 32 bits.
         let offset = hash(name, 0xdead_babe, seed) % u64::from(size);
         let skip = hash(name, 0xdead_beef, seed) % u64::from(size - 1) + 1;
-        Walk { next: offset as u32, skip: skip as u32, size, left: size }
+        Walk { next: offset as u32, skip: skip as u32, size, left: size, inverse: 0 }
+    }
+
+    /// Goes on to the next free row that the host may have, and takes it; `None` if there is none any more.
+    #[inline]
+    fn take(&mut self, free: &mut Free, may: impl Fn(usize) -> bool) -> Option<usize> {
+        if free.are_few() {
+            return self.take_of_few(free, may);
+        }
+        loop {
+            self.left = self.left.checked_sub(1)?;
+            let row = self.next;
+            self.next = self.after(row);
+            if free.has(row) && may(row as usize) {
+                free.remove(row);
+                return Some(row as usize);
+            }
+        }
+    }
+
+    /// The same where few rows are free: a walk would meet hundreds that are taken, so it is asked of each free one how far
+    /// off it is.
+    fn take_of_few(&mut self, free: &mut Free, may: impl Fn(usize) -> bool) -> Option<usize> {
+        if self.inverse == 0 {
+            self.inverse = inverse(self.skip, self.size);
+        }
+        let off = |row: u32| {
+            let from_here = if row >= self.next { row - self.next } else { row + (self.size - self.next) };
+            free.modulus.times(from_here, self.inverse)
+        };
+        let may_be = free.few.iter().enumerate().map(|(at, &row)| (off(row), at, row));
+        let ahead = may_be.filter(|(off, _, row)| *off < self.left && may(*row as usize));
+        let (off, at, row) = ahead.min()?;
+        self.left -= off + 1;
+        self.next = self.after(row);
+        free.few.swap_remove(at);
+        Some(row as usize)
+    }
+
+    /// (row + skip) mod size without overflow: both are at most size.
+    #[inline]
+    fn after(&self, row: u32) -> u32 {
+        let to_end = self.size - row;
+        if self.skip >= to_end { self.skip - to_end } else { row + self.skip }
     }
 }
 
-impl Iterator for Walk {
-    type Item = usize;
+/// Rows that nobody has taken yet.
+struct Free {
+    /// A bit for each row, which fit in the nearest cache, as long as many are free.
+    bits: Vec<u64>,
+    left: u32,
+    /// All of them, once they are few.
+    few: Vec<u32>,
+    /// How many are few.
+    limit: u32,
+    modulus: Modulus,
+}
+
+impl Free {
+    fn all(size: u32) -> Self {
+        let mut bits = vec![u64::MAX; size.div_ceil(64) as usize];
+        if let Some(last) = bits.last_mut() {
+            *last >>= (64 - size % 64) % 64;
+        }
+        // A walk tries size / left rows, at about half of what a look at one of the few costs.
+        Free { bits, left: size, few: Vec::new(), limit: (size / 2).isqrt(), modulus: Modulus::new(size) }
+    }
 
     #[inline]
-    fn next(&mut self) -> Option<usize> {
-        self.left = self.left.checked_sub(1)?;
-        let row = self.next;
-        // (next + skip) mod size without overflow: both are at most size.
-        let to_end = self.size - row;
-        self.next = if self.skip >= to_end { self.skip - to_end } else { row + self.skip };
-        Some(row as usize)
+    fn are_few(&self) -> bool {
+        self.left <= self.limit
     }
+
+    #[inline]
+    fn has(&self, row: u32) -> bool {
+        self.bits[(row / 64) as usize] >> (row % 64) & 1 == 1
+    }
+
+    #[inline]
+    fn remove(&mut self, row: u32) {
+        self.bits[(row / 64) as usize] &= !(1 << (row % 64));
+        self.left -= 1;
+        if self.are_few() {
+            self.few = (0..self.modulus.size).filter(|row| self.has(*row)).collect();
+        }
+    }
+}
+
+/// Multiplication modulo a number, without division.
+struct Modulus {
+    size: u32,
+    /// 2⁶⁴ / size, rounded down.
+    reciprocal: u64,
+}
+
+impl Modulus {
+    fn new(size: u32) -> Self {
+        Modulus { size, reciprocal: u64::MAX / u64::from(size) }
+    }
+
+    #[inline]
+    fn times(&self, a: u32, b: u32) -> u32 {
+        let product = u64::from(a) * u64::from(b);
+        // One too small at most.
+        let quotient = ((u128::from(product) * u128::from(self.reciprocal)) >> 64) as u64;
+        let rest = product - quotient * u64::from(self.size);
+        let size = u64::from(self.size);
+        (if rest >= size { rest - size } else { rest }) as u32
+    }
+}
+
+/// 1 / `number` modulo the prime `size`, by Euclid's algorithm.
+fn inverse(number: u32, size: u32) -> u32 {
+    let (mut a, mut b) = (i64::from(size), i64::from(number));
+    let (mut of_a, mut of_b) = (0_i64, 1_i64);
+    while b > 1 {
+        let quotient = a / b;
+        (a, b) = (b, a - quotient * b);
+        (of_a, of_b) = (of_b, of_a - quotient * of_b);
+    }
+    of_b.rem_euclid(i64::from(size)) as u32
 }
 
 fn hash(name: &str, number: u32, seed: u64) -> u64 {

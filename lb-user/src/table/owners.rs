@@ -1,6 +1,8 @@
 //! The rows that BPF programs read: the owners of each row over the generations in force, and their digest.
 
 use std::collections::BTreeMap;
+use std::panic::resume_unwind;
+use std::thread::{self, ScopedJoinHandle};
 
 use lb_common::digest;
 use lb_common::maps::EMPTY_ROW;
@@ -34,32 +36,24 @@ pub fn rows(
     size: u32,
     slots: &BTreeMap<String, u16>,
 ) -> Result<Table, TableError> {
-    let mut primaries = Vec::new();
-    let mut backups = Vec::new();
-    for generation in generations.iter().filter(|generation| !generation.hosts.is_empty()) {
-        let members: Vec<_> =
-            generation.hosts.iter().map(|(name, &weight)| Member { name, weight }).collect();
-        let slots: Vec<_> =
-            members.iter().map(|member| slots.get(member.name).copied().unwrap_or(NO_OWNER)).collect();
-        let owners = maglev::populate(&members, seed, size)?;
-        let backup = maglev::backup(&members, seed, size, &owners)?;
-        primaries.push(Layer { owners, slots: slots.clone() });
-        backups.push(Layer { owners: backup, slots });
-    }
+    let with_hosts = generations.iter().filter(|generation| !generation.hosts.is_empty());
+    let (primaries, backups) = all_layers(with_hosts.collect(), seed, size, slots)?;
     if primaries.is_empty() {
         return Err(TableError::NoHosts);
     }
     let mut table = Table { rows: vec![EMPTY_ROW; size as usize], crowded: 0, tight: 0 };
     for (number, row) in table.rows.iter_mut().enumerate() {
         let lost = |row: &mut Row, layers: &[Layer]| {
-            layers.iter().filter_map(|layer| layer.slot(number)).filter(|slot| !push(row, *slot)).count() > 0
+            let slots = layers.iter().map(|layer| layer[number]).filter(|slot| *slot != NO_OWNER);
+            slots.fold(false, |lost, slot| !push(row, slot) | lost)
         };
         let crowded = lost(row, &primaries);
         let tight = lost(row, &backups);
         table.crowded += usize::from(crowded);
         table.tight += usize::from(tight && !crowded);
-        if let Some(backup) = backups[0].slot(number)
-            && let Some(place) = row.iter().position(|slot| *slot == backup).filter(|place| *place > 0)
+        let backup = backups[0][number];
+        if backup != NO_OWNER
+            && let Some(place) = row.iter().position(|slot| *slot == backup).filter(|place| *place > 1)
         {
             row[1..=place].rotate_right(1);
         }
@@ -81,19 +75,42 @@ pub fn host_id(name: &str) -> u64 {
     SipHasher24::new_with_keys(KEYS.0, KEYS.1).hash(name.as_bytes()).max(1)
 }
 
-/// One population: an index per row, and the slots that the indices mean.
-struct Layer {
-    owners: Vec<u16>,
-    slots: Vec<u16>,
+/// The populations of all generations, and their backups. Each takes milliseconds, and needs nothing of the others.
+fn all_layers(
+    generations: Vec<&Generation>,
+    seed: u64,
+    size: u32,
+    slots: &BTreeMap<String, u16>,
+) -> Result<(Vec<Layer>, Vec<Layer>), TableError> {
+    let Some((last, others)) = generations.split_last() else { return Ok(Default::default()) };
+    let made: Vec<_> = thread::scope(|scope| {
+        let others: Vec<_> =
+            others.iter().map(|generation| scope.spawn(|| layers(generation, seed, size, slots))).collect();
+        let last = layers(last, seed, size, slots);
+        let joined = |made: ScopedJoinHandle<'_, _>| made.join().unwrap_or_else(|panic| resume_unwind(panic));
+        others.into_iter().map(joined).chain([last]).collect()
+    });
+    Ok(made.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().unzip())
 }
 
-impl Layer {
-    fn slot(&self, row: usize) -> Option<u16> {
-        let owner = self.owners[row];
-        let slot = if owner == NOBODY { NO_OWNER } else { self.slots[usize::from(owner)] };
-        (slot != NO_OWNER).then_some(slot)
-    }
+fn layers(
+    generation: &Generation,
+    seed: u64,
+    size: u32,
+    slots: &BTreeMap<String, u16>,
+) -> Result<(Layer, Layer), TableError> {
+    let members: Vec<_> = generation.hosts.iter().map(|(name, &weight)| Member { name, weight }).collect();
+    let slots: Vec<_> =
+        members.iter().map(|member| slots.get(member.name).copied().unwrap_or(NO_OWNER)).collect();
+    let owners = maglev::populate(&members, seed, size)?;
+    let backup = maglev::backup(&members, seed, size, &owners)?;
+    let slot = |owner: u16| if owner == NOBODY { NO_OWNER } else { slots[usize::from(owner)] };
+    let layer = |owners: Vec<u16>| owners.into_iter().map(slot).collect();
+    Ok((layer(owners), layer(backup)))
 }
+
+/// One population: the slot of each row's host.
+type Layer = Vec<u16>;
 
 /// Appends an owner unless it is there; false if there is no room.
 fn push(row: &mut Row, slot: u16) -> bool {

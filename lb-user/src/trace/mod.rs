@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataplane::slots::stable_id;
 use crate::desired::Confirmed;
-use crate::director_model::{Flow, Hop, Memory, View, Way, judge, parse};
+use crate::director_model::{Flow, Hop, Memory, View, Way, judge, parse, tags};
+use crate::extras::{Counted, Limit, Ruling};
 use crate::model::{Affinity, HashBy, HostId, Pool, Protocol, ServiceKey};
 use crate::table::{self, OWNERS};
 
@@ -123,6 +124,9 @@ pub struct Owner {
 pub struct NextHop {
     /// Interface.
     pub interface: String,
+    /// VLAN tags with which the frame leaves there, the outermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
     /// Ethernet destination.
     pub mac: String,
     /// Outer source.
@@ -145,7 +149,8 @@ pub enum Source<'a> {
 
 /// Traces a frame. Makes the tables that it needs.
 pub fn trace(mut view: View, source: &Source<'_>, frame: &[u8]) -> Trace {
-    let parsed = parse::frame(frame, |address| view.is_vip(address));
+    let plain = tags::split(frame).map(|(_, plain)| plain);
+    let parsed = plain.and_then(|plain| parse::frame(&plain, |address| view.is_vip(address)));
     let packet = match parsed {
         Ok(parse::Found::Packet(packet)) => Some(packet),
         _ => None,
@@ -208,6 +213,36 @@ fn told(view: &View, way: &Way, source: &Source<'_>, notes: &mut Vec<String>) ->
             "a flow that this director has seen goes where it went before, whatever its row says".into(),
         );
     }
+    if let Some(Ruling { allowed, by }) = way.ruling {
+        let source = way.flow.source.ip();
+        let verb = if allowed { "allowed" } else { "denied" };
+        notes.push(match by {
+            Some(prefix) => {
+                format!("{source} is {verb} as part of {prefix}, the longest prefix that holds it")
+            }
+            None => format!("{source} is {verb}, as are all sources that no prefix of the service holds"),
+        });
+    }
+    if let Some(limit) = way.limit {
+        let Limit { of, count, per, burst, .. } = limit;
+        let source = limit.source(way.flow.source.ip());
+        let what = match of {
+            Counted::Connections => "connections",
+            Counted::Packets => "packets",
+        };
+        notes.push(format!(
+            "{source} may have {count} {what} per {per:?}, {burst} at once; what it has used is not looked at"
+        ));
+    }
+    if let (Some(id), Some(quic)) = (way.server_id, &view.model.services[&way.service].extras.quic) {
+        let name = quic.server_ids(&way.pool, &pool.hosts).remove(&id);
+        let whose = name.map_or("no host".into(), |name| format!("host {name}"));
+        notes.push(format!("the connection id has server id {}, of {whose}", quic.shown(id)));
+    } else if way.affinity == Affinity::Quic {
+        notes.push(
+            "a packet whose connection id has a server id goes to that host, whatever its row says".into(),
+        );
+    }
     let by = reasons_to_own(pool, way.row);
     let owners = way.owners.iter().map(|owner| Owner {
         host: owner.host.clone(),
@@ -219,7 +254,7 @@ fn told(view: &View, way: &Way, source: &Source<'_>, notes: &mut Vec<String>) ->
         pool: way.pool.clone(),
         affinity: way.affinity,
         service: way.service,
-        hash: way.hash,
+        hash: way.by,
         generation: way.generation,
         digest: format!("{digest:016x}"),
         in_kernel,
@@ -253,9 +288,12 @@ fn reasons_to_own(pool: &Pool, row: u32) -> BTreeMap<String, Vec<String>> {
 }
 
 fn next_hop(hop: &Hop) -> NextHop {
-    let name = nix::net::if_::if_indextoname(hop.ifindex).ok().and_then(|name| name.into_string().ok());
+    let ifindex = hop.below.as_ref().map_or(hop.ifindex, |below| below.ifindex);
+    let name = nix::net::if_::if_indextoname(ifindex).ok().and_then(|name| name.into_string().ok());
+    let tags = hop.below.iter().flat_map(|below| &below.tags);
     NextHop {
-        interface: name.unwrap_or_else(|| format!("interface {}", hop.ifindex)),
+        interface: name.unwrap_or_else(|| format!("interface {ifindex}")),
+        tags: tags.map(ToString::to_string).collect(),
         mac: hop.next_mac.map(|byte| format!("{byte:02x}")).join(":"),
         source: hop.source,
         destination: hop.destination,

@@ -117,7 +117,7 @@ fn a_packet_that_goes_nowhere_says_why() {
     let refused = trace_of(&port, 0);
     assert_eq!((&*refused.verdict, &*refused.reason, refused.flow), ("drop", "no_service", Some(port)));
     let big = trace_of(&flow(), 1481);
-    assert_eq!((&*big.reason, big.bytes, big.way.is_some()), ("too_big", Some(1481), true));
+    assert_eq!((&*big.reason, big.bytes, big.way.is_some()), ("too_big_answered", Some(1481), true));
     assert_eq!(trace_of(&flow(), 1480).reason, "forwarded");
 }
 

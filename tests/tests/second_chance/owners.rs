@@ -115,6 +115,21 @@ fn a_packet_is_passed_on_only_as_far_as_it_can_be() {
             change(seen, mtu - 1, LOOPBACK);
             let came = seen.came(&long, 0);
             seen.check(&[Vector::unchanged("a longer one is dropped", came, Host::TooBig)]);
+            let hurried = tcp(ends, Tcp::Ack, b"x");
+            let hurried = with_traffic_class(&hurried, ETHERNET, 0xb9);
+            let (came, (to, hop)) = (seen.came(&hurried, 0), seen.others(ends)[0].clone());
+            let went = seen.went(&hurried, &to, hop);
+            let [congested, sent_on] = [&came, &went].map(|frame| with_traffic_class(frame, ETHERNET, 0xbb));
+            seen.check(&[
+                Vector::new("what routers said goes with it", congested, Host::PassedOn, sent_on),
+                Vector::new(
+                    "and time runs out",
+                    with_outer_ttl(&came, 2),
+                    Host::PassedOn,
+                    with_outer_ttl(&went, 1),
+                ),
+                Vector::unchanged("until it has", with_outer_ttl(&came, 1), Host::Expired),
+            ]);
             change(seen, 1500, 77);
             seen.check(&[seen.passes("to another interface it is redirected", ends, &long).redirected()]);
             seen.world.nexthops = way;

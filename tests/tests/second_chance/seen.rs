@@ -110,6 +110,7 @@ impl Seen {
         let source = if outer6 { DIRECTOR6.parse().unwrap() } else { DIRECTOR4.into() };
         let destination = self.locals()[usize::from(outer6)];
         let outer = Outer {
+            tags: Vec::new(),
             own_mac: ROUTER,
             next_mac: MACHINE,
             source,
@@ -124,13 +125,14 @@ impl Seen {
         let destination = self.addresses(to)[usize::from(packet[12] != 8)];
         let way = self.world.nexthops[&destination].as_ref().unwrap();
         let outer = Outer {
+            tags: Vec::new(),
             own_mac: way.source_mac,
             next_mac: way.mac,
             source: way.source.unwrap(),
             destination,
             generation: generation(vip::WEB),
         };
-        with_hop(&tunnel(&outer, packet), hop)
+        with_outer_ttl(&with_hop(&tunnel(&outer, packet), hop), 63)
     }
 
     /// The owners of the flow in the order of their turns here, without this host, each with the hop it gets from 0.

@@ -98,7 +98,7 @@ fn what_acknowledges_a_syn_cookie_of_this_host_is_kept() {
             let at = ETHERNET + if ends.source.is_ipv4() { IPV4 } else { IPV6 };
             acknowledges = patched(&acknowledges, at + 4, &next.to_be_bytes());
             let right = patched(&acknowledges, at + 8, &(cookie.wrapping_add(1)).to_be_bytes());
-            let wrong = patched(&acknowledges, at + 8, &(cookie.wrapping_add(2)).to_be_bytes());
+            let wrong = patched(&acknowledges, at + 8, &(cookie.wrapping_add(1 + (1 << 23))).to_be_bytes());
             let vectors = [
                 seen.keeps("the right one is kept", &right, 0, Host::Local),
                 seen.passes("a wrong one is passed on", ends, &wrong),
@@ -122,13 +122,18 @@ fn cookie(ends: Ends) -> (u32, u32) {
     let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
     setsockopt(&client, sockopt::Linger, &linger).unwrap();
     drop(client);
-    let mut segment = [0; 256];
+    let (mut segment, mut cookie) = ([0; 256], None);
     loop {
         let len = recv(raw.as_raw_fd(), &mut segment, MsgFlags::empty()).unwrap();
         let tcp = &segment[header..len];
         let word = |at: usize| u32::from_be_bytes(tcp[at..at + 4].try_into().unwrap());
-        if tcp[13] & 0x12 == 0x12 && tcp[2..4] == ends.source.port().to_be_bytes() {
-            return (word(4), word(8));
+        let client = ends.source.port().to_be_bytes();
+        if tcp[13] & 0x12 == 0x12 && tcp[2..4] == client {
+            cookie = Some((word(4), word(8)));
+        }
+        // Until the reset has arrived there is a connection, which keeps its packets.
+        if tcp[13] & 4 != 0 && tcp[..2] == client {
+            return cookie.unwrap();
         }
     }
 }

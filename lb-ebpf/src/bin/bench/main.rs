@@ -7,7 +7,7 @@
 #![no_std]
 #![no_main]
 
-use aya_ebpf::bindings::{bpf_sock_tuple, xdp_action};
+use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::btf_maps::{Array, PerCpuArray, ProgramArray};
 use aya_ebpf::helpers::bpf_xdp_adjust_head;
 use aya_ebpf::helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp};
@@ -38,7 +38,7 @@ static REPEATS: PerCpuArray<Repeat, 1> = PerCpuArray::new();
 static MEASURED: ProgramArray<1> = ProgramArray::new();
 
 /// Begins every repeat.
-#[xdp]
+#[xdp(frags)]
 pub fn bench(ctx: XdpContext) -> u32 {
     if restore(&ctx).is_some() {
         // SAFETY: nothing here is left to drop.
@@ -78,7 +78,7 @@ fn restore(ctx: &XdpContext) -> Option<()> {
 }
 
 /// The least that any director in XDP must do: room for an outer header, a constant one, and out.
-#[xdp]
+#[xdp(frags)]
 pub fn floor(ctx: XdpContext) -> u32 {
     // SAFETY: as above.
     if unsafe { bpf_xdp_adjust_head(ctx.ctx, -(IPV4 as i32)) } != 0 {
@@ -90,28 +90,22 @@ pub fn floor(ctx: XdpContext) -> u32 {
 }
 
 /// Nothing: what measuring itself costs.
-#[xdp]
+#[xdp(frags)]
 pub fn null(_: XdpContext) -> u32 {
     xdp_action::XDP_TX
 }
 
 /// The kernel's socket lookup for the IPv4 packet behind an outer IPv4 header, and nothing else.
-#[xdp]
+#[xdp(frags)]
 pub fn lookup4(ctx: XdpContext) -> u32 {
     let frame = Frame::xdp(&ctx);
-    let addresses = frame.read::<[u32; 2]>(ETHERNET + IPV4 + 12);
-    let ports = frame.read::<[u16; 2]>(ETHERNET + IPV4 + IPV4);
-    let (Some([saddr, daddr]), Some([sport, dport])) = (addresses, ports) else {
+    let Some(inner) = frame.window::<{ IPV4 + 4 }>(ETHERNET + IPV4) else {
         return xdp_action::XDP_ABORTED;
     };
-    // SAFETY: plain data, all zeroes are a value.
-    let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
-    tuple.__bindgen_anon_1.ipv4.saddr = saddr;
-    tuple.__bindgen_anon_1.ipv4.daddr = daddr;
-    tuple.__bindgen_anon_1.ipv4.sport = sport;
-    tuple.__bindgen_anon_1.ipv4.dport = dport;
-    // SAFETY: the tuple lives as long as the call; 12 bytes of it are an IPv4 tuple; -1 is the packet's own namespace.
-    let socket = unsafe { bpf_skc_lookup_tcp(ctx.ctx.cast(), &raw mut tuple, 12, u64::MAX, 0) };
+    // `bpf_sock_tuple` of IPv4: addresses and ports as they stand in the packet.
+    let mut tuple = [inner.read::<u32, 12>(), inner.read::<u32, 16>(), inner.read::<u32, 20>()];
+    // SAFETY: the tuple lives as long as the call, which is told its size; -1 is the packet's own namespace.
+    let socket = unsafe { bpf_skc_lookup_tcp(ctx.ctx.cast(), (&raw mut tuple).cast(), 12, u64::MAX, 0) };
     if socket.is_null() {
         return xdp_action::XDP_DROP;
     }

@@ -3,12 +3,13 @@
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 use lb_common::flow::{Addr, Flow};
-use lb_common::outer::{ETHERNET, IPV6, TTL, fold};
+use lb_common::outer::{ETHERNET, IPV6, TTL, mend};
 use lb_common::reasons::Director;
 use lb_ebpf::packet::{Frame, Ipv4, Ipv6, L4, icmp_type};
 use lb_ebpf::{pools, quote};
 
-use crate::forward::{Sent, finish, forward};
+use crate::extras;
+use crate::forward::{Done, Packet, Sent, finish, forward};
 
 const ECHO4: u8 = 8;
 const ECHO_REPLY4: u8 = 0;
@@ -20,14 +21,14 @@ const PLACES: usize = 0x3fff;
 
 /// An ICMP packet at `at` over a well-formed IPv4 header. A function of its own, so that the way of other packets is short.
 #[inline(never)]
-pub fn icmp4(ctx: *mut xdp_md, at: u32) -> u32 {
+pub fn icmp4(ctx: *mut xdp_md, at: u32) -> Done {
     let ctx = XdpContext::new(ctx);
     finish(&ctx, treat4(&ctx, at as usize & PLACES))
 }
 
 /// An ICMPv6 packet at `at` over a well-formed IPv6 header.
 #[inline(never)]
-pub fn icmp6(ctx: *mut xdp_md, at: u32) -> u32 {
+pub fn icmp6(ctx: *mut xdp_md, at: u32) -> Done {
     let ctx = XdpContext::new(ctx);
     finish(&ctx, treat6(&ctx, at as usize & PLACES))
 }
@@ -51,7 +52,7 @@ fn treat4(ctx: &XdpContext, at: usize) -> Result<Sent, Director> {
     let len = u16::from_be(ip.total_len);
     let behind = (ETHERNET + len as usize).wrapping_sub(at);
     let flow = quote::flow4(&frame, at, behind).ok_or(Director::IcmpQuote)?;
-    follow(ctx, vip, &flow, len)
+    follow(ctx, vip, &flow, Packet { len, tos: ip.tos })
 }
 
 #[inline(always)]
@@ -73,16 +74,17 @@ fn treat6(ctx: &XdpContext, at: usize) -> Result<Sent, Director> {
     let len = u16::from_be(ip.payload_len) + IPV6 as u16;
     let behind = (ETHERNET + len as usize).wrapping_sub(at);
     let flow = quote::flow6(&frame, at, behind).ok_or(Director::IcmpQuote)?;
-    follow(ctx, vip, &flow, len)
+    follow(ctx, vip, &flow, Packet { len, tos: ip.traffic_class() })
 }
 
 #[inline(always)]
-fn follow(ctx: &XdpContext, vip: Addr, flow: &Flow, len: u16) -> Result<Sent, Director> {
+fn follow(ctx: &XdpContext, vip: Addr, flow: &Flow, packet: Packet) -> Result<Sent, Director> {
     if flow.destination != vip {
         return Err(Director::IcmpForeign);
     }
     let service = pools::service_of(flow).ok_or(Director::IcmpForeign)?;
-    forward(ctx, flow, service, len, Director::ForwardedError)
+    extras::admit(service, flow)?;
+    forward(ctx, flow, service, packet, Director::ForwardedError)
 }
 
 /// Turns the request into its answer. Swapped addresses leave both checksums as they are; type and time to live do not.
@@ -104,12 +106,6 @@ fn echo4(frame: &Frame, ip: &Ipv4, at: usize, icmp: L4) -> Option<Director> {
 fn echo6(frame: &Frame, ip: &Ipv6, at: usize, icmp: L4) -> Option<Director> {
     frame.write(ETHERNET, Ipv6 { source: ip.destination, destination: ip.source, hop_limit: TTL, ..*ip })?;
     answer(frame, at, icmp, ECHO6, ECHO_REPLY6)
-}
-
-/// A checksum after a word that it covers has changed (RFC 1624, equation 3).
-#[inline(always)]
-fn mend(checksum: u16, old: u16, new: u16) -> u16 {
-    !fold(u32::from(!checksum) + u32::from(!old) + u32::from(new))
 }
 
 /// Writes the type of the answer, mends the checksum and swaps the Ethernet addresses.

@@ -6,11 +6,16 @@
 #![no_std]
 #![no_main]
 
+mod capture;
+mod extras;
 mod forward;
 mod icmp;
 mod maps;
 mod parse;
+mod quic;
 mod rest;
+mod tags;
+mod too_big;
 
 use aya_ebpf::bindings::{
     BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, TC_ACT_OK, TC_ACT_SHOT,
@@ -20,15 +25,15 @@ use aya_ebpf::helpers::bpf_redirect;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use lb_common::maps::{PROBE_MARK, PROBE_MASK, RESOLVED};
-use lb_common::outer::{ETHERNET, IPV4, IPV6};
+use lb_common::outer::{ETHERNET, IPV4, IPV6, Mark, TTL};
 use lb_common::reasons::{Probe, Verdict};
 use lb_ebpf::counters::count;
-use lb_ebpf::encapsulate::{Mark, write4, write6};
+use lb_ebpf::encapsulate::{write4, write6};
 use lb_ebpf::packet::Frame;
 use lb_ebpf::pools;
 
 /// The director proper.
-#[xdp]
+#[xdp(frags)]
 pub fn director(ctx: XdpContext) -> u32 {
     parse::direct(&ctx)
 }
@@ -73,7 +78,7 @@ fn send_probe(ctx: &TcContext) -> Result<i32, Probe> {
     ctx.pull_data((ETHERNET + IPV6) as u32).map_err(|_| Probe::Failed)?;
     // Probes belong to no generation: they go to the host whatever the tables say.
     let frame = Frame::tc(ctx);
-    let mark = Mark { generation: 0, hop: 0 };
+    let mark = Mark { generation: 0, hop: 0, tos: 0, ttl: TTL, source: 0 };
     let written = if room == IPV4 {
         write4(&frame, nexthop, inner, mark)
     } else {

@@ -3,8 +3,9 @@
 use aya_ebpf::btf_maps::{Array, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use lb_common::flow::{self, Flow};
-use lb_common::maps::{FlowSet, SEEN, Traffic, WAYS, flow_word, is_of, slot_of};
+use lb_common::maps::{Budget, FlowSet, SEEN, Traffic, WAYS, flow_word, is_of, slot_of};
 use lb_common::reasons::{Director, Probe};
+use lb_ebpf::budget;
 use lb_ebpf::pools::MMAPABLE;
 
 /// Hosts of flows, for services that ask for it.
@@ -27,6 +28,20 @@ pub static PROBE_COUNTERS: PerCpuArray<u64, { Probe::COUNT }> = PerCpuArray::new
 #[btf_map]
 static TRAFFIC: PerCpuArray<Traffic, 1024> = PerCpuArray::new();
 
+/// Packets and bytes per host slot. See [`lb_common::measures`].
+#[btf_map]
+static HOST_TRAFFIC: PerCpuArray<Traffic, 4096> = PerCpuArray::new();
+
+/// One entry: how many senders are told in a moment that a packet was too big.
+#[btf_map]
+static ERROR_BUDGET: Array<Budget, 1> = Array::new();
+
+/// Takes one answer from the budget; false if there is none left.
+#[inline(always)]
+pub fn afford_error() -> bool {
+    budget::afford(ERROR_BUDGET.get_ptr_mut(0))
+}
+
 /// Where a flow is remembered, if it is.
 #[derive(Clone, Copy)]
 pub struct Memory {
@@ -35,14 +50,14 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Of a flow.
+    /// Of a flow with this hash.
     #[inline(always)]
-    pub fn of(seed: u64, flow: &Flow) -> Option<Self> {
+    pub fn of(seed: u64, flow: &Flow, hash: u32) -> Option<Self> {
         let fingerprint = flow::fingerprint(seed, flow);
         // SAFETY: a valid reference; volatile, since the value is not the one that the compiler sees.
         let sets = unsafe { core::ptr::read_volatile(&raw const FLOW_SETS) };
         // The half of the hash that does not pick the row first.
-        let set = flow::row(flow::hash(seed, flow).rotate_left(16), sets);
+        let set = flow::row(hash.rotate_left(16), sets);
         Some(Memory { set: FLOWS.get_ptr_mut(set)?, fingerprint })
     }
 
@@ -102,14 +117,22 @@ impl Memory {
     }
 }
 
-/// Adds a packet to a service.
+/// Adds a packet to a service and to a host.
 #[inline(always)]
-pub fn count_traffic(service: u32, bytes: u16) {
+pub fn count_traffic(service: u32, slot: u16, bytes: u16) {
     if let Some(traffic) = TRAFFIC.get_ptr_mut(service) {
-        // SAFETY: this CPU's slot, as in `counters::count`.
-        unsafe {
-            (*traffic).packets += 1;
-            (*traffic).bytes += u64::from(bytes);
-        }
+        add(traffic, bytes);
+    }
+    if let Some(traffic) = HOST_TRAFFIC.get_ptr_mut(u32::from(slot)) {
+        add(traffic, bytes);
+    }
+}
+
+#[inline(always)]
+fn add(traffic: *mut Traffic, bytes: u16) {
+    // SAFETY: a valid pointer into this CPU's slot, as in `counters::count`.
+    unsafe {
+        (*traffic).packets += 1;
+        (*traffic).bytes += u64::from(bytes);
     }
 }

@@ -1,69 +1,111 @@
-//! From a frame to the flow it belongs to: of packets as nearly all are. What is anything else goes to [`crate::rest`].
+//! From a frame to the flow it belongs to, or the reason why it has none.
 //!
 //! Each family goes its own way through to the end (see [`crate::forward`]): what is known of a packet then stays in
 //! registers.
 
+use aya_ebpf::bindings::{xdp_action, xdp_md};
 use aya_ebpf::programs::XdpContext;
+use lb_common::extras::EXTRA;
 use lb_common::flow::{Addr, Flow};
-use lb_common::maps::Service;
 use lb_common::outer::{ETH_IPV4, ETH_IPV6, ETHERNET, IPV4, IPV6};
 use lb_common::reasons::Director;
-use lb_ebpf::packet::{ANY_FRAGMENT, Frame, V4_NO_OPTIONS, Window, protocol};
+use lb_ebpf::packet::{ANY_FRAGMENT, Frame, V4_NO_OPTIONS, Window, protocol, whole};
 use lb_ebpf::pools;
+use lb_ebpf::tags::{TYPE, Tags};
 
-use crate::forward::{finish, forward};
-use crate::{icmp, rest};
+use crate::forward::{Done, Packet, SENT, finish, forward};
+use crate::rest::{self, ICMP_AT};
+use crate::{extras, icmp, tags};
 
 /// What a packet may be.
 enum Parsed {
-    /// Of a flow; so many bytes from the IP header on.
-    Flow(Flow, u16),
+    /// Of a flow.
+    Flow(Flow, Packet),
     /// ICMP right behind the IP header, which is looked at apart.
     Icmp,
     /// Something out of the ordinary, the same.
     Rest,
 }
 
-/// Does what is to be done with a frame.
+/// Does what is to be done with a frame. VLAN tags are off it meanwhile: what is not sent to a host has them again afterwards, so it
+/// goes to the kernel as it came, and an answer goes back in the VLAN of the question.
 #[inline(always)]
 pub fn direct(ctx: &XdpContext) -> u32 {
-    let frame = Frame::xdp(ctx);
-    match frame.read::<u16>(12) {
-        Some(ETH_IPV4) => match parse4(&frame) {
-            Parsed::Flow(flow, len) => match service(&flow) {
-                Some(service) => finish(ctx, forward(ctx, &flow, service, len, Director::Forwarded)),
-                None if pools::is_vip(flow.destination) => rest::rest4(ctx.ctx),
-                None => finish(ctx, Err(Director::NotVip)),
-            },
+    let mut frame = Frame::xdp(ctx);
+    let Some(mut ethertype) = frame.read::<u16>(TYPE) else {
+        return finish(ctx, Err(Director::Truncated)) as u32;
+    };
+    let mut tags = Tags::NONE;
+    if !matches!(ethertype, ETH_IPV4 | ETH_IPV6) {
+        if let Err(reason) = tags::take(ctx.ctx, &mut tags) {
+            return finish(ctx, Err(reason)) as u32;
+        }
+        frame = Frame::xdp(ctx);
+        ethertype = frame.read(TYPE).unwrap_or(0);
+    }
+    let done = match ethertype {
+        ETH_IPV4 => match parse4(ctx, &frame) {
+            Parsed::Flow(flow, packet) => of_service(ctx, &flow, packet, rest4),
             Parsed::Icmp => icmp::icmp4(ctx.ctx, (ETHERNET + IPV4) as u32),
-            Parsed::Rest => rest::rest4(ctx.ctx),
+            Parsed::Rest => rest4(ctx.ctx),
         },
-        Some(ETH_IPV6) => match parse6(&frame) {
-            Parsed::Flow(flow, len) => match service(&flow) {
-                Some(service) => finish(ctx, forward(ctx, &flow, service, len, Director::Forwarded)),
-                None if pools::is_vip(flow.destination) => rest::rest6(ctx.ctx),
-                None => finish(ctx, Err(Director::NotVip)),
-            },
+        _ => match parse6(ctx, &frame) {
+            Parsed::Flow(flow, packet) => of_service(ctx, &flow, packet, rest6),
             Parsed::Icmp => icmp::icmp6(ctx.ctx, (ETHERNET + IPV6) as u32),
-            Parsed::Rest => rest::rest6(ctx.ctx),
+            Parsed::Rest => rest6(ctx.ctx),
         },
-        Some(_) => finish(ctx, Err(Director::NotIp)),
-        None => finish(ctx, Err(Director::Truncated)),
+    };
+    // There was room for them before; an answer that is longer than the question may have taken it.
+    if done & SENT == 0 && tags.len != 0 && tags::give_back(ctx.ctx, &tags).is_none() {
+        return xdp_action::XDP_DROP;
+    }
+    done as u32
+}
+
+/// Any IPv4 packet.
+#[inline(always)]
+fn rest4(ctx: *mut xdp_md) -> Done {
+    match rest::rest4(ctx) {
+        found if found & ICMP_AT != 0 => icmp::icmp4(ctx, found as u32),
+        done => done,
     }
 }
 
-/// The service of exactly this address and port, for which there is one for TCP and UDP only.
+/// Any IPv6 packet.
 #[inline(always)]
-fn service(flow: &Flow) -> Option<&'static Service> {
-    pools::service(flow.destination, flow.destination_port(), flow.protocol)
+fn rest6(ctx: *mut xdp_md) -> Done {
+    match rest::rest6(ctx) {
+        found if found & ICMP_AT != 0 => icmp::icmp6(ctx, found as u32),
+        done => done,
+    }
+}
+
+/// The frame ends before a packet of this length does.
+#[inline(always)]
+pub fn is_cut(ctx: &XdpContext, frame: &Frame, len: u16) -> bool {
+    let end = ETHERNET + len as usize;
+    end > frame.len() && end > whole(ctx)
+}
+
+/// The flow of a frame that [`direct`] has found one in.
+#[inline(always)]
+pub fn flow(ctx: &XdpContext, frame: &Frame) -> Result<(Flow, Packet), Director> {
+    let parsed = match frame.read::<u16>(TYPE) {
+        Some(ETH_IPV4) => parse4(ctx, frame),
+        _ => parse6(ctx, frame),
+    };
+    match parsed {
+        Parsed::Flow(flow, packet) => Ok((flow, packet)),
+        Parsed::Icmp | Parsed::Rest => Err(Director::NoService),
+    }
 }
 
 #[inline(always)]
-fn parse4(frame: &Frame) -> Parsed {
+fn parse4(ctx: &XdpContext, frame: &Frame) -> Parsed {
     let Some(head) = frame.window::<{ IPV4 + 8 }>(ETHERNET) else { return Parsed::Rest };
     let len = u16::from_be(head.read::<u16, 2>());
     let plain = head.read::<u8, 0>() == V4_NO_OPTIONS && head.read::<u16, 6>() & ANY_FRAGMENT == 0;
-    if !plain || len < (IPV4 + 8) as u16 || ETHERNET + len as usize > frame.len() {
+    if !plain || len < (IPV4 + 8) as u16 || is_cut(ctx, frame, len) {
         return Parsed::Rest;
     }
     let protocol = head.read::<u8, 9>();
@@ -72,22 +114,18 @@ fn parse4(frame: &Frame) -> Parsed {
     }
     let (source, destination) = (Addr::v4(head.read::<u32, 12>()), Addr::v4(head.read::<u32, 16>()));
     let ports = head.read::<u32, 20>();
-    Parsed::Flow(Flow { source, destination, ports, protocol, v6: false }, len)
+    let packet = Packet { len, tos: head.read::<u8, 1>() };
+    Parsed::Flow(Flow { source, destination, ports, protocol, v6: false }, packet)
 }
 
 #[inline(always)]
-fn parse6(frame: &Frame) -> Parsed {
+fn parse6(ctx: &XdpContext, frame: &Frame) -> Parsed {
     let Some(head) = frame.window::<{ IPV6 + 8 }>(ETHERNET) else { return Parsed::Rest };
     let destination = destination6(&head);
     let payload = u16::from_be(head.read::<u16, 4>());
     let len = payload.wrapping_add(IPV6 as u16);
     let is_v6 = head.read::<u8, 0>() >> 4 == 6;
-    if !is_v6
-        || payload < 8
-        || len < payload
-        || ETHERNET + len as usize > frame.len()
-        || destination.is_mapped()
-    {
+    if !is_v6 || payload < 8 || len < payload || is_cut(ctx, frame, len) || destination.is_mapped() {
         return Parsed::Rest;
     }
     let protocol = head.read::<u8, 6>();
@@ -101,7 +139,8 @@ fn parse6(frame: &Frame) -> Parsed {
             ];
             let source = Addr::v6(source);
             let ports = head.read::<u32, 40>();
-            Parsed::Flow(Flow { source, destination, ports, protocol, v6: true }, len)
+            let packet = Packet { len, tos: (u16::from_be(head.read::<u16, 0>()) >> 4) as u8 };
+            Parsed::Flow(Flow { source, destination, ports, protocol, v6: true }, packet)
         }
         protocol::ICMPV6 => Parsed::Icmp,
         _ => Parsed::Rest,
@@ -112,4 +151,20 @@ fn parse6(frame: &Frame) -> Parsed {
 #[inline(always)]
 fn destination6<const BYTES: usize>(ip: &Window<BYTES>) -> Addr {
     Addr::v6([ip.read::<u32, 24>(), ip.read::<u32, 28>(), ip.read::<u32, 32>(), ip.read::<u32, 36>()])
+}
+
+/// A service of exactly this address and port: such exist only for TCP and UDP. Other packets for a VIP are looked at apart.
+#[inline(always)]
+fn of_service(
+    ctx: &XdpContext,
+    flow: &Flow,
+    packet: Packet,
+    rest: impl Fn(*mut xdp_md) -> Done,
+) -> Done {
+    match pools::service(flow.destination, flow.destination_port(), flow.protocol) {
+        Some(service) if service.flags & EXTRA != 0 => extras::treat(ctx.ctx),
+        Some(service) => finish(ctx, forward(ctx, flow, service, packet, Director::Forwarded)),
+        None if pools::is_vip(flow.destination) => rest(ctx.ctx),
+        None => finish(ctx, Err(Director::NotVip)),
+    }
 }

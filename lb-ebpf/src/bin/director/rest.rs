@@ -10,25 +10,30 @@ use lb_ebpf::headers::{Behind, Odd, Part, behind4, behind6};
 use lb_ebpf::packet::{Frame, protocol};
 use lb_ebpf::pools;
 
-use crate::forward::{Sent, finish, forward};
-use crate::icmp;
+use crate::extras::{self, FLAGS, Seen};
+use crate::forward::{Done, Packet, Sent, finish, forward};
+use crate::parse::is_cut;
+
+/// Bit of what is returned here: it is ICMP, at the place in the lower 32 bits. The caller looks at it: all functions that call each
+/// other have 512 bytes of stack.
+pub const ICMP_AT: Done = 1 << 33;
 
 /// What stands behind the headers.
 enum Found {
-    /// A packet of a flow; so many bytes from the IP header on.
-    Flow(Flow, u16),
+    /// A packet of a flow.
+    Flow(Flow, Packet, Seen),
     /// Part of a packet, which has no ports.
-    Fragment(Flow, u16),
+    Fragment(Flow, Packet),
     /// ICMP, at this place.
     Icmp(usize),
 }
 
 /// Any IPv4 packet.
 #[inline(never)]
-pub fn rest4(ctx: *mut xdp_md) -> u32 {
+pub fn rest4(ctx: *mut xdp_md) -> Done {
     let ctx = XdpContext::new(ctx);
-    match look4(&Frame::xdp(&ctx)) {
-        Ok(Found::Icmp(at)) => icmp::icmp4(ctx.ctx, at as u32),
+    match look4(&ctx) {
+        Ok(Found::Icmp(at)) => ICMP_AT | at as Done,
         Ok(found) => finish(&ctx, send(&ctx, found)),
         Err(reason) => finish(&ctx, Err(reason)),
     }
@@ -36,10 +41,10 @@ pub fn rest4(ctx: *mut xdp_md) -> u32 {
 
 /// Any IPv6 packet.
 #[inline(never)]
-pub fn rest6(ctx: *mut xdp_md) -> u32 {
+pub fn rest6(ctx: *mut xdp_md) -> Done {
     let ctx = XdpContext::new(ctx);
-    match look6(&Frame::xdp(&ctx)) {
-        Ok(Found::Icmp(at)) => icmp::icmp6(ctx.ctx, at as u32),
+    match look6(&ctx) {
+        Ok(Found::Icmp(at)) => ICMP_AT | at as Done,
         Ok(found) => finish(&ctx, send(&ctx, found)),
         Err(reason) => finish(&ctx, Err(reason)),
     }
@@ -48,32 +53,36 @@ pub fn rest6(ctx: *mut xdp_md) -> u32 {
 #[inline(always)]
 fn send(ctx: &XdpContext, found: Found) -> Result<Sent, Director> {
     match found {
-        Found::Flow(flow, len) => {
+        Found::Flow(flow, packet, seen) => {
             let service = pools::service_of(&flow).ok_or(Director::NoService)?;
-            forward(ctx, &flow, service, len, Director::Forwarded)
+            extras::serve(ctx, &flow, service, packet, seen)
         }
-        Found::Fragment(flow, len) => {
+        Found::Fragment(flow, packet) => {
             let service = pools::service_of_fragments(&flow).ok_or(Director::Fragment)?;
-            forward(ctx, &flow, service, len, Director::ForwardedFragment)
+            extras::admit(service, &flow)?;
+            extras::limit(service, &flow, None)?;
+            forward(ctx, &flow, service, packet, Director::ForwardedFragment)
         }
         Found::Icmp(_) => Err(Director::IcmpOther),
     }
 }
 
 #[inline(always)]
-fn look4(frame: &Frame) -> Result<Found, Director> {
+fn look4(ctx: &XdpContext) -> Result<Found, Director> {
+    let frame = &Frame::xdp(ctx);
     let ip = frame.window::<IPV4>(ETHERNET).ok_or(Director::Truncated)?;
     let (source, destination) = (Addr::v4(ip.read::<u32, 12>()), Addr::v4(ip.read::<u32, 16>()));
     if !pools::is_vip(destination) {
         return Err(Director::NotVip);
     }
     let behind = behind4(frame, ETHERNET).map_err(|odd| reason(odd, Director::IpOptions))?;
-    let len = u16::from_be(ip.read::<u16, 2>());
-    look(frame, &behind, (source, destination), len, protocol::ICMP, false)
+    let packet = Packet { len: u16::from_be(ip.read::<u16, 2>()), tos: ip.read::<u8, 1>() };
+    look(ctx, frame, &behind, (source, destination), packet, false)
 }
 
 #[inline(always)]
-fn look6(frame: &Frame) -> Result<Found, Director> {
+fn look6(ctx: &XdpContext) -> Result<Found, Director> {
+    let frame = &Frame::xdp(ctx);
     let ip = frame.window::<IPV6>(ETHERNET).ok_or(Director::Truncated)?;
     let source = [ip.read::<u32, 8>(), ip.read::<u32, 12>(), ip.read::<u32, 16>(), ip.read::<u32, 20>()];
     let destination =
@@ -87,12 +96,13 @@ fn look6(frame: &Frame) -> Result<Found, Director> {
     // A window, since the verifier learns nothing from the length.
     frame.window::<{ IPV6 + 8 }>(ETHERNET).ok_or(Director::Truncated)?;
     // A payload length of zero with more behind it would be a jumbogram (RFC 2675), which no interface here carries.
-    if ip.read::<u8, 0>() >> 4 != 6 || payload < 8 || len < payload || ETHERNET + len as usize > frame.len() {
+    if ip.read::<u8, 0>() >> 4 != 6 || payload < 8 || len < payload || is_cut(ctx, frame, len) {
         return Err(Director::BadHeader);
     }
     let behind = behind6(frame, ETHERNET, ETHERNET + len as usize);
     let behind = behind.map_err(|odd| reason(odd, Director::Extension))?;
-    look(frame, &behind, (source, destination), len, protocol::ICMPV6, true)
+    let packet = Packet { len, tos: (u16::from_be(ip.read::<u16, 0>()) >> 4) as u8 };
+    look(ctx, frame, &behind, (source, destination), packet, true)
 }
 
 #[inline(always)]
@@ -104,29 +114,33 @@ fn reason(odd: Odd, refused: Director) -> Director {
     }
 }
 
-/// What a packet of `len` bytes holds, whose headers have been looked through.
+/// What a packet holds whose headers have been looked through.
 #[inline(always)]
 fn look(
+    ctx: &XdpContext,
     frame: &Frame,
     behind: &Behind,
     (source, destination): (Addr, Addr),
-    len: u16,
-    icmp: u8,
+    packet: Packet,
     v6: bool,
 ) -> Result<Found, Director> {
-    let end = ETHERNET + len as usize;
+    let end = ETHERNET + packet.len as usize;
     let flow = |ports| Flow { source, destination, ports, protocol: behind.protocol, v6 };
-    if behind.part != Part::Whole {
-        // Of whatever it is a part of, there is a byte.
-        let sane = behind.at < end && end <= frame.len();
-        return if sane { Ok(Found::Fragment(flow(0), len)) } else { Err(Director::BadHeader) };
-    }
-    let ports = frame.read_behind::<[u32; 2]>(behind.at).ok_or(Director::Truncated)?[0];
-    if behind.at + 8 > end || end > frame.len() {
+    if is_cut(ctx, frame, packet.len) {
         return Err(Director::BadHeader);
     }
-    if behind.protocol == icmp {
+    if behind.part != Part::Whole {
+        // Of whatever it is a part of, there is a byte.
+        return if behind.at < end { Ok(Found::Fragment(flow(0), packet)) } else { Err(Director::BadHeader) };
+    }
+    let ports = frame.read_behind::<[u32; 2]>(behind.at).ok_or(Director::Truncated)?[0];
+    if behind.at + 8 > end {
+        return Err(Director::BadHeader);
+    }
+    if behind.protocol == if v6 { protocol::ICMPV6 } else { protocol::ICMP } {
         return Ok(Found::Icmp(behind.at));
     }
-    Ok(Found::Flow(flow(ports), len))
+    let flags = frame.read_behind::<u8>(behind.at + FLAGS).filter(|_| end > behind.at + FLAGS);
+    let id = behind.at == ETHERNET + if v6 { IPV6 } else { IPV4 };
+    Ok(Found::Flow(flow(ports), packet, Seen { flags, id }))
 }

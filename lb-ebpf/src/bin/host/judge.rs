@@ -1,9 +1,8 @@
 //! Whether a frame is a packet in a tunnel that ends here.
 
 use lb_common::flow::Addr;
-use lb_common::outer::{ETH_IPV4, ETH_IPV6, ETHERNET, IPV4, IPV6, PROTO_IPIP, PROTO_IPV6};
+use lb_common::outer::{ETH_IPV4, ETH_IPV6, ETHERNET, IPV4, IPV6, Mark, PROTO_IPIP, PROTO_IPV6, congestion};
 use lb_common::reasons::Host;
-use lb_ebpf::encapsulate::Mark;
 use lb_ebpf::packet::protocol::{DESTINATION, FRAGMENT, HOP_BY_HOP, ICMPV6, ROUTING, TCP, UDP};
 use lb_ebpf::packet::{ANY_FRAGMENT, Frame, Ipv4, Ipv6, V4_NO_OPTIONS};
 
@@ -18,8 +17,10 @@ pub struct Inner {
     pub ethertype: u16,
     /// Bytes of the inner packet.
     pub len: u16,
-    /// What the outer header said of the sender's view.
+    /// What the outer header said besides.
     pub mark: Mark,
+    /// Type of service or traffic class, before and after.
+    pub tos: (u8, u8),
 }
 
 impl Inner {
@@ -32,19 +33,19 @@ impl Inner {
 
 /// The order of the checks: is it ours at all, is it sane, may its sender send, is it for a VIP.
 ///
-/// `len` is that of the whole frame, of which a socket buffer may hold only the beginning in `frame`.
+/// `whole` gives the length of the whole frame, of which `frame` may hold only the beginning.
 #[inline(always)]
-pub fn judge(frame: &Frame, len: usize) -> Result<Inner, Host> {
+pub fn judge(frame: &Frame, whole: impl Fn() -> usize) -> Result<Inner, Host> {
     match frame.read::<u16>(12) {
-        Some(ETH_IPV4) => outer4(frame, len),
-        Some(ETH_IPV6) => outer6(frame, len),
+        Some(ETH_IPV4) => outer4(frame, whole),
+        Some(ETH_IPV6) => outer6(frame, whole),
         Some(_) => Err(Host::NotIp),
         None => Err(Host::Truncated),
     }
 }
 
 #[inline(always)]
-fn outer4(frame: &Frame, len: usize) -> Result<Inner, Host> {
+fn outer4(frame: &Frame, whole: impl Fn() -> usize) -> Result<Inner, Host> {
     let ip = frame.read::<Ipv4>(ETHERNET).ok_or(Host::Truncated)?;
     if !matches!(ip.protocol, PROTO_IPIP | PROTO_IPV6) {
         return Err(Host::NotTunnel);
@@ -63,12 +64,12 @@ fn outer4(frame: &Frame, len: usize) -> Result<Inner, Host> {
         return Err(Host::Sender);
     }
     let id = u16::from_be(ip.id);
-    let mark = Mark { generation: id >> 4, hop: (id & 15) as u8 };
-    inner::<IPV4>(frame, ip.protocol, u16::from_be(ip.total_len) as usize, len, mark)
+    let mark = Mark { generation: id >> 4, hop: (id & 15) as u8, tos: ip.tos, ttl: ip.ttl, source: 0 };
+    inner::<IPV4>(frame, ip.protocol, u16::from_be(ip.total_len) as usize, whole, mark)
 }
 
 #[inline(always)]
-fn outer6(frame: &Frame, len: usize) -> Result<Inner, Host> {
+fn outer6(frame: &Frame, whole: impl Fn() -> usize) -> Result<Inner, Host> {
     let ip = frame.read::<Ipv6>(ETHERNET).ok_or(Host::Truncated)?;
     if !matches!(ip.next_header, PROTO_IPIP | PROTO_IPV6) {
         return Err(Host::NotTunnel);
@@ -84,37 +85,46 @@ fn outer6(frame: &Frame, len: usize) -> Result<Inner, Host> {
         return Err(Host::Sender);
     }
     let first = u32::from_be(ip.first);
-    let mark = Mark { generation: (first >> 4) as u16, hop: (first & 15) as u8 };
-    inner::<IPV6>(frame, ip.next_header, IPV6 + u16::from_be(ip.payload_len) as usize, len, mark)
+    let mark = Mark {
+        generation: (first >> 4) as u16,
+        hop: (first & 15) as u8,
+        tos: ip.traffic_class(),
+        ttl: ip.hop_limit,
+        source: 0,
+    };
+    inner::<IPV6>(frame, ip.next_header, IPV6 + u16::from_be(ip.payload_len) as usize, whole, mark)
 }
 
-/// Checks the inner packet. The outer packet has `outer` bytes by its header, and is in a frame of `frame_len` bytes.
+/// Checks the inner packet. The outer packet has `outer` bytes by its header, and is in a frame of `whole` bytes.
 #[inline(always)]
 fn inner<const OUTER: usize>(
     frame: &Frame,
     protocol: u8,
     outer: usize,
-    frame_len: usize,
+    whole: impl Fn() -> usize,
     mark: Mark,
 ) -> Result<Inner, Host> {
     let at = ETHERNET + OUTER;
-    let (sane, len, destination, ethertype) = if protocol == PROTO_IPIP {
+    let (sane, len, destination, ethertype, tos) = if protocol == PROTO_IPIP {
         let ip = frame.read::<Ipv4>(at).ok_or(Host::Truncated)?;
         let len = u16::from_be(ip.total_len) as usize;
         let header = (ip.version_ihl & 15) as usize * 4;
         let sane = ip.version_ihl >= V4_NO_OPTIONS && ip.version_ihl < 0x50 && header <= len;
-        (sane, len, Addr::v4(ip.destination), ETH_IPV4)
+        (sane, len, Addr::v4(ip.destination), ETH_IPV4, ip.tos)
     } else {
         let ip = frame.read::<Ipv6>(at).ok_or(Host::Truncated)?;
-        (ip.is_v6(), IPV6 + u16::from_be(ip.payload_len) as usize, Addr::v6(ip.destination), ETH_IPV6)
+        let len = IPV6 + u16::from_be(ip.payload_len) as usize;
+        (ip.is_v6(), len, Addr::v6(ip.destination), ETH_IPV6, ip.traffic_class())
     };
-    if !sane || OUTER + len > outer || ETHERNET + outer > frame_len {
+    let is_cut = ETHERNET + outer > frame.len() && ETHERNET + outer > whole();
+    if !sane || OUTER + len > outer || is_cut {
         return Err(Host::BadInner);
     }
     if (protocol == PROTO_IPV6 && destination.is_mapped()) || !maps::is_vip(destination) {
         return Err(Host::NotVip);
     }
-    Ok(Inner { outer_len: OUTER, ethertype, len: len as u16, mark })
+    let becomes = congestion(tos, mark.tos).ok_or(Host::Congested)?;
+    Ok(Inner { outer_len: OUTER, ethertype, len: len as u16, mark, tos: (tos, becomes) })
 }
 
 /// Most IPv6 extension headers that are looked behind.

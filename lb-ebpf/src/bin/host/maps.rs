@@ -1,17 +1,12 @@
 //! The host's own maps, beside those of [`lb_ebpf::pools`].
 
-use core::arch::asm;
-
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray};
-use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::btf_map;
 use lb_common::flow::Addr;
-use lb_common::maps::{
-    ADDRESS_LOCAL, ADDRESS_VIP, Account, Budget, GENERATIONS, View, WINDOW_BITS, account_index,
-};
+use lb_common::maps::{ADDRESS_LOCAL, ADDRESS_VIP, Account, Budget, GENERATIONS, View, account_index};
 use lb_common::reasons::Host;
-use lb_ebpf::pools;
+use lb_ebpf::{budget, pools};
 
 /// What an address is to this host: a bit set, read as one word.
 #[btf_map]
@@ -57,23 +52,7 @@ pub fn account(service: u32, table: u32, generation: u16, packet: impl FnOnce(&m
 /// Takes one packet from the budget; false if there is none left.
 #[inline(always)]
 pub fn afford() -> bool {
-    let Some(budget) = BUDGET.get_ptr_mut(0) else { return false };
-    // SAFETY: a helper without arguments.
-    let now = unsafe { bpf_ktime_get_ns() } >> WINDOW_BITS;
-    // SAFETY: a valid pointer. Other CPUs read and write these words at the same time, each as a whole; what that can
-    // do to the count is said at `Budget`.
-    unsafe {
-        if (&raw const (*budget).window).read_volatile() != now {
-            (&raw mut (*budget).window).write_volatile(now);
-            (&raw mut (*budget).spent).write_volatile(0);
-        }
-        if (&raw const (*budget).spent).read_volatile() >= (&raw const (*budget).limit).read_volatile() {
-            return false;
-        }
-        // The target has no atomic types: `BPF_XADD`.
-        asm!("lock *(u64 *)({} + 0) += {}", in(reg) &raw mut (*budget).spent, in(reg) 1u64);
-    }
-    true
+    budget::afford(BUDGET.get_ptr_mut(0))
 }
 
 #[inline(always)]

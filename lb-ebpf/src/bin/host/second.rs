@@ -8,9 +8,8 @@ use core::ffi::c_void;
 use lb_common::chance::{self, NOBODY, Next, Owner, Turn};
 use lb_common::flow::{self, Addr, Flow};
 use lb_common::maps::{HEALTHY, KEEP, NO_OWNER, Nexthop, OWNERS, RESOLVED, Row, Service, USABLE};
-use lb_common::outer::{ETH_IPV4, ETHERNET, IPV4, IPV6};
+use lb_common::outer::{ETH_IPV4, ETHERNET, IPV4, IPV6, Mark};
 use lb_common::reasons::Host;
-use lb_ebpf::encapsulate::Mark;
 use lb_ebpf::packet::{
     ACK, ANY_FRAGMENT, Frame, Ipv4, Ipv6, L4, SYN, Tcp, V4_NO_OPTIONS, icmp_type, protocol,
 };
@@ -72,12 +71,16 @@ pub fn decide(frame: &Frame, inner: &Inner, hook: Hook) -> Result<Decision, Host
     if hook.merged && nexthop.outer_len == IPV4 as u8 {
         return Err(Host::Merged);
     }
+    let ttl = inner.mark.ttl.saturating_sub(1);
+    if ttl == 0 {
+        return Err(Host::Expired);
+    }
     if !maps::afford() {
         account(service, inner.mark, |account| &mut account.over_budget);
         return Err(Host::OverBudget);
     }
     account(service, inner.mark, |account| &mut account.passed_on);
-    Ok(Decision::PassOn(nexthop, Mark { hop, ..inner.mark }))
+    Ok(Decision::PassOn(nexthop, Mark { hop, ttl, ..inner.mark }))
 }
 
 /// The flow of the inner packet. What cannot belong to one is the kernel's: fragments, options, other protocols.

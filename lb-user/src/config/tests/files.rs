@@ -68,7 +68,7 @@ fn the_full_file_explains_every_key_of_the_schema() {
                 explained.push(key);
             }
             // A comment may speak of two keys, one below the other.
-            comment_before = comment_before && key == "address4";
+            comment_before = comment_before && ["address4", "spread4", "prefix4"].contains(&key);
         } else {
             comment_before = line.starts_with('#');
         }

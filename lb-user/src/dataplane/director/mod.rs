@@ -1,27 +1,32 @@
 //! The director in the kernel: its programs on their interfaces, its maps in step with the model.
 
+mod extras;
 mod object;
+mod server_ids;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 
-use aya::maps::{MapData, PerCpuArray};
+use aya::maps::{Array, MapData};
 use aya::programs::TcAttachType;
-use lb_common::maps::{FLOW_TABLE, PROBE_MARK, Traffic, nexthop_index, slot_of};
+use lb_common::maps::{Budget, FLOW_TABLE, PROBE_MARK, Traffic, nexthop_index, slot_of};
 use lb_common::reasons;
 
 use super::attach::{self, Attached};
-use super::counters::{self, Counter, zero};
+use super::counters::{self, Counter};
 use super::load::Loaded;
 use super::memory::Memory;
 use super::nexthops::{Sources, Standing};
-use super::pools::{Pools, map_error, map_io, vips};
+use super::per_cpu::PerCpu;
+use super::pools::{Named, Pools, map_error, map_io, vips};
+use super::usage::MapUse;
 use super::{Mode, Result, modes, probe_route};
 use crate::config::{Capacity, XdpMode};
 use crate::model::{Affinity, Family, Host, HostId, HostState, Model, Service, ServiceKey};
 use crate::netlink::NextHops;
 
+use extras::Extras;
 pub(super) use object::NO_PREALLOC;
 pub use object::OBJECT;
 
@@ -36,6 +41,8 @@ pub struct DirectorOptions {
     pub xdp: XdpMode,
     /// Flows that are remembered for services with a flow table.
     pub flows: u32,
+    /// ICMP errors per second that tell senders of packets too big for the tunnel.
+    pub icmp_errors: u32,
     /// Sizes of the maps.
     pub capacity: Capacity,
 }
@@ -57,23 +64,31 @@ pub struct Director {
     options: DirectorOptions,
     attached: Vec<Attached>,
     pools: Pools,
+    extras: Extras,
     flows: Memory,
-    counters: PerCpuArray<MapData, u64>,
-    probe_counters: PerCpuArray<MapData, u64>,
-    traffic: PerCpuArray<MapData, Traffic>,
+    counters: PerCpu<u64>,
+    probe_counters: PerCpu<u64>,
+    traffic: PerCpu<Traffic>,
+    host_traffic: PerCpu<Traffic>,
 }
 
 impl Director {
     /// Loads the programs over the maps pinned below `pins`, without attaching them; without pins, for test runs.
     pub fn load(options: DirectorOptions, pins: Option<&Path>) -> Result<Self> {
         let mut loaded = OBJECT.load(pins, &object::entries(&options))?;
+        let mut errors: Array<MapData, Budget> = loaded.map("ERROR_BUDGET")?;
+        let budget = Budget::per_second(options.icmp_errors.into());
+        errors.set(0, budget, 0).map_err(map_error("ERROR_BUDGET"))?;
+        let pools = Pools::take(&mut loaded, "director", options.capacity)?;
         Ok(Director {
-            pools: Pools::take(&mut loaded, "director", options.capacity)?,
+            extras: Extras::take(&mut loaded, pools.named())?,
+            pools,
             flows: Memory::of(&loaded.array("FLOWS")?, object::flow_words(&options))
                 .map_err(map_io("FLOWS"))?,
-            counters: loaded.map("DIRECTOR_COUNTERS")?,
-            probe_counters: loaded.map("PROBE_COUNTERS")?,
-            traffic: loaded.map("TRAFFIC")?,
+            counters: PerCpu::take(&mut loaded, "DIRECTOR_COUNTERS")?,
+            probe_counters: PerCpu::take(&mut loaded, "PROBE_COUNTERS")?,
+            traffic: PerCpu::take(&mut loaded, "TRAFFIC")?,
+            host_traffic: PerCpu::take(&mut loaded, "HOST_TRAFFIC")?,
             attached: Vec::new(),
             options,
             loaded,
@@ -158,7 +173,8 @@ impl Director {
         health: &BTreeMap<HostId, bool>,
     ) -> Result<Confirmed> {
         self.pools.check_capacity(model)?;
-        self.pools.assign_slots(model)?;
+        let host_traffic = &mut self.host_traffic;
+        self.pools.assign_slots(model, |slot| host_traffic.zero(slot.into()))?;
         let standing = |id: &HostId, host: &Host| {
             match (health.get(id), host.state) {
                 (Some(true), HostState::Active) => Standing::Good,
@@ -169,16 +185,21 @@ impl Director {
         };
         let hosts = self.pools.write_nexthops(model, sources, nexthops, standing)?;
         let tables = self.pools.write_tables(model)?;
-        let flags = |service: &Service| match service.affinity {
-            Affinity::FlowTable => FLOW_TABLE,
-            _ => 0,
+        // What a sync that failed has left.
+        self.extras.settle(self.pools.named())?;
+        let extras = self.extras.write(model, |id, host| self.pools.slot(id, host))?;
+        let named = |key: &ServiceKey, service: &Service| {
+            let affinity = if service.affinity == Affinity::FlowTable { FLOW_TABLE } else { 0 };
+            let Named { flags, extras } = extras.get(key).copied().unwrap_or_default();
+            Named { flags: flags | affinity, extras }
         };
         let traffic = &mut self.traffic;
-        let services = self.pools.write_services(model, &tables, flags, |id| zero(traffic, "TRAFFIC", id))?;
+        self.pools.write_services(model, &tables, named, |id| traffic.zero(id))?;
         self.pools.write_vips(&vips(model))?;
         let released = self.pools.settle(model, tables)?;
         self.forget(&released);
-        Ok(Confirmed { services, hosts, tables: self.pools.in_force() })
+        self.extras.settle(self.pools.named())?;
+        Ok(Confirmed { services: self.pools.confirmed(model), hosts, tables: self.pools.in_force() })
     }
 
     /// Flows that were sent to slots which are another host's next time are decided anew.
@@ -216,17 +237,35 @@ impl Director {
         Ok(all)
     }
 
+    /// Prefixes of all lists of sources in the kernel, with one more for each list.
+    pub fn source_prefixes(&self) -> usize {
+        self.extras.prefixes()
+    }
+
     /// Packets and bytes per service.
     pub fn traffic(&self) -> Result<BTreeMap<ServiceKey, Traffic>> {
-        let mut all = BTreeMap::new();
-        for (key, service) in self.pools.services() {
-            let per_cpu = self.traffic.get(&service.id, 0).map_err(map_error("TRAFFIC"))?;
-            let sum = per_cpu.iter().fold(Traffic::default(), |sum, t| Traffic {
-                packets: sum.packets + t.packets,
-                bytes: sum.bytes + t.bytes,
-            });
-            all.insert(key, sum);
-        }
-        Ok(all)
+        let services = self.pools.services();
+        let end = services.values().map(|service| service.id + 1).max().unwrap_or(0);
+        let all = self.traffic.read(end, sum)?;
+        let of = |id: u32| all.get(id as usize).copied().unwrap_or_default();
+        Ok(services.into_iter().map(|(key, service)| (key, of(service.id))).collect())
     }
+
+    /// Packets and bytes per host.
+    pub fn host_traffic(&self) -> Result<BTreeMap<HostId, Traffic>> {
+        let slots = self.pools.slots();
+        let end = slots.values().map(|slot| u32::from(*slot) + 1).max().unwrap_or(0);
+        let all = self.host_traffic.read(end, sum)?;
+        let of = |slot: u16| all.get(usize::from(slot)).copied().unwrap_or_default();
+        Ok(slots.iter().map(|(host, slot)| (host.clone(), of(*slot))).collect())
+    }
+
+    /// Memory of all maps.
+    pub fn memory(&self) -> Result<Vec<MapUse>> {
+        self.pools.memory(&self.loaded)
+    }
+}
+
+fn sum(sum: Traffic, cpu: &Traffic) -> Traffic {
+    Traffic { packets: sum.packets + cpu.packets, bytes: sum.bytes + cpu.bytes }
 }

@@ -1,10 +1,12 @@
 //! The director's object: its maps, and their sizes.
 
 use aya::include_bytes_aligned;
-use lb_common::maps::{FlowSet, Traffic, WAYS};
+use lb_common::maps::{Budget, FlowSet, Traffic, WAYS};
 use lb_common::reasons;
 
 use super::DirectorOptions;
+use super::extras::{self, BUCKETS, EXTRAS, SOURCE_LISTS};
+use super::server_ids::SERVER_IDS;
 use crate::dataplane::load::{Capacities, Object, kind};
 use crate::dataplane::pools::{
     self, HOST_IDS, NEXTHOPS, PREFIXES, SERVICE_CHAINS, SERVICES, TABLES, memory, shape,
@@ -24,10 +26,16 @@ pub static OBJECT: Object = Object {
         NEXTHOPS,
         HOST_IDS,
         PREFIXES,
+        EXTRAS,
+        SOURCE_LISTS,
+        BUCKETS,
+        SERVER_IDS,
         shape("DIRECTOR_COUNTERS", kind::PERCPU_ARRAY, 4, 8, reasons::Director::COUNT as u32),
         shape("PROBE_COUNTERS", kind::PERCPU_ARRAY, 4, 8, reasons::Probe::COUNT as u32),
         memory("FLOWS", size_of::<FlowSet>(), sets(65536)),
+        shape("ERROR_BUDGET", kind::ARRAY, 4, size_of::<Budget>(), 1),
         shape("TRAFFIC", kind::PERCPU_ARRAY, 4, size_of::<Traffic>(), 1024),
+        shape("HOST_TRAFFIC", kind::PERCPU_ARRAY, 4, size_of::<Traffic>(), 4096),
     ],
     constants: &[("FLOW_SETS", "FLOWS")],
 };
@@ -46,6 +54,11 @@ pub(super) fn flow_words(options: &DirectorOptions) -> usize {
 pub(super) fn entries(options: &DirectorOptions) -> Capacities {
     let capacity = options.capacity;
     let mut entries = pools::entries(capacity);
-    entries.extend([("TRAFFIC", capacity.services), ("FLOWS", sets(options.flows))]);
+    entries.extend([
+        ("EXTRAS", extras::entries(capacity.services)),
+        ("TRAFFIC", capacity.services),
+        ("HOST_TRAFFIC", capacity.hosts),
+        ("FLOWS", sets(options.flows)),
+    ]);
     entries
 }

@@ -48,6 +48,7 @@ impl OpenDirector {
             interfaces: role.interfaces.clone(),
             xdp: role.xdp,
             flows: role.flows,
+            icmp_errors: role.icmp_errors,
             capacity: role.capacity,
         };
         let mut plane = Director::load(options, Some(&config.pins))?;
@@ -256,5 +257,10 @@ fn sources(config: &Config) -> Sources {
     let of_interface = role.interfaces.first().map(|name| addresses(Some(name))).unwrap_or_default();
     let v4 = || of_interface.iter().find_map(|a| if let IpAddr::V4(v4) = a { Some(*v4) } else { None });
     let v6 = || of_interface.iter().find_map(|a| if let IpAddr::V6(v6) = a { Some(*v6) } else { None });
-    Sources { v4: role.source4.or_else(v4), v6: role.source6.or_else(v6) }
+    Sources {
+        v4: role.source4.or_else(v4),
+        v6: role.source6.or_else(v6),
+        spread4: role.spread4,
+        spread6: role.spread6,
+    }
 }

@@ -3,7 +3,7 @@
 use lb_common::reasons::Director;
 use lb_user::model::Protocol;
 
-use crate::director_vectors::router;
+use super::router;
 use crate::packets::*;
 use crate::vector::Vector;
 use crate::world::*;
