@@ -190,7 +190,7 @@ fn a_capture_runs_through_the_real_program() {
     assert!(text.status.success());
     let text = String::from_utf8(text.stdout).unwrap();
     assert!(text.contains("#3     2.000000 pass not_vip\n"), "{text}");
-    assert!(text.contains("\nforwarded   3\n"), "{text}");
+    assert!(text.contains("\nforwarded         3\n"), "{text}");
 }
 
 #[test]

@@ -109,6 +109,13 @@ reasons! {
     }
 }
 
+impl Director {
+    /// A packet with this reason goes to a host.
+    pub const fn is_to_host(self) -> bool {
+        matches!(self, Director::Forwarded | Director::ForwardedError | Director::ById | Director::UnknownId)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
