@@ -10,8 +10,8 @@ use crate::packet::{ANY_FRAGMENT, Frame, LATER_FRAGMENT};
 /// Most IPv6 extension headers that are looked behind: those of RFC 8200 §4.1, without authentication and encryption.
 pub const EXTENSIONS: usize = 5;
 
-/// Most bytes of IPv4 options.
-const OPTIONS: usize = 40;
+/// Most IPv4 options, padding among them, that are looked behind.
+pub const OPTIONS: usize = 16;
 /// IPv4 options (RFC 791) that name routers to go by; RFC 7126 has them dropped.
 const LOOSE_ROUTE: u8 = 131;
 const STRICT_ROUTE: u8 = 137;
@@ -68,40 +68,34 @@ pub fn behind4(frame: &Frame, at: usize) -> Result<Behind, Odd> {
     Ok(Behind { protocol, at: at + words * 4, part })
 }
 
-/// Looks through so many bytes of options. Place by place, one byte at each: what is read then stands at a place that the
-/// verifier knows, and no check is shared by two places.
+/// Looks through so many bytes of options, one after the other.
 #[inline(always)]
 fn options(frame: &Frame, at: usize, bytes: usize) -> Result<(), Odd> {
     const END: u8 = 0;
     const NOTHING: u8 = 1;
-    /// What stands here is the length of the option that began one place before.
-    const IS_LENGTH: u64 = 64;
-    // Where the next option begins; and that bit.
-    let mut state: u64 = 0;
-    for place in 0..OPTIONS as u64 {
-        if place >= bytes as u64 {
+    let mut place: usize = 0;
+    for number in 0..OPTIONS + 1 {
+        // SAFETY: changes a register of ours, and not its value. The verifier then has one state for each option, where it would
+        // follow every combination of lengths.
+        unsafe { asm!("{0} &= 63", inout(reg) place, options(pure, nomem, nostack)) };
+        if place >= bytes {
             break;
         }
-        // SAFETY: changes a register of ours, and not its value. The verifier then has one state for each place, where it
-        // would follow every combination of options.
-        unsafe { asm!("{0} &= 127", inout(reg) state, options(pure, nomem, nostack)) };
-        if place < state & !IS_LENGTH {
-            continue;
+        if number == OPTIONS {
+            return Err(Odd::Refused);
         }
-        let byte = frame.read_behind::<u8>(at + place as usize).ok_or(Odd::Cut)?;
-        if state & IS_LENGTH != 0 {
-            state = place - 1 + u64::from(byte);
-            if byte < 2 || state > bytes as u64 {
-                return Err(Odd::Refused);
-            }
-            continue;
-        }
-        match byte {
+        match frame.read_behind::<u8>(at + place).ok_or(Odd::Cut)? {
             END => break,
-            NOTHING => {}
+            NOTHING => place += 1,
             LOOSE_ROUTE | STRICT_ROUTE => return Err(Odd::Refused),
-            _ if place + 1 >= bytes as u64 => return Err(Odd::Refused),
-            _ => state = IS_LENGTH,
+            _ if place + 1 >= bytes => return Err(Odd::Refused),
+            _ => {
+                let len = frame.read_behind::<u8>(at + place + 1).ok_or(Odd::Cut)? as usize;
+                if len < 2 || place + len > bytes {
+                    return Err(Odd::Refused);
+                }
+                place += len;
+            }
         }
     }
     // All of the header is there, whatever the list says.

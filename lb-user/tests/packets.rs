@@ -172,7 +172,7 @@ fn a_capture_runs_through_the_real_program() {
     let reasons: Vec<_> = packets.iter().map(|packet| packet["reason"].as_str().unwrap()).collect();
     assert_eq!(
         reasons,
-        ["forwarded", "forwarded", "not_vip", "no_service", "too_big", "not_ip", "forwarded"]
+        ["forwarded", "forwarded", "not_vip", "no_service", "too_big_answered", "not_ip", "forwarded"]
     );
     assert_eq!((&packets[1]["number"], &packets[1]["time"]), (&2.into(), &1.0.into()));
     assert!(packets[0]["host"].as_str().unwrap().starts_with("web/"));
@@ -190,7 +190,7 @@ fn a_capture_runs_through_the_real_program() {
     assert!(text.status.success());
     let text = String::from_utf8(text.stdout).unwrap();
     assert!(text.contains("#3     2.000000 pass not_vip\n"), "{text}");
-    assert!(text.contains("\nforwarded   3\n"), "{text}");
+    assert!(text.contains("\nforwarded         3\n"), "{text}");
 }
 
 #[test]
@@ -216,5 +216,5 @@ fn a_bad_capture_is_told_with_the_number_of_the_packet_after_what_came_before() 
     let odd = files.write("odd.pcap", &pcap(&odd, 65535));
     let report = files.json(&["replay", odd.to_str().unwrap()]);
     assert_eq!(report["totals"]["not_run"], 1, "{report:#}");
-    assert_eq!(report["packets"][1]["reason"], "too_big", "{report:#}");
+    assert_eq!(report["packets"][1]["reason"], "too_big_answered", "{report:#}");
 }

@@ -88,7 +88,8 @@ impl Packets {
 fn ends(random: &mut Random, v6: bool) -> (Ends, Protocol) {
     /// VIPs, those more often that have more to show.
     const VIPS: &[u8] = &[
-        1, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 10, 11, 11, 12, 12, 13, 14, 14, 15, 16, 17, 18, 18, 19, 19, 19, 20, 20, 99,
+        1, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 10, 11, 11, 12, 12, 13, 14, 14, 15, 16, 17, 18, 18, 19, 19, 19,
+        20, 20, 99,
     ];
     let vip = random.of(VIPS);
     let mut ends = if v6 { client6(vip) } else { client4(vip) };

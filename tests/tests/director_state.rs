@@ -42,7 +42,7 @@ fn services(pins: &Path) -> BTreeMap<(String, u16, u8), (Service, u32)> {
         let vip = std::net::IpAddr::from(key.vip()).to_string();
         ((vip, key.port(), key.protocol()), (service, table))
     };
-    all.iter().filter(|(key, _)| !key.is_vip()).map(entry).collect()
+    all.iter().filter(|(key, _)| key.is_service()).map(entry).collect()
 }
 
 fn rows(pins: &Path, slot: u32) -> Vec<Row> {
@@ -52,7 +52,7 @@ fn rows(pins: &Path, slot: u32) -> Vec<Row> {
 
 fn nexthops(pins: &Path) -> Vec<Nexthop> {
     let map: Array<MapData, Nexthop> = open(pins, "NEXTHOPS");
-    (0..64).map(|index| map.get(&index, 0).unwrap()).collect()
+    (0..128).map(|index| map.get(&index, 0).unwrap()).collect()
 }
 
 /// What the program does with a SYN, and the packet afterwards.
@@ -158,7 +158,7 @@ fn another_capacity_makes_the_maps_anew() {
         assert!(!director.adopted());
         assert_eq!(
             MapInfo::from_pin(pins.join("director/maps/SERVICES")).unwrap().max_entries(),
-            3 * 2048 + 1
+            4 * 2048 + 1
         );
         assert_eq!(services(pins).len(), world.model.services.len());
     });

@@ -14,7 +14,7 @@ use lb_tests::vector::{Context, run};
 use lb_tests::world::{LOOPBACK, World, directory};
 use lb_user::config::Capacity;
 use lb_user::dataplane::director::{Director, DirectorOptions};
-use lb_user::model::{Affinity, Generation, Host, HostId, HostState, Pool, Protocol, Service, ServiceKey};
+use lb_user::model::{Generation, Host, HostId, HostState, Pool, Protocol, Service, ServiceKey};
 use lb_user::netlink::NextHop;
 use lb_user::table::{self, Row};
 
@@ -40,12 +40,7 @@ fn world(hosts: u32, size: u32) -> World {
     let pool = Pool { seed: 1, size, generation: 1, ..Pool::default() };
     world.model.pools.insert(POOL.into(), pool);
     (0..hosts).for_each(|number| add(&mut world, number));
-    let service = Service {
-        pool: POOL.into(),
-        quorum: 1,
-        affinity: Affinity::SecondChance,
-        extras: Default::default(),
-    };
+    let service = Service::of(POOL, Protocol::Tcp);
     world.model.services.insert(ServiceKey { vip: VIP.into(), port: 80, protocol: Protocol::Tcp }, service);
     world
 }

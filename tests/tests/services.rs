@@ -9,7 +9,7 @@ use lb_tests::isolation;
 use lb_tests::packets::{Tcp, tcp, udp};
 use lb_tests::vector::{Bench, Context, counted};
 use lb_tests::world::{World, client4, directory, to_port, vip, vip4};
-use lb_user::model::{self, Affinity, Protocol};
+use lb_user::model::{self, Protocol};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 

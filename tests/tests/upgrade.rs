@@ -60,11 +60,12 @@ fn upgrade(pins: &Path, capacities: [Capacity; 2], adopts: bool) {
         director.attach().unwrap();
         director
     };
-    let mut director = start(0);
+    let director = start(0);
     let before = director.counters().unwrap();
     let mut programs = vec![program_id()];
     let stop = AtomicBool::new(false);
-    let sent = thread::scope(|scope| {
+    let (sent, director) = thread::scope(|scope| {
+        let mut director = director;
         let traffic = scope.spawn(|| traffic(&stop));
         for number in 1..=UPGRADES {
             thread::sleep(Duration::from_millis(20));
@@ -75,7 +76,7 @@ fn upgrade(pins: &Path, capacities: [Capacity; 2], adopts: bool) {
         }
         thread::sleep(Duration::from_millis(20));
         stop.store(true, Relaxed);
-        traffic.join().unwrap()
+        (traffic.join().unwrap(), director)
     });
     println!("figure: packets during {UPGRADES} upgrades, none lost: {sent}");
     programs.dedup();
@@ -104,11 +105,11 @@ fn wired() -> World {
         ip(&format!("link set {end} up"));
     }
     fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "0").unwrap();
-    for host in 16 * vip::WEB..16 * vip::WEB + 3 {
+    for host in 8 * vip::WEB..8 * vip::WEB + 3 {
         ip(&format!("address add 192.0.2.{host}/32 dev far"));
     }
     let near = mac("near");
-    ip(&format!("route add {}/32 dev far src 192.0.2.16", vip4(vip::WEB)));
+    ip(&format!("route add {}/32 dev far src 192.0.2.8", vip4(vip::WEB)));
     ip(&format!("neigh add {} lladdr {} dev far", vip4(vip::WEB), text(near)));
     let shown = ip("-oneline link show near");
     let ifindex = shown.split_once(':').unwrap().0.parse().unwrap();
@@ -134,7 +135,7 @@ fn text(mac: [u8; 6]) -> String {
 /// how many.
 fn traffic(stop: &AtomicBool) -> u64 {
     const OUTER_AND_UDP: usize = 20 + 20 + 8;
-    let user = UdpSocket::bind("192.0.2.16:0").unwrap();
+    let user = UdpSocket::bind("192.0.2.8:0").unwrap();
     let host = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(4))).unwrap();
     host.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     let host: UdpSocket = host.into();

@@ -57,7 +57,7 @@ reasons! {
         NotVip = "not_vip", Pass, "Not for a VIP.";
         Truncated = "truncated", Drop, "The frame ends before the headers do.";
         BadHeader = "bad_header", Drop, "For a VIP, but version or lengths of the IP header contradict themselves or the frame.";
-        IpOptions = "ip_options", Drop, "For a VIP, with IPv4 options that name a route or contradict themselves.";
+        IpOptions = "ip_options", Drop, "For a VIP, with IPv4 options that name a route or contradict themselves, or more than sixteen.";
         Fragment = "fragment", Drop, "A fragment for a VIP whose services have none forwarded: only the first one knows its ports.";
         Extension = "ipv6_extension", Drop, "For a VIP, with IPv6 extension headers that are refused, or more than five.";
         NoService = "no_service", Drop, "For a VIP, but no service has this port and protocol.";
@@ -107,6 +107,20 @@ reasons! {
         NotProbe = "not_probe", Pass, "Without the mark of a probe.";
         NoHost = "probe_no_host", Drop, "The host has no usable next hop.";
         Failed = "probe_failed", Drop, "The kernel refused to make room for the outer header.";
+    }
+}
+
+impl Director {
+    /// A packet with this reason goes to a host.
+    pub const fn is_to_host(self) -> bool {
+        matches!(
+            self,
+            Director::Forwarded
+                | Director::ForwardedError
+                | Director::ForwardedFragment
+                | Director::ById
+                | Director::UnknownId
+        )
     }
 }
 

@@ -96,9 +96,12 @@ pub(super) fn render(status: &Status, counters: &[Counter]) -> String {
     page.0
 }
 
+/// A measure, and where its value is.
+type Measured<T> = (Measure, fn(&T) -> u64);
+
 /// Traffic and memory, read from the kernel when somebody asks.
 fn of_readings(page: &mut Page, status: &Status) {
-    let of_services: [(Measure, fn(&ServiceTraffic) -> u64); 2] =
+    let of_services: [Measured<ServiceTraffic>; 2] =
         [(measures::SERVICE_PACKETS, |t| t.packets), (measures::SERVICE_BYTES, |t| t.bytes)];
     for (measure, value) in of_services {
         let name = format!("lb_{}_total", measure.name);
@@ -107,7 +110,7 @@ fn of_readings(page: &mut Page, status: &Status) {
             (labelled(&[("vip", &vip), ("port", &port), ("protocol", &protocol)]), value(traffic))
         });
     }
-    let of_hosts: [(Measure, fn(&HostTraffic) -> u64); 2] =
+    let of_hosts: [Measured<HostTraffic>; 2] =
         [(measures::HOST_PACKETS, |t| t.packets), (measures::HOST_BYTES, |t| t.bytes)];
     for (measure, value) in of_hosts {
         let name = format!("lb_{}_total", measure.name);

@@ -54,7 +54,7 @@ impl Told {
         // What was not captured does not matter, but lengths must hold.
         let mut whole = bytes.clone();
         whole.resize(captured.len as usize, 0);
-        let is_sent = reason.verdict() == Verdict::Tx;
+        let is_sent = reason.is_to_host();
         let tunnel = is_sent.then(|| unwrap(&mut whole)).flatten();
         let flow = match frame(&whole, |_| true) {
             Ok(Found::Packet(packet)) => Some(packet.flow),

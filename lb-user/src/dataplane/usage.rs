@@ -26,18 +26,25 @@ pub struct MapUse {
 pub const ROWS: &str = "table rows";
 
 /// All maps of the programs and what they are for, in the order in which they are shown.
-const PURPOSES: [(&str, &str); 20] = [
+const PURPOSES: &[(&str, &str)] = &[
     ("SERVICES", "services and VIPs"),
     ("SERVICE_CHAINS", "the way to services"),
     ("TABLES", "slots of tables"),
     (ROWS, "owners of all rows of all tables"),
     ("NEXTHOPS", "ways to hosts, with outer headers"),
     ("HOST_IDS", "stable ids of hosts"),
+    ("PREFIXES", "VIPs that are prefixes"),
+    ("EXTRAS", "what services ask for beyond a table"),
+    ("SOURCE_LISTS", "prefixes in lists of sources"),
+    ("BUCKETS", "sources of services with a limit"),
+    ("SERVER_IDS", "hosts by QUIC server id"),
     ("FLOWS", "flows of services with affinity: flow-table"),
     ("TRAFFIC", "packets and bytes per service and CPU"),
     ("HOST_TRAFFIC", "packets and bytes per host and CPU"),
     ("DIRECTOR_COUNTERS", "packets per reason and CPU"),
     ("PROBE_COUNTERS", "probes per reason and CPU"),
+    ("ERROR_BUDGET", "ICMP errors that may be sent"),
+    ("CAPTURE", "buffers of lb capture"),
     ("ADDRESSES", "VIPs and addresses of this machine"),
     ("SENDERS", "prefixes that tunnels are accepted from"),
     ("VIEWS", "generations in force, per table"),

@@ -146,19 +146,7 @@ impl Judged {
     /// The interface by which it leaves, where that may be another one than it came by.
     pub fn sent_by(&self) -> Option<u32> {
         let hop = self.way.as_ref()?.hop.as_ref()?;
-        self.is_encapsulated().then_some(hop.below.as_ref().map_or(hop.ifindex, |below| below.ifindex))
-    }
-
-    /// It goes to a host.
-    fn is_encapsulated(&self) -> bool {
-        matches!(
-            self.reason,
-            Director::Forwarded
-                | Director::ForwardedError
-                | Director::ForwardedFragment
-                | Director::ById
-                | Director::UnknownId
-        )
+        self.reason.is_to_host().then_some(hop.below.as_ref().map_or(hop.ifindex, |below| below.ifindex))
     }
 
     /// Sent, given to the kernel or dropped.
@@ -174,7 +162,7 @@ pub fn judge(view: &View, memory: &mut Memory, frame: &[u8]) -> Judged {
         Err(reason) => return Judged { reason, output: frame.to_vec(), way: None },
     };
     let judged = judge_plain(view, memory, &plain);
-    match judged.is_encapsulated() {
+    match judged.reason.is_to_host() {
         true => judged,
         false => Judged { output: tags::join(&tags, &judged.output), ..judged },
     }
@@ -212,7 +200,8 @@ fn judge_plain(view: &View, memory: &mut Memory, frame: &[u8]) -> Judged {
         return unchanged(reason, Some(way));
     };
     if packet.len > hop.room() {
-        let answer = write::too_big(frame, packet.len, hop.room()).filter(|_| !packet.quoted && packet.has_ports);
+        let answer =
+            write::too_big(frame, packet.len, hop.room()).filter(|_| !packet.quoted && packet.has_ports);
         return match answer {
             Some(output) => Judged { reason: Director::TooBigTold, output, way: Some(way) },
             None => unchanged(Director::TooBig, Some(way)),

@@ -167,8 +167,12 @@ fn carried4(ip: &[u8]) -> Result<Carried, Odd> {
 
 /// A list of IPv4 options (RFC 791) that takes up `bytes` bytes, of which some may be missing.
 fn options(list: &[u8], bytes: usize) -> Result<(), Odd> {
-    let mut at = 0;
+    let (mut at, mut count) = (0, 0);
     while at < bytes {
+        count += 1;
+        if count > 16 {
+            return Err(Odd::Refused);
+        }
         match *list.get(at).ok_or(Odd::Cut)? {
             0 => break,
             1 => at += 1,
@@ -302,7 +306,14 @@ fn quoted(
         destination: SocketAddr::new(from, word(l4, 0)),
         protocol,
     };
-    Ok(Found::Packet(Packet { flow, has_ports: true, quoted: true, opens: false, payload: ([0; 16], 0), len }))
+    Ok(Found::Packet(Packet {
+        flow,
+        has_ports: true,
+        quoted: true,
+        opens: false,
+        payload: ([0; 16], 0),
+        len,
+    }))
 }
 
 /// A word in network byte order.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use aya::programs::{TestRun, TestRunOptions};
-use lb_common::reasons::{self, Verdict};
+use lb_common::reasons::Director as Reason;
 use serde::Serialize;
 
 use crate::config::{Config, FLOWS, XdpMode};
@@ -132,8 +132,8 @@ impl Replay {
             }
         };
         let before = std::mem::replace(&mut self.counters, counters(&self.director)?);
-        let counted = |(at, _): &(usize, &reasons::Director)| self.counters[*at] != before[*at];
-        let reason = reasons::Director::ALL.iter().enumerate().find(counted).map(|(_, reason)| *reason);
+        let counted = |(at, _): &(usize, &Reason)| self.counters[*at] != before[*at];
+        let reason = Reason::ALL.iter().enumerate().find(counted).map(|(_, reason)| *reason);
         let reason = reason.context("the program counted nothing; does something else use its maps?")?;
         let mut judged = judge(&self.view, &mut self.memory, frame);
         if let Some(way) = judged.way.as_ref().filter(|way| way.remembered && judged.output != output) {
@@ -148,7 +148,7 @@ impl Replay {
             let wanted = judged.reason.name();
             outcome.notes.push(format!("the model says {wanted}: this is a mistake of lb, please report it"));
         }
-        place(&mut outcome, &judged, reason.verdict());
+        place(&mut outcome, &judged, reason);
         Ok(outcome)
     }
 
@@ -167,11 +167,11 @@ impl Replay {
 }
 
 /// Says where a packet went.
-fn place(outcome: &mut Outcome, judged: &Judged, verdict: Verdict) {
+fn place(outcome: &mut Outcome, judged: &Judged, reason: Reason) {
     let Some(way) = &judged.way else { return };
     let flow = way.flow;
     outcome.flow = Some(Ends { source: flow.source, destination: flow.destination, protocol: flow.protocol });
-    if verdict == Verdict::Tx {
+    if reason.is_to_host() {
         outcome.host = way.host.as_ref().map(ToString::to_string);
     }
 }

@@ -31,6 +31,7 @@ const ATOMIC: [u8; 7] = [0, 0, 0, 0, 0, 0, 9];
 fn looked_behind(world: &World) -> Vec<Vector<Director>> {
     let (web4, web6) = (client4(vip::WEB), client6(vip::WEB));
     let syn6 = tcp(web6, Tcp::Syn, b"");
+    let longest = [&[94, 40][..], &[0; 38]].concat();
     let long = [&[31, 1, 252][..], &[0; 252]].concat();
     let all_of_them = [(60, &PADDING[..]), (44, &ATOMIC), (43, &ARRIVED), (60, &PADDING), (0, &PADDING)];
     let all_of_them =
@@ -38,7 +39,12 @@ fn looked_behind(world: &World) -> Vec<Vector<Director>> {
     let mut all = Vec::new();
     for (says, ends, packet) in [
         ("options are looked behind", web4, with_options(&tcp(web4, Tcp::Syn, b""), ETHERNET)),
-        ("forty bytes of them are the most", web4, with_list(&tcp(web4, Tcp::Syn, b""), ETHERNET, &[1; 40])),
+        ("forty bytes of them are the most", web4, with_list(&tcp(web4, Tcp::Syn, b""), ETHERNET, &longest)),
+        (
+            "so are sixteen, with their padding",
+            web4,
+            with_list(&tcp(web4, Tcp::Syn, b""), ETHERNET, &[1; 16]),
+        ),
         (
             "what stands behind their end is not read",
             web4,
@@ -78,9 +84,10 @@ fn refused4() -> Vec<Vector<Director>> {
         is("a strict source route is refused", with(&[1, 137, 7, 4, 10, 0, 0, 1]), options),
         is("an option longer than the header is refused", with(&[148, 5, 0, 0]), options),
         is("an option of one byte that says its length is refused", with(&[1, 1, 1, 148]), options),
+        is("more than sixteen are refused", with(&[1; 20]), options),
         is("an option of no length is refused", with(&[148, 0, 0, 0]), options),
         is("an option of one byte is refused", with(&[148, 1, 0, 0]), options),
-        is("a frame that ends inside the options is dropped", cut(&with(&[1; 40]), 70), Director::Truncated),
+        is("a frame that ends inside the options is dropped", cut(&with(&[1; 16]), 44), Director::Truncated),
         is("one that ends behind the end of a list is, too", cut(&with(&[0; 40]), 70), Director::Truncated),
         is(
             "a frame that ends inside the ports behind options is dropped",
@@ -89,7 +96,7 @@ fn refused4() -> Vec<Vector<Director>> {
         ),
         is(
             "a length that leaves no room for ports behind options is refused",
-            patched(&with(&[1; 40]), 16, &[0, 67]),
+            patched(&with(&[0; 40]), 16, &[0, 67]),
             Director::BadHeader,
         ),
         is(

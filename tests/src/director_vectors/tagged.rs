@@ -39,7 +39,8 @@ fn incoming(world: &World) -> Vec<Vector<Director>> {
     };
     let answered = |says, ends: Ends, request, tags| {
         let packet = icmp(ends.source.ip(), ends.destination.ip(), request, 0, [1; 4], b"ping");
-        let output = with_tags(&answer(&packet), tags);
+        let at = if ends.source.is_ipv4() { ETHERNET + IPV4 } else { ETHERNET + IPV6 };
+        let output = with_tags(&answer(&packet, at), tags);
         Vector::new(says, with_tags(&packet, tags), Director::Echo, output)
     };
     vec![
@@ -66,6 +67,8 @@ fn untouched() -> Vec<Vector<Director>> {
     let mapped = patched(&syn6, 38, &vip4(vip::WEB).to_ipv6_mapped().octets());
     let big = tcp(client4(vip::NARROW), Tcp::Ack, &[7; 600 - 3 * 20 + 1]);
     let big = told("who sends a tagged packet that is too big is told in its VLAN", &big, 580);
+    // A loose source route.
+    let routed = patched(&with_options(&syn4, ETHERNET), ETHERNET + IPV4, &[131]);
     let short = |says, packet: &[u8], tags, len| {
         Vector::unchanged(says, cut(&with_tags(packet, tags), len), Director::Truncated)
     };
@@ -75,8 +78,8 @@ fn untouched() -> Vec<Vector<Director>> {
         is("a tagged packet to another address is the kernel's, tag and all", &none4, ONE, Director::NotVip),
         is("an IPv6 packet to another address, with both its tags", &none6, TWO, Director::NotVip),
         is("a tag makes no VIP of an IPv4 VIP inside an IPv6 header", &mapped, ONE, Director::NotVip),
-        is("what is dropped has its tags", &with_options(&syn4, ETHERNET), ONE, Director::IpOptions),
-        is("what is dropped of IPv6, too", &with_extension(&syn6, 0), TWO, Director::Extension),
+        is("what is dropped has its tags", &routed, ONE, Director::IpOptions),
+        is("what is dropped of IPv6, too", &with_extension(&syn6, 51), TWO, Director::Extension),
         Vector { packet: with_tags(&big.packet, TWO), output: with_tags(&big.output, TWO), ..big },
         is("no host, no change", &tcp(client4(vip::SICK), Tcp::Syn, b""), TWO, Director::NoHost),
         short("a frame that ends inside its tag", &syn4, ONE, 15),

@@ -35,8 +35,8 @@ pub const FLAGS: usize = 13;
 
 /// What is seen of a packet beside its flow.
 pub struct Seen {
-    /// The byte at the place of TCP flags, if the packet is that long.
-    pub flags: Option<u8>,
+    /// The byte at the place of TCP flags; 0 if the packet is not that long.
+    pub flags: u8,
     /// A connection id is looked for: it stands behind nothing but IP and UDP header.
     pub id: bool,
 }
@@ -59,7 +59,7 @@ fn treated(ctx: &XdpContext) -> Result<Sent, Director> {
     } else {
         (IPV4, frame.read::<u8>(ETHERNET + IPV4 + FLAGS))
     };
-    let flags = flags.filter(|_| usize::from(packet.len) > ip + FLAGS);
+    let flags = if usize::from(packet.len) > ip + FLAGS { flags.unwrap_or(0) } else { 0 };
     serve(ctx, &flow, service, packet, Seen { flags, id: true })
 }
 
@@ -98,7 +98,7 @@ pub fn admit(service: &Service, flow: &Flow) -> Result<(), Director> {
 
 /// Whether the packet's source may send one more just now. It takes a packet from the source's bucket.
 #[inline(always)]
-pub fn limit(service: &Service, flow: &Flow, flags: Option<u8>) -> Result<(), Director> {
+pub fn limit(service: &Service, flow: &Flow, flags: u8) -> Result<(), Director> {
     if service.flags & LIMITED == 0 {
         return Ok(());
     }
@@ -135,8 +135,8 @@ pub fn limit(service: &Service, flow: &Flow, flags: Option<u8>) -> Result<(), Di
 
 /// A TCP segment that opens a connection. One that is too short for its flags opens none.
 #[inline(always)]
-fn opens(flow: &Flow, flags: Option<u8>) -> bool {
-    flow.protocol == protocol::TCP && flags.is_some_and(|flags| flags & (SYN | ACK) == SYN)
+fn opens(flow: &Flow, flags: u8) -> bool {
+    flow.protocol == protocol::TCP && flags & (SYN | ACK) == SYN
 }
 
 #[inline(always)]

@@ -5,6 +5,8 @@
 
 #![no_std]
 #![no_main]
+// Inline assembly for BPF, in `rest`.
+#![feature(asm_experimental_arch)]
 
 mod capture;
 mod extras;

@@ -155,12 +155,7 @@ fn destination6<const BYTES: usize>(ip: &Window<BYTES>) -> Addr {
 
 /// A service of exactly this address and port: such exist only for TCP and UDP. Other packets for a VIP are looked at apart.
 #[inline(always)]
-fn of_service(
-    ctx: &XdpContext,
-    flow: &Flow,
-    packet: Packet,
-    rest: impl Fn(*mut xdp_md) -> Done,
-) -> Done {
+fn of_service(ctx: &XdpContext, flow: &Flow, packet: Packet, rest: impl Fn(*mut xdp_md) -> Done) -> Done {
     match pools::service(flow.destination, flow.destination_port(), flow.protocol) {
         Some(service) if service.flags & EXTRA != 0 => extras::treat(ctx.ctx),
         Some(service) => finish(ctx, forward(ctx, flow, service, packet, Director::Forwarded)),
