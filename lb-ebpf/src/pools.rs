@@ -3,11 +3,10 @@
 //!
 //! Sizes are defaults that the loader overrides by the agent's `capacity`.
 
-use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, LpmTrie};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps};
 use aya_ebpf::macros::btf_map;
 use lb_common::flow::{Addr, Flow};
-use lb_common::maps::{CHAINS, Entry, LINKS, Nexthop, Prefix, Row, Service, ServiceKey, nexthop_index};
+use lb_common::maps::{CHAINS, Entry, LINKS, Nexthop, Row, Service, ServiceKey, nexthop_index};
 
 /// `BPF_F_MMAPABLE`: userspace reads and writes it as memory, word by word; values begin at a page, and so at cache lines.
 pub const MMAPABLE: usize = 1 << 10;
@@ -20,13 +19,9 @@ type Table = Array<Row, 65537, { MMAPABLE | INNER_MAP }>;
 #[btf_map]
 static SERVICE_CHAINS: Array<u64, CHAINS, MMAPABLE> = Array::new();
 
-/// Entries of the directory; see [`Entry`]. The first has no key: its flags are not 0 while there are prefixes.
+/// Entries of the directory; see [`Entry`]. The first is not used.
 #[btf_map]
 static SERVICES: Array<Entry, 4097, MMAPABLE> = Array::new();
-
-/// VIPs that are prefixes.
-#[btf_map]
-static PREFIXES: LpmTrie<Addr, Prefix, 1024> = LpmTrie::new();
 
 /// A table is never changed once a service names its slot: a new one goes to a free slot, then the services follow.
 #[btf_map]
@@ -50,55 +45,34 @@ pub fn service(vip: Addr, port: u16, protocol: u8) -> Option<&'static Service> {
 #[inline(always)]
 pub fn service_of(flow: &Flow) -> Option<&'static Service> {
     let exact = service(flow.destination, flow.destination_port(), flow.protocol);
-    exact.or_else(|| wider(ServiceKey::new(flow.destination, flow.destination_port(), flow.protocol)))
+    exact.or_else(|| {
+        find_apart(ServiceKey::new(flow.destination, flow.destination_port(), flow.protocol).any_port())
+    })
 }
 
 /// The service whose host gets the fragments of a protocol for a VIP.
 #[inline(always)]
 pub fn service_of_fragments(flow: &Flow) -> Option<&'static Service> {
-    wider(ServiceKey::of_fragments(flow.destination, flow.protocol))
+    find_apart(ServiceKey::of_fragments(flow.destination, flow.protocol))
 }
 
-/// The address is a VIP, or in one that is a prefix.
+/// The address is a VIP.
 #[inline(always)]
 pub fn is_vip(address: Addr) -> bool {
-    let key = ServiceKey::of_vip(address);
-    let ([high, low], port_protocol) = key.parts();
-    widest(high, low, port_protocol, 1).is_some()
+    find_apart(ServiceKey::of_vip(address)).is_some()
 }
 
-/// The entry of this key, of any port, or of these in the longest prefix around the VIP, unless the VIP is one itself.
+/// [`find`] off the way of a packet as nearly all are.
 #[inline(always)]
-fn wider(key: ServiceKey) -> Option<&'static Service> {
+fn find_apart(key: ServiceKey) -> Option<&'static Service> {
     let ([high, low], port_protocol) = key.parts();
-    widest(high, low, port_protocol, 0)
+    found(high, low, port_protocol)
 }
 
-/// A function of its own: it is called from many places, none of them on the way of a packet as nearly all are.
+/// A function of its own, since it is called from many places. The key comes in registers.
 #[inline(never)]
-fn widest(high: u64, low: u64, port_protocol: u64, of_vip: u64) -> Option<&'static Service> {
-    let key = ServiceKey::from_parts([high, low], port_protocol);
-    let vip = find(ServiceKey::of_vip(key.vip()));
-    if vip.is_some() {
-        return if of_vip != 0 { vip } else { find(key).or_else(|| find(key.any_port())) };
-    }
-    let prefix = prefix(key.vip())?;
-    find(key.within(*prefix)).or_else(|| find(key.any_port().within(*prefix)))
-}
-
-/// The address is in a VIP that is a prefix.
-#[inline(always)]
-pub fn in_prefix(address: Addr) -> bool {
-    prefix(address).is_some()
-}
-
-/// The longest prefix around an address that is a VIP. Most machines have none, which the first entry of the directory says.
-#[inline(always)]
-fn prefix(address: Addr) -> Option<&'static Prefix> {
-    match SERVICES.get(0)?.service.flags {
-        0 => None,
-        _ => PREFIXES.get(&Key::new(128, address)),
-    }
+fn found(high: u64, low: u64, port_protocol: u64) -> Option<&'static Service> {
+    find(ServiceKey::from_parts([high, low], port_protocol))
 }
 
 #[inline(always)]

@@ -27,8 +27,6 @@ pub struct ServiceKey {
 /// Bits that no port and protocol have.
 const OF_VIP: u64 = 1 << 32;
 const OF_FRAGMENTS: u64 = 1 << 33;
-/// Where the length of a prefix stands; 0: the VIP is an address.
-const LENGTH: u32 = 40;
 /// The bits of a port.
 const PORT: u64 = 0xffff;
 
@@ -69,12 +67,6 @@ impl ServiceKey {
         ServiceKey { port_protocol: self.port_protocol & !PORT, ..self }
     }
 
-    /// The same for a VIP that is a prefix of so many bits (an IPv4 one of 96 more).
-    #[inline(always)]
-    pub const fn within(self, Prefix { first, length }: Prefix) -> Self {
-        ServiceKey { vip: first, port_protocol: self.port_protocol | (length as u64) << LENGTH }
-    }
-
     /// It is that of a VIP.
     pub const fn is_vip(&self) -> bool {
         self.port_protocol & OF_VIP != 0
@@ -83,14 +75,6 @@ impl ServiceKey {
     /// It is that of a service.
     pub const fn is_service(&self) -> bool {
         self.port_protocol & (OF_VIP | OF_FRAGMENTS) == 0
-    }
-
-    /// Length of the prefix that is the VIP; none: an address is.
-    pub const fn prefix(&self) -> Option<u8> {
-        match (self.port_protocol >> LENGTH) as u8 {
-            0 => None,
-            length => Some(length),
-        }
     }
 
     /// The VIP.
@@ -116,16 +100,6 @@ impl ServiceKey {
         let mixed = high.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ low ^ self.port_protocol;
         (mixed.wrapping_mul(0xc4ce_b9fe_1a85_ec53) >> 48) as u32
     }
-}
-
-/// A VIP that is a prefix, as the trie of prefixes has it.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Prefix {
-    /// First address; see [`Addr::pairs`].
-    pub first: [u64; 2],
-    /// Bits, of IPv4 prefixes 96 more; at least 1.
-    pub length: u64,
 }
 
 /// Chains of the directory of services: many more than there are services, so that nearly all that is not in it meets an
@@ -411,7 +385,7 @@ pub const PROBE_MASK: u32 = 0xff00_0000;
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{Account, Budget, Nexthop, Prefix, Traffic, View};
+    use super::{Account, Budget, Nexthop, Traffic, View};
     use crate::flow::Addr;
 
     // SAFETY: plain data in C layout without implicit padding, as the tests below assert; any bytes are a value.
@@ -426,8 +400,6 @@ mod pod {
     unsafe impl aya::Pod for Account {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Budget {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for Prefix {}
 }
 
 #[cfg(test)]

@@ -20,8 +20,7 @@ use super::load::{Capacities, Loaded, MapShape, Object, kind};
 use super::nexthops::{Sources, Standing};
 use super::per_cpu::PerCpu;
 use super::pools::{
-    self, HOST_IDS, InForce, NEXTHOPS, Named, PREFIXES, Pools, SERVICE_CHAINS, SERVICES, TABLES, map_error,
-    shape, vips,
+    self, HOST_IDS, InForce, NEXTHOPS, Named, Pools, SERVICE_CHAINS, SERVICES, TABLES, map_error, shape, vips,
 };
 use super::slots::stable_id;
 use super::usage::MapUse;
@@ -40,7 +39,6 @@ pub static OBJECT: Object = Object {
         TABLES,
         NEXTHOPS,
         HOST_IDS,
-        PREFIXES,
         shape("ADDRESSES", kind::HASH, 16, 4, 1024),
         MapShape { flags: NO_PREALLOC, ..shape("SENDERS", kind::LPM_TRIE, 20, 4, 1024) },
         shape("VIEWS", kind::ARRAY, 4, size_of::<View>(), 64),

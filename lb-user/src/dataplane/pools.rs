@@ -9,7 +9,6 @@ use std::net::IpAddr;
 use aya::maps::{Array, MapData};
 use lb_common::maps::{self, CHAINS, Entry, HEALTHY, Nexthop, nexthop_index};
 
-use super::director::NO_PREALLOC;
 use super::load::{Capacities, Loaded, MapShape, kind};
 use super::nexthops::{self, Sources, Standing};
 use super::services::{self, Services};
@@ -30,9 +29,6 @@ pub(super) const SERVICE_CHAINS: MapShape = memory("SERVICE_CHAINS", 8, CHAINS a
 pub(super) const TABLES: MapShape = shape("TABLES", kind::ARRAY_OF_MAPS, 4, 4, 64);
 /// See [`SERVICES`].
 pub(super) const NEXTHOPS: MapShape = memory("NEXTHOPS", size_of::<Nexthop>(), 8192);
-/// See [`SERVICES`].
-pub(super) const PREFIXES: MapShape =
-    MapShape { flags: NO_PREALLOC, ..shape("PREFIXES", kind::LPM_TRIE, 20, size_of::<maps::Prefix>(), 1024) };
 /// See [`SERVICES`].
 pub(super) const HOST_IDS: MapShape = shape("HOST_IDS", kind::ARRAY, 4, 8, 4096);
 

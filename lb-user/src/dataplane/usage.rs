@@ -33,7 +33,6 @@ const PURPOSES: &[(&str, &str)] = &[
     (ROWS, "owners of all rows of all tables"),
     ("NEXTHOPS", "ways to hosts, with outer headers"),
     ("HOST_IDS", "stable ids of hosts"),
-    ("PREFIXES", "VIPs that are prefixes"),
     ("EXTRAS", "what services ask for beyond a table"),
     ("SOURCE_LISTS", "prefixes in lists of sources"),
     ("BUCKETS", "sources of services with a limit"),

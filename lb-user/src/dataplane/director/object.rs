@@ -8,9 +8,7 @@ use super::DirectorOptions;
 use super::extras::{self, BUCKETS, EXTRAS, SOURCE_LISTS};
 use super::server_ids::SERVER_IDS;
 use crate::dataplane::load::{Capacities, Object, kind};
-use crate::dataplane::pools::{
-    self, HOST_IDS, NEXTHOPS, PREFIXES, SERVICE_CHAINS, SERVICES, TABLES, memory, shape,
-};
+use crate::dataplane::pools::{self, HOST_IDS, NEXTHOPS, SERVICE_CHAINS, SERVICES, TABLES, memory, shape};
 
 /// `BPF_F_NO_PREALLOC`, which the kernel wants of LPM tries.
 pub(crate) const NO_PREALLOC: u32 = 1;
@@ -25,7 +23,6 @@ pub static OBJECT: Object = Object {
         TABLES,
         NEXTHOPS,
         HOST_IDS,
-        PREFIXES,
         EXTRAS,
         SOURCE_LISTS,
         BUCKETS,
