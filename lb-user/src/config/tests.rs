@@ -2,6 +2,7 @@
 
 mod extras;
 mod files;
+mod services;
 
 use super::Config;
 
@@ -48,7 +49,7 @@ agent_check:
             "lb.yaml:9:13: pools.web.checks: not a list: a map; begin each entry with a dash",
             "lb.yaml:12:11: services[0].pool: no such pool: \"wbe\"; did you mean \"web\"?",
             "lb.yaml:13:10: services[0].vip: not an IP address: \"1.2.3\"; write an IPv4 or IPv6 address",
-            "lb.yaml:14:31: services[1].port: not a port: 0; write a number from 1 to 65535",
+            "lb.yaml:14:31: services[1].port: not a port: 0; write a number from 1 to 65535, or any",
         ]
     );
 }
