@@ -1,13 +1,12 @@
 //! What the BPF programs have in common: access to packets, outer headers, maps of pools, and counters.
 
 #![no_std]
-// Inline assembly for BPF, in `budget`, `headers` and `packet`.
+// Inline assembly for BPF, in `budget` and `packet`.
 #![feature(asm_experimental_arch)]
 
 pub mod budget;
 pub mod counters;
 pub mod encapsulate;
-pub mod headers;
 pub mod packet;
 pub mod pools;
 pub mod quote;

@@ -75,8 +75,8 @@ pub mod vip {
     pub const SLOW: u8 = 12;
     /// Two packets at once of each /24 or /56 (at port 53/udp), and one more per hour.
     pub const SLOWER: u8 = 13;
-    /// Port 443/udp goes by connection id: rotation bits 2, server ids of three bytes. Host a has id [`SERVER_A`] and is drained, b has
-    /// [`SERVER_B`], c [`SERVER_C`] and is sick.
+    /// Port 443/udp goes by connection id: rotation bits 2, server ids of three bytes. Host a has id [`SERVER_A`] and is
+    /// drained, b has [`SERVER_B`], c [`SERVER_C`] and is sick.
     pub const QUIC: u8 = 14;
     /// The way to its host leaves by a VLAN device on the interface that test runs come in by.
     pub const TAGGED: u8 = 15;

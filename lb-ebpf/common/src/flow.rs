@@ -137,8 +137,8 @@ impl Flow {
     }
 }
 
-const C1: u64 = 0xff51_afd7_ed55_8ccd;
-const C2: u64 = 0xc4ce_b9fe_1a85_ec53;
+pub(crate) const C1: u64 = 0xff51_afd7_ed55_8ccd;
+pub(crate) const C2: u64 = 0xc4ce_b9fe_1a85_ec53;
 
 #[inline(always)]
 const fn absorb(state: u64, word: u64) -> u64 {

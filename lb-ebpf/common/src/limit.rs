@@ -3,7 +3,7 @@
 //! A bucket is a moment: that at which the source will have spent nothing. Each packet moves it on by an interval, and a packet
 //! that finds it too far ahead is refused. One that has passed says nothing, so its place can be taken without loss.
 
-use crate::flow::Addr;
+use crate::flow::{Addr, C1, C2};
 
 /// Buckets that share a place: a cache line.
 pub const WAYS: usize = 4;
@@ -54,9 +54,6 @@ pub const fn after(empty_at: u64, now: u64, interval: u64, tolerance: u64) -> Op
     let from = if empty_at > now { empty_at } else { now };
     if from - now > tolerance { None } else { Some(from + interval) }
 }
-
-const C1: u64 = 0xff51_afd7_ed55_8ccd;
-const C2: u64 = 0xc4ce_b9fe_1a85_ec53;
 
 #[cfg(test)]
 mod tests {

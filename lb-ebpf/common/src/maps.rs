@@ -1,6 +1,6 @@
 //! Keys and values of the BPF maps. Layout and padding are explicit and tested: both sides are the same bytes.
 
-use crate::flow::Addr;
+use crate::flow::{Addr, C2};
 
 /// Owners per row: as many generations as may overlap, and a backup.
 pub const OWNERS: usize = 4;
@@ -61,7 +61,7 @@ impl ServiceKey {
         ServiceKey { vip: vip.pairs(), port_protocol: OF_FRAGMENTS | (protocol as u64) << 16 }
     }
 
-    /// The same for any port; of fragments, the same.
+    /// The same for any port.
     #[inline(always)]
     pub const fn any_port(self) -> Self {
         ServiceKey { port_protocol: self.port_protocol & !PORT, ..self }
@@ -98,7 +98,7 @@ impl ServiceKey {
     pub const fn chain(&self) -> u32 {
         let [high, low] = self.vip;
         let mixed = high.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ low ^ self.port_protocol;
-        (mixed.wrapping_mul(0xc4ce_b9fe_1a85_ec53) >> 48) as u32
+        (mixed.wrapping_mul(C2) >> 48) as u32
     }
 }
 

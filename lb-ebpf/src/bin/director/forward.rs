@@ -66,22 +66,14 @@ pub fn forward(
     packet: Packet,
     reason: Director,
 ) -> Result<Sent, Director> {
-    let (hash, (slot, nexthop)) = match service.flags & (FLOW_TABLE | BY_SOURCE | BY_ADDRESSES) {
-        0 => {
-            let hash = flow::hash(service.seed, flow);
-            (hash, by_row(flow, service, hash)?)
-        }
-        FLOW_TABLE => {
-            let hash = flow::hash(service.seed, flow);
-            (hash, by_flow(flow, service, hash, reason)?)
-        }
+    let hash = |part: &Flow| flow::hash(service.seed, part);
+    let choice = match service.flags & (FLOW_TABLE | BY_SOURCE | BY_ADDRESSES) {
+        0 => by_row(flow, service, hash(flow))?,
+        FLOW_TABLE => by_flow(flow, service, hash(flow), reason)?,
         // No service has both.
-        flags => {
-            let hash = flow::hash(service.seed, &flow.part(flags));
-            (hash, by_row(flow, service, hash)?)
-        }
+        flags => by_row(flow, service, hash(&flow.part(flags)))?,
     };
-    deliver(ctx, flow, service, Choice { slot, nexthop, hash }, packet, reason)
+    deliver(ctx, flow, service, choice, packet, reason)
 }
 
 /// A host, and why.
@@ -125,31 +117,26 @@ pub fn deliver(
 
 /// The host that the flow was sent to before, as long as there is a way to it, healthy or not; else the row's.
 #[inline(always)]
-fn by_flow(
-    flow: &Flow,
-    service: &Service,
-    hash: u32,
-    reason: Director,
-) -> Result<(u16, &'static Nexthop), Director> {
+fn by_flow(flow: &Flow, service: &Service, hash: u32, reason: Director) -> Result<Choice, Director> {
     let memory = maps::Memory::of(service.seed, flow, hash);
     if let Some(slot) = memory.and_then(|memory| memory.slot())
         && let Some(nexthop) = pools::nexthop(slot, flow.v6)
         && nexthop.state & RESOLVED != 0
     {
-        return Ok((slot, nexthop));
+        return Ok(Choice { slot, nexthop, hash });
     }
-    let (slot, nexthop) = by_row(flow, service, hash)?;
+    let choice = by_row(flow, service, hash)?;
     if let Some(memory) = memory
         && reason as u32 == Director::Forwarded as u32
     {
-        memory.keep(slot);
+        memory.keep(choice.slot);
     }
-    Ok((slot, nexthop))
+    Ok(choice)
 }
 
 /// The first owner of the row that is healthy and reachable in this director's view.
 #[inline(always)]
-fn by_row(flow: &Flow, service: &Service, hash: u32) -> Result<(u16, &'static Nexthop), Director> {
+fn by_row(flow: &Flow, service: &Service, hash: u32) -> Result<Choice, Director> {
     let row = pools::row(service.table, flow::row(hash, service.rows)).ok_or(Director::NoTable)?;
     for slot in row {
         if slot == NO_OWNER {
@@ -158,7 +145,7 @@ fn by_row(flow: &Flow, service: &Service, hash: u32) -> Result<(u16, &'static Ne
         if let Some(nexthop) = pools::nexthop(slot, flow.v6)
             && nexthop.state & (USABLE | DRAINED) == USABLE
         {
-            return Ok((slot, nexthop));
+            return Ok(Choice { slot, nexthop, hash });
         }
     }
     Err(Director::NoHost)

@@ -10,14 +10,12 @@ use lb_ebpf::{pools, quote};
 
 use crate::extras;
 use crate::forward::{Done, Packet, Sent, finish, forward};
+use crate::headers::PLACES;
 
 const ECHO4: u8 = 8;
 const ECHO_REPLY4: u8 = 0;
 const ECHO6: u8 = 128;
 const ECHO_REPLY6: u8 = 129;
-
-/// What the verifier takes for the largest place of an ICMP header in a frame: one behind extension headers.
-pub const PLACES: usize = 0x3fff;
 
 /// An ICMP packet at `at` over a well-formed IPv4 header. A function of its own, so that the way of other packets is short.
 #[inline(never)]

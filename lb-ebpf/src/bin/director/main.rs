@@ -5,19 +5,20 @@
 
 #![no_std]
 #![no_main]
-// Inline assembly for BPF, in `rest`.
+// Inline assembly for BPF, in `headers`.
 #![feature(asm_experimental_arch)]
 
 mod capture;
 mod extras;
 mod forward;
+mod headers;
 mod icmp;
 mod maps;
 mod parse;
 mod quic;
-mod rest;
 mod tags;
 mod too_big;
+mod unusual;
 
 use aya_ebpf::bindings::{
     BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, TC_ACT_OK, TC_ACT_SHOT,

@@ -14,7 +14,7 @@ use lb_ebpf::pools;
 use lb_ebpf::tags::{TYPE, Tags};
 
 use crate::forward::{Done, Packet, SENT, finish, forward};
-use crate::rest::{self, ICMP_AT};
+use crate::unusual::{self, ICMP_AT};
 use crate::{extras, icmp, tags};
 
 /// What a packet may be.
@@ -24,11 +24,11 @@ enum Parsed {
     /// ICMP right behind the IP header, which is looked at apart.
     Icmp,
     /// Something out of the ordinary, the same.
-    Rest,
+    Unusual,
 }
 
-/// Does what is to be done with a frame. VLAN tags are off it meanwhile: what is not sent to a host has them again afterwards, so it
-/// goes to the kernel as it came, and an answer goes back in the VLAN of the question.
+/// Does what is to be done with a frame. VLAN tags are off it meanwhile: what is not sent to a host has them again afterwards, so
+/// it goes to the kernel as it came, and an answer goes back in the VLAN of the question.
 #[inline(always)]
 pub fn direct(ctx: &XdpContext) -> u32 {
     let mut frame = Frame::xdp(ctx);
@@ -45,14 +45,14 @@ pub fn direct(ctx: &XdpContext) -> u32 {
     }
     let done = match ethertype {
         ETH_IPV4 => match parse4(ctx, &frame) {
-            Parsed::Flow(flow, packet) => of_service(ctx, &flow, packet, rest4),
+            Parsed::Flow(flow, packet) => of_service::<false>(ctx, &flow, packet),
             Parsed::Icmp => icmp::icmp4(ctx.ctx, (ETHERNET + IPV4) as u32),
-            Parsed::Rest => rest4(ctx.ctx),
+            Parsed::Unusual => any::<false>(ctx.ctx),
         },
         _ => match parse6(ctx, &frame) {
-            Parsed::Flow(flow, packet) => of_service(ctx, &flow, packet, rest6),
+            Parsed::Flow(flow, packet) => of_service::<true>(ctx, &flow, packet),
             Parsed::Icmp => icmp::icmp6(ctx.ctx, (ETHERNET + IPV6) as u32),
-            Parsed::Rest => rest6(ctx.ctx),
+            Parsed::Unusual => any::<true>(ctx.ctx),
         },
     };
     // There was room for them before; an answer that is longer than the question may have taken it.
@@ -62,21 +62,13 @@ pub fn direct(ctx: &XdpContext) -> u32 {
     done as u32
 }
 
-/// Any IPv4 packet.
+/// Any packet of a family.
 #[inline(always)]
-fn rest4(ctx: *mut xdp_md) -> Done {
-    match rest::rest4(ctx) {
-        found if found & ICMP_AT != 0 => icmp::icmp4(ctx, found as u32),
-        done => done,
-    }
-}
-
-/// Any IPv6 packet.
-#[inline(always)]
-fn rest6(ctx: *mut xdp_md) -> Done {
-    match rest::rest6(ctx) {
-        found if found & ICMP_AT != 0 => icmp::icmp6(ctx, found as u32),
-        done => done,
+fn any<const V6: bool>(ctx: *mut xdp_md) -> Done {
+    match unusual::unusual::<V6>(ctx) {
+        done if done & ICMP_AT == 0 => done,
+        found if V6 => icmp::icmp6(ctx, found as u32),
+        found => icmp::icmp4(ctx, found as u32),
     }
 }
 
@@ -96,17 +88,17 @@ pub fn flow(ctx: &XdpContext, frame: &Frame) -> Result<(Flow, Packet), Director>
     };
     match parsed {
         Parsed::Flow(flow, packet) => Ok((flow, packet)),
-        Parsed::Icmp | Parsed::Rest => Err(Director::NoService),
+        Parsed::Icmp | Parsed::Unusual => Err(Director::NoService),
     }
 }
 
 #[inline(always)]
 fn parse4(ctx: &XdpContext, frame: &Frame) -> Parsed {
-    let Some(head) = frame.window::<{ IPV4 + 8 }>(ETHERNET) else { return Parsed::Rest };
+    let Some(head) = frame.window::<{ IPV4 + 8 }>(ETHERNET) else { return Parsed::Unusual };
     let len = u16::from_be(head.read::<u16, 2>());
     let plain = head.read::<u8, 0>() == V4_NO_OPTIONS && head.read::<u16, 6>() & ANY_FRAGMENT == 0;
     if !plain || len < (IPV4 + 8) as u16 || is_cut(ctx, frame, len) {
-        return Parsed::Rest;
+        return Parsed::Unusual;
     }
     let protocol = head.read::<u8, 9>();
     if protocol == protocol::ICMP {
@@ -120,13 +112,13 @@ fn parse4(ctx: &XdpContext, frame: &Frame) -> Parsed {
 
 #[inline(always)]
 fn parse6(ctx: &XdpContext, frame: &Frame) -> Parsed {
-    let Some(head) = frame.window::<{ IPV6 + 8 }>(ETHERNET) else { return Parsed::Rest };
+    let Some(head) = frame.window::<{ IPV6 + 8 }>(ETHERNET) else { return Parsed::Unusual };
     let destination = destination6(&head);
     let payload = u16::from_be(head.read::<u16, 4>());
     let len = payload.wrapping_add(IPV6 as u16);
     let is_v6 = head.read::<u8, 0>() >> 4 == 6;
     if !is_v6 || payload < 8 || len < payload || is_cut(ctx, frame, len) || destination.is_mapped() {
-        return Parsed::Rest;
+        return Parsed::Unusual;
     }
     let protocol = head.read::<u8, 6>();
     match protocol {
@@ -143,7 +135,7 @@ fn parse6(ctx: &XdpContext, frame: &Frame) -> Parsed {
             Parsed::Flow(Flow { source, destination, ports, protocol, v6: true }, packet)
         }
         protocol::ICMPV6 => Parsed::Icmp,
-        _ => Parsed::Rest,
+        _ => Parsed::Unusual,
     }
 }
 
@@ -155,11 +147,11 @@ fn destination6<const BYTES: usize>(ip: &Window<BYTES>) -> Addr {
 
 /// A service of exactly this address and port: such exist only for TCP and UDP. Other packets for a VIP are looked at apart.
 #[inline(always)]
-fn of_service(ctx: &XdpContext, flow: &Flow, packet: Packet, rest: impl Fn(*mut xdp_md) -> Done) -> Done {
+fn of_service<const V6: bool>(ctx: &XdpContext, flow: &Flow, packet: Packet) -> Done {
     match pools::service(flow.destination, flow.destination_port(), flow.protocol) {
         Some(service) if service.flags & EXTRA != 0 => extras::treat(ctx.ctx),
         Some(service) => finish(ctx, forward(ctx, flow, service, packet, Director::Forwarded)),
-        None if pools::is_vip(flow.destination) => rest(ctx.ctx),
+        None if pools::is_vip(flow.destination) => any::<V6>(ctx.ctx),
         None => finish(ctx, Err(Director::NotVip)),
     }
 }

@@ -24,8 +24,8 @@ const LEAST6: u16 = 1280;
 /// Precedence *internetwork control*, which RFC 1812 wants of errors.
 const CONTROL: u8 = 0xc0;
 
-/// Turns the packet into its answer if there is to be one: not about an error or a fragment, not to what is no sender, not too often, and
-/// not if the answer would say nothing new.
+/// Turns the packet into its answer if there is to be one: not about an error or a fragment, not to what is no sender, not too
+/// often, and not if the answer would say nothing new.
 #[inline(always)]
 pub fn answer(ctx: &XdpContext, v6: bool, packet: Packet, room: u16, reason: Director) -> Director {
     if matches!(reason, Director::ForwardedError | Director::ForwardedFragment) {

@@ -1,24 +1,21 @@
-//! Packets out of the ordinary: with options, extension headers or in fragments, for any port or a VIP that is a prefix; and
-//! all for a VIP that is refused. Functions of their own, so that the way of other packets is short.
-
-use core::arch::asm;
+//! Packets out of the ordinary: with options, extension headers or in fragments, for services of any port; and all for a VIP that
+//! is refused. Functions of their own, so that the way of other packets is short.
 
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 use lb_common::flow::{Addr, Flow};
 use lb_common::outer::{ETHERNET, IPV4, IPV6};
 use lb_common::reasons::Director;
-use lb_ebpf::headers::{Behind, Odd, Part, behind4, behind6};
 use lb_ebpf::packet::{Frame, protocol};
 use lb_ebpf::pools;
 
 use crate::extras::{self, FLAGS, Seen};
 use crate::forward::{Done, Packet, Sent, finish, forward};
-use crate::icmp::PLACES;
+use crate::headers::{Behind, Odd, behind4, behind6};
 use crate::parse::is_cut;
 
-/// Bit of what is returned here: it is ICMP, at the place in the lower 32 bits. The caller looks at it: all functions that call each
-/// other have 512 bytes of stack.
+/// Bit of what is returned here: it is ICMP, at the place in the lower 32 bits. The caller looks at it: all functions
+/// that call each other have 512 bytes of stack.
 pub const ICMP_AT: Done = 1 << 33;
 
 /// What stands behind the headers.
@@ -31,22 +28,11 @@ enum Found {
     Icmp(usize),
 }
 
-/// Any IPv4 packet.
+/// Any packet of a family.
 #[inline(never)]
-pub fn rest4(ctx: *mut xdp_md) -> Done {
+pub fn unusual<const V6: bool>(ctx: *mut xdp_md) -> Done {
     let ctx = XdpContext::new(ctx);
-    match look4(&ctx) {
-        Ok(Found::Icmp(at)) => ICMP_AT | at as Done,
-        Ok(found) => finish(&ctx, send(&ctx, found)),
-        Err(reason) => finish(&ctx, Err(reason)),
-    }
-}
-
-/// Any IPv6 packet.
-#[inline(never)]
-pub fn rest6(ctx: *mut xdp_md) -> Done {
-    let ctx = XdpContext::new(ctx);
-    match look6(&ctx) {
+    match if V6 { look6(&ctx) } else { look4(&ctx) } {
         Ok(Found::Icmp(at)) => ICMP_AT | at as Done,
         Ok(found) => finish(&ctx, send(&ctx, found)),
         Err(reason) => finish(&ctx, Err(reason)),
@@ -78,7 +64,7 @@ fn look4(ctx: &XdpContext) -> Result<Found, Director> {
     if !pools::is_vip(destination) {
         return Err(Director::NotVip);
     }
-    let behind = unpacked(through4(ctx.ctx)).map_err(|odd| reason(odd, Director::IpOptions))?;
+    let behind = behind4(ctx).map_err(|odd| reason(odd, Director::IpOptions))?;
     let packet = Packet { len: u16::from_be(ip.read::<u16, 2>()), tos: ip.read::<u8, 1>() };
     look(ctx, frame, &behind, (source, destination), packet, false)
 }
@@ -102,77 +88,10 @@ fn look6(ctx: &XdpContext) -> Result<Found, Director> {
     if ip.read::<u8, 0>() >> 4 != 6 || payload < 8 || len < payload || is_cut(ctx, frame, len) {
         return Err(Director::BadHeader);
     }
-    let behind = unpacked(through6(ctx.ctx, ETHERNET as u32 + u32::from(len)))
-        .map_err(|odd| reason(odd, Director::Extension))?;
+    let behind = behind6(ctx, ETHERNET as u32 + u32::from(len));
+    let behind = behind.map_err(|odd| reason(odd, Director::Extension))?;
     let packet = Packet { len, tos: (u16::from_be(ip.read::<u16, 0>()) >> 4) as u8 };
     look(ctx, frame, &behind, (source, destination), packet, true)
-}
-
-/// Looks through IPv4 options. A function of its own: the verifier forgets its ways through them when it returns, and goes on
-/// once for all of them, not once for each.
-#[inline(never)]
-fn through4(ctx: *mut xdp_md) -> u64 {
-    packed(behind4(&frame_of(ctx), ETHERNET))
-}
-
-/// Looks through the extension headers of a packet that ends at `end`. See [`through4`].
-#[inline(never)]
-fn through6(ctx: *mut xdp_md, end: u32) -> u64 {
-    packed(behind6(&frame_of(ctx), ETHERNET, end as usize))
-}
-
-/// The frame of a context that the compiler leaves a context: it would have the caller pass what is read of it, which the verifier
-/// does not take for a packet's ends.
-#[inline(always)]
-fn frame_of(mut ctx: *mut xdp_md) -> Frame {
-    // SAFETY: changes nothing.
-    unsafe { asm!("/* {0} */", inout(reg) ctx, options(nomem, nostack)) };
-    Frame::xdp(&XdpContext::new(ctx))
-}
-
-/// In one register: place in 16 bits, protocol in 8, part in 8; above, why the packet is not looked into.
-#[inline(always)]
-fn packed(behind: Result<Behind, Odd>) -> u64 {
-    match behind {
-        Ok(Behind { protocol, at, part }) => {
-            let mut packed = at as u64 & 0xffff | u64::from(protocol) << 16 | (part as u64) << 24;
-            // SAFETY: changes nothing. The compiler cannot compute the value for errors as well, of which it knows nothing.
-            unsafe { asm!("/* {0} */", inout(reg) packed, options(nomem, nostack)) };
-            packed
-        }
-        Err(odd) => (odd as u64 + 1) << 32,
-    }
-}
-
-/// A value of which the verifier knows nothing any more: all that it knew would be one way more each to follow. It keeps what is written
-/// to the stack as a whole, and forgets what is written in halves.
-#[inline(always)]
-fn forgotten(value: u64) -> u64 {
-    let mut halves = core::mem::MaybeUninit::<u64>::uninit();
-    let at = halves.as_mut_ptr();
-    // SAFETY: both halves are written before the whole is read.
-    unsafe {
-        at.cast::<u32>().write_volatile(value as u32);
-        at.cast::<u32>().add(1).write_volatile((value >> 32) as u32);
-        at.read_volatile()
-    }
-}
-
-#[inline(always)]
-fn unpacked(packed: u64) -> Result<Behind, Odd> {
-    let packed = forgotten(packed);
-    match packed >> 32 {
-        0 => {}
-        1 => return Err(Odd::Cut),
-        2 => return Err(Odd::Wrong),
-        _ => return Err(Odd::Refused),
-    }
-    let part = match packed as u32 >> 24 {
-        0 => Part::Whole,
-        1 => Part::First,
-        _ => Part::Later,
-    };
-    Ok(Behind { protocol: (packed >> 16) as u8, at: packed as usize & PLACES, part })
 }
 
 #[inline(always)]
@@ -196,7 +115,7 @@ fn look(
 ) -> Result<Found, Director> {
     let end = ETHERNET + packet.len as usize;
     let flow = |ports| Flow { source, destination, ports, protocol: behind.protocol, v6 };
-    if behind.part != Part::Whole {
+    if !behind.whole {
         // Of whatever it is a part of, there is a byte.
         let sane = behind.at < end && !is_cut(ctx, frame, packet.len);
         return if sane { Ok(Found::Fragment(flow(0), packet)) } else { Err(Director::BadHeader) };
