@@ -161,7 +161,10 @@ async fn a_family_without_next_hop_does_not_hold_up_the_other() {
 
 #[tokio::test]
 async fn a_gobgp_that_is_away_is_named_with_its_place() {
-    let api = format!("127.0.0.1:{}", free_port());
+    // Bound, so that nobody else has the port, and not listening.
+    let nobody = tokio::net::TcpSocket::new_v4().unwrap();
+    nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let api = nobody.local_addr().unwrap().to_string();
     let error = Gobgp::new(&api).announced().await.unwrap_err().to_string();
     assert!(error.starts_with(&format!("GoBGP does not answer at {api}: ")), "{error}");
     assert!(error.contains("refused"), "{error}");

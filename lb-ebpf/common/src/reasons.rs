@@ -12,6 +12,17 @@ pub enum Verdict {
     Drop,
 }
 
+impl Verdict {
+    /// The name in what `lb trace`, `lb replay` and `lb capture` print.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Verdict::Tx => "tx",
+            Verdict::Pass => "pass",
+            Verdict::Drop => "drop",
+        }
+    }
+}
+
 macro_rules! reasons {
     ($(#[$doc:meta])* $name:ident { $($variant:ident = $text:literal, $verdict:ident, $help:literal;)+ }) => {
         $(#[$doc])*

@@ -10,7 +10,7 @@ use aya::programs::ProgramInfo;
 use nix::sched::{CloneFlags, unshare};
 
 use super::packets::{self, ACK, Ends, SYN};
-use super::verifier::{Verified, verified};
+use super::verifier;
 use super::{Size, Subject, XDP_PASS, XDP_TX, descriptor, vary_at};
 use crate::config::{Capacity, Decapsulation, XdpMode};
 use crate::dataplane::director::{self, Director, DirectorOptions};
@@ -112,7 +112,7 @@ impl Subjects {
 
     /// What the kernel says of the programs.
     pub fn sizes(&mut self) -> Result<Vec<Size>> {
-        let states = |object| verified(object).unwrap_or_default();
+        let states = |object| verifier::states(object).unwrap_or_default();
         let (director, host) = (states(director::OBJECT.bytes), states(host::OBJECT.bytes));
         Ok(vec![
             size("director", &self.director.program()?.info()?, &director),
@@ -245,11 +245,11 @@ fn director(model: &Model, capacity: Capacity) -> Result<Director> {
     Ok(director)
 }
 
-fn size(program: &'static str, info: &ProgramInfo, verified: &BTreeMap<String, Verified>) -> Size {
+fn size(program: &'static str, info: &ProgramInfo, states: &BTreeMap<String, u32>) -> Size {
     Size {
         program,
         verified: info.verified_instruction_count().unwrap_or(0),
-        states: verified.get(program).map(|verified| verified.states),
+        states: states.get(program).copied(),
         instructions: info.size_translated().unwrap_or(0) / 8,
         bytes: info.size_jitted(),
     }

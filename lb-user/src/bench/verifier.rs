@@ -1,6 +1,6 @@
-//! What the verifier says of a program: instructions that it went through, and states that it kept.
+//! How many states of registers and stack the verifier kept of a program.
 //!
-//! The kernel tells the states in the log only, and aya hands the log out only if a program is refused. So it is: without
+//! The kernel tells that in the log only, and aya hands the log out only if a program is refused. So it is: without
 //! room for another descriptor the kernel refuses it as the last thing, when it has been verified.
 
 use std::collections::BTreeMap;
@@ -10,19 +10,8 @@ use anyhow::{Context, Result};
 use aya::programs::{Program, ProgramError};
 use aya::{EbpfLoader, VerifierLogLevel};
 
-/// What is said of a program.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Verified {
-    /// Instructions, on all ways together.
-    pub instructions: u32,
-    /// States of registers and stack.
-    pub states: u32,
-    /// As many of them at once.
-    pub peak_states: u32,
-}
-
 /// Of all programs of an object, by name. Nothing else of the process may open files meanwhile.
-pub fn verified(object: &[u8]) -> Result<BTreeMap<String, Verified>> {
+pub fn states(object: &[u8]) -> Result<BTreeMap<String, u32>> {
     let loaded = EbpfLoader::new().verifier_log_level(VerifierLogLevel::STATS).load(object);
     let mut loaded = loaded.context("loading an object for the verifier")?;
     let mut all = BTreeMap::new();
@@ -33,9 +22,9 @@ pub fn verified(object: &[u8]) -> Result<BTreeMap<String, Verified>> {
             _ => Ok(()),
         })?;
         if let Err(ProgramError::LoadError { verifier_log, .. }) = refused
-            && let Some(verified) = parse(&verifier_log.to_string())
+            && let Some(states) = parse(&verifier_log.to_string())
         {
-            all.insert(name.to_owned(), verified);
+            all.insert(name.to_owned(), states);
         }
     }
     Ok(all)
@@ -63,15 +52,10 @@ fn set(limit: libc::rlimit) -> io::Result<()> {
 }
 
 /// From `processed 10766 insns (limit 1000000) max_states_per_insn 4 total_states 310 peak_states 308 mark_read 41`.
-fn parse(log: &str) -> Option<Verified> {
+fn parse(log: &str) -> Option<u32> {
     let line = log.lines().rev().find(|line| line.starts_with("processed "))?;
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let after = |name: &str| words.get(words.iter().position(|word| *word == name)? + 1)?.parse().ok();
-    Some(Verified {
-        instructions: after("processed")?,
-        states: after("total_states")?,
-        peak_states: after("peak_states")?,
-    })
+    let mut words = line.split_whitespace().skip_while(|word| *word != "total_states");
+    words.nth(1)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -82,8 +66,7 @@ mod tests {
     fn the_last_line_of_a_log_is_understood() {
         let log = "verification time 5036 usec\nstack depth 72+8\nprocessed 10766 insns (limit 1000000) \
                    max_states_per_insn 4 total_states 310 peak_states 308 mark_read 41\n";
-        let want = Verified { instructions: 10766, states: 310, peak_states: 308 };
-        assert_eq!(parse(log), Some(want));
+        assert_eq!(parse(log), Some(310));
         assert_eq!(parse("processed nothing"), None);
     }
 }

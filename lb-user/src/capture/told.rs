@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lb_common::capture::{CAPTURED_BYTES, Captured};
-use lb_common::reasons::{Director, Verdict};
+use lb_common::reasons::Director;
 use serde::Serialize;
 
 use crate::director_model::parse::{ETHERNET, Found, IPV4, IPV6, frame};
@@ -46,11 +46,6 @@ impl Told {
         let captured = Captured::from_bytes(event.get(..CAPTURED_BYTES)?.try_into().ok()?);
         let bytes = event.get(CAPTURED_BYTES..)?.get(..captured.captured as usize)?.to_vec();
         let reason = *Director::ALL.get(captured.reason as usize)?;
-        let verdict = match reason.verdict() {
-            Verdict::Tx => "tx",
-            Verdict::Pass => "pass",
-            Verdict::Drop => "drop",
-        };
         // What was not captured does not matter, but lengths must hold.
         let mut whole = bytes.clone();
         whole.resize(captured.len as usize, 0);
@@ -68,7 +63,7 @@ impl Told {
         Some(Told {
             time: captured.time.wrapping_add(clock),
             interface: interface(captured.ifindex),
-            verdict,
+            verdict: reason.verdict().name(),
             reason: reason.name(),
             flow,
             host: tunnel.map(|address| address.to_string()),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use crate::extras::{Counted, Extras};
 use crate::model::{Affinity, Fragments, HashBy, Protocol, Service, ServiceKey};
 
 use super::check::{copied, known_pool, quorum, usable_vip};
@@ -40,6 +41,7 @@ pub(super) fn services(w: &Written, r: &mut Reader) -> Services {
         let extras = extras::check(&service.extras, place, key, affinity, r);
         let checked = Service { pool, quorum, affinity, hash, fragments, extras };
         fragments_agree(&key, &checked, service, &mut of_fragments, r);
+        fragments_open_nothing(&checked, service, r);
         services.insert(key, checked);
     }
     services
@@ -82,19 +84,35 @@ fn fragments_agree(
     let at = written.fragments.as_ref().map_or(written.place.at, |fragments| fragments.at);
     let (first, line) =
         seen.entry((key.vip, key.protocol)).or_insert_with(|| (service.clone(), written.place.at.line));
-    let whose = |service: &Service| (service.pool.clone(), service.hash);
+    let treated = |service: &Service| {
+        let Extras { sources, limit, .. } = service.extras.clone();
+        (service.pool.clone(), service.hash, sources, limit)
+    };
     let alike = match (first.fragments, service.fragments) {
         (Fragments::Drop, Fragments::Drop) => true,
-        (Fragments::Forward, Fragments::Forward) => whose(first) == whose(service),
+        (Fragments::Forward, Fragments::Forward) => treated(first) == treated(service),
         _ => false,
     };
     if !alike {
         let message = format!(
             "fragments of {}/{} have no ports: services of one VIP and protocol forward all of them or none, with the same \
-             pool and hash; line {line} says otherwise",
+             pool, hash, sources and limit; line {line} says otherwise",
             key.vip, key.protocol
         );
         let key = written.fragments.as_ref().map_or(&written.place.key, |fragments| &fragments.key);
         r.wrong(at, key, message);
+    }
+}
+
+/// What opens a connection cannot be seen in a fragment, so that a limit of connections would be none.
+fn fragments_open_nothing(service: &Service, written: &written::Service, r: &mut Reader) {
+    let counts_connections = service.extras.limit.is_some_and(|limit| limit.of == Counted::Connections);
+    if let Some(fragments) = &written.fragments
+        && fragments.value == Fragments::Forward
+        && counts_connections
+    {
+        let message = "forward does not go with limit.connections, as a fragment hides what opens a connection; \
+                       limit packets, or drop fragments";
+        r.wrong(fragments.at, &fragments.key, message);
     }
 }

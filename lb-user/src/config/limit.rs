@@ -7,9 +7,10 @@ use serde::Serialize;
 use crate::extras::{Counted, Limit};
 use crate::model::{Protocol, ServiceKey};
 
+use super::check::within;
 use super::effective::shown;
 use super::problem::Position;
-use super::reader::{At, Reader, Section};
+use super::reader::{Reader, Section};
 use super::schema;
 use super::written::Maybe;
 
@@ -72,14 +73,6 @@ pub(super) fn check(written: &Written, service: ServiceKey, r: &mut Reader) -> O
         prefix4: bits(&written.prefix4, 32, 32, r),
         prefix6: bits(&written.prefix6, 64, 128, r),
     })
-}
-
-fn within(number: &At<u32>, least: u32, most: u32, r: &mut Reader) -> u32 {
-    if !(least..=most).contains(&number.value) {
-        let message = format!("{} is out of bounds; write a number from {least} to {most}", number.value);
-        r.wrong(number.at, &number.key, message);
-    }
-    number.value.clamp(least, most)
 }
 
 /// As it would be written.

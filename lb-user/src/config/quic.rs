@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::extras::Quic;
 use crate::model::{Affinity, Protocol, ServiceKey};
 
+use super::check::within;
 use super::problem::Position;
 use super::reader::{At, Reader, Section};
 use super::schema;
@@ -66,8 +67,8 @@ pub(super) fn check(
     let Some(written) = written else {
         return Some(Quic { rotation: 0, length: LENGTH as u8, given: BTreeMap::new() });
     };
-    let rotation = bounded(&written.rotation, (0, 6, 0), r);
-    let length = bounded(&written.length, (1, 8, LENGTH), r);
+    let rotation = written.rotation.as_ref().map_or(0, |bits| within(bits, 0, 6, r)) as u8;
+    let length = written.length.as_ref().map_or(LENGTH, |length| within(length, 1, 8, r)) as u8;
     let mut given: BTreeMap<String, u64> = BTreeMap::new();
     for (host, id) in &written.server_ids {
         let Some(id) = id else { continue };
@@ -92,15 +93,6 @@ pub(super) fn check(
         given.insert(host.value.clone(), number);
     }
     Some(Quic { rotation, length, given })
-}
-
-fn bounded(written: &Maybe<u32>, (least, most, default): (u32, u32, u32), r: &mut Reader) -> u8 {
-    let Some(number) = written else { return default as u8 };
-    if !(least..=most).contains(&number.value) {
-        let message = format!("{} is out of bounds; write a number from {least} to {most}", number.value);
-        r.wrong(number.at, &number.key, message);
-    }
-    number.value.clamp(least, most) as u8
 }
 
 /// As it would be written.

@@ -20,7 +20,7 @@ use super::load::{Capacities, Loaded, MapShape, Object, kind};
 use super::nexthops::{Sources, Standing};
 use super::per_cpu::PerCpu;
 use super::pools::{
-    self, HOST_IDS, InForce, NEXTHOPS, Named, Pools, SERVICE_CHAINS, SERVICES, TABLES, map_error, shape, vips,
+    self, HOST_IDS, InForce, NEXTHOPS, Named, Pools, SERVICE_CHAINS, SERVICES, TABLES, map_error, shape,
 };
 use super::slots::stable_id;
 use super::usage::MapUse;
@@ -258,7 +258,6 @@ impl HostPlane {
         let accounts = &mut self.accounts;
         let named = |_: &ServiceKey, service: &Service| Named { flags: flags(service), extras: 0 };
         self.pools.write_services(model, &tables, named, |id| accounts.clear(id))?;
-        self.pools.write_vips(&vips(model))?;
         self.pools.settle(model, tables)?;
         Ok(self.pools.in_force())
     }

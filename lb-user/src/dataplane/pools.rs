@@ -189,9 +189,9 @@ impl Pools {
         self.services.iter().filter_map(|(key, service)| Some((user_key(&key)?, service))).collect()
     }
 
-    /// What the services in the kernel name.
+    /// What the entries in the kernel name, those for fragments too.
     pub fn named(&self) -> impl Iterator<Item = Named> {
-        self.services().into_values().map(|service| Named { flags: service.flags, extras: service.extras })
+        self.services.iter().map(|(_, service)| Named { flags: service.flags, extras: service.extras })
     }
 
     pub fn check_capacity(&self, model: &Model) -> Result<()> {
@@ -319,9 +319,9 @@ impl Pools {
         ids
     }
 
-    /// Slots that services in the kernel name.
+    /// Slots that entries in the kernel name, those for fragments too. VIPs name none.
     fn slots_in_services(&self) -> BTreeSet<u32> {
-        self.services().values().map(|service| service.table).collect()
+        self.services.iter().filter(|(key, _)| !key.is_vip()).map(|(_, service)| service.table).collect()
     }
 
     /// The table that the pool's services in the kernel name already, if it is the wanted one. Only an agent before this one
@@ -341,8 +341,8 @@ impl Pools {
         Ok(None)
     }
 
-    /// Writes the services, with `flags` beside those that both roles know, and calls `fresh` with the id of each new one
-    /// before it is there: its counters are another's.
+    /// Writes the services, each with what `named` gives beside what both roles know, and calls `fresh` with the id of
+    /// each new one before it is there: its counters are another's.
     pub fn write_services(
         &mut self,
         model: &Model,
@@ -383,7 +383,13 @@ impl Pools {
                 self.insert(kernel_key(key), want)?;
             }
         }
-        self.write_fragments(model)
+        Ok(())
+    }
+
+    /// Writes what directors find apart from services: fragments, and VIPs.
+    pub fn write_apart(&mut self, model: &Model) -> Result<()> {
+        self.write_fragments(model)?;
+        self.write_vips(&vips(model))
     }
 
     /// Fragments go where a service of theirs sends everything.
@@ -407,7 +413,7 @@ impl Pools {
     }
 
     /// Makes exactly these addresses VIPs, so that what is for one of them but of no service is told from other traffic.
-    pub fn write_vips(&mut self, vips: &BTreeSet<IpAddr>) -> Result<()> {
+    fn write_vips(&mut self, vips: &BTreeSet<IpAddr>) -> Result<()> {
         let want: BTreeSet<_> = vips.iter().map(|vip| maps::ServiceKey::of_vip((*vip).into())).collect();
         let have: BTreeSet<_> = self.services.iter().map(|(key, _)| key).filter(|key| key.is_vip()).collect();
         for key in have.difference(&want) {
@@ -471,7 +477,7 @@ impl Pools {
 }
 
 /// All VIPs of a model.
-pub(super) fn vips(model: &Model) -> BTreeSet<IpAddr> {
+fn vips(model: &Model) -> BTreeSet<IpAddr> {
     model.services.keys().map(|key| key.vip).collect()
 }
 

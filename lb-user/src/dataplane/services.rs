@@ -17,7 +17,7 @@ use super::memory::Memory;
 const NEXT: usize = std::mem::offset_of!(Entry, next) / size_of::<u64>();
 
 /// Entries for so many services, as many VIPs, as many for their fragments, and as many that wait for the end of a grace
-/// period; the first has no key.
+/// period; the first is not used.
 pub const fn entries(services: u32) -> u32 {
     4 * services + 1
 }

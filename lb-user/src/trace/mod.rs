@@ -159,7 +159,7 @@ pub fn trace(mut view: View, source: &Source<'_>, frame: &[u8]) -> Trace {
     view.make_tables(|name| pool.as_deref() == Some(name));
     let judged = judge(&view, &mut Memory::new(), frame);
     let mut trace = Trace {
-        verdict: format!("{:?}", judged.verdict()).to_lowercase(),
+        verdict: judged.verdict().name().into(),
         reason: judged.reason.name().into(),
         why: judged.reason.help().into(),
         bytes: packet.map(|packet| packet.len),

@@ -42,7 +42,28 @@ fn what_does_not_go_together_is_refused() {
     one(
         &services("80", ", fragments: forward", ""),
         "6:5: services[1]: fragments of 198.51.100.1/tcp have no ports: services of one VIP and protocol forward all of them or \
-         none, with the same pool and hash; line 5 says otherwise",
+         none, with the same pool, hash, sources and limit; line 5 says otherwise",
+    );
+    // Else who is denied here would come in there.
+    one(
+        &services("80", ", fragments: forward, sources: {deny: [203.0.113.7/32]}", ", fragments: forward"),
+        "6:58: services[1].fragments: fragments of 198.51.100.1/tcp have no ports: services of one VIP and protocol forward \
+         all of them or none, with the same pool, hash, sources and limit; line 5 says otherwise",
+    );
+    one(
+        &services(
+            "80",
+            ", fragments: forward, limit: {packets: 10}",
+            ", fragments: forward, limit: {packets: 11}",
+        ),
+        "6:58: services[1].fragments: fragments of 198.51.100.1/tcp have no ports: services of one VIP and protocol forward \
+         all of them or none, with the same pool, hash, sources and limit; line 5 says otherwise",
+    );
+    let bounded = ", fragments: forward, limit: {connections: 10}";
+    assert_eq!(
+        errors(&services("80", bounded, bounded))[0],
+        "lb.yaml:5:57: services[0].fragments: forward does not go with limit.connections, as a fragment hides what opens a \
+         connection; limit packets, or drop fragments"
     );
     one(
         &services("80", ", hash: ports", ""),

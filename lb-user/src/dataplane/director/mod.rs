@@ -19,7 +19,7 @@ use super::load::Loaded;
 use super::memory::Memory;
 use super::nexthops::{Sources, Standing};
 use super::per_cpu::PerCpu;
-use super::pools::{Named, Pools, map_error, map_io, vips};
+use super::pools::{Named, Pools, map_error, map_io};
 use super::usage::MapUse;
 use super::{Mode, Result, modes, probe_route};
 use crate::config::{Capacity, XdpMode};
@@ -195,7 +195,7 @@ impl Director {
         };
         let traffic = &mut self.traffic;
         self.pools.write_services(model, &tables, named, |id| traffic.zero(id))?;
-        self.pools.write_vips(&vips(model))?;
+        self.pools.write_apart(model)?;
         let released = self.pools.settle(model, tables)?;
         self.forget(&released);
         self.extras.settle(self.pools.named())?;
