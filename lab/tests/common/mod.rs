@@ -7,6 +7,8 @@
 pub mod load;
 pub mod look;
 
+pub mod wires;
+
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
