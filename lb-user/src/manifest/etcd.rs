@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use super::Manifest;
-use super::http::{self, ANSWER, Question};
 use super::store::{Store, StoreError};
+use crate::http::{self, ANSWER, Question};
 
 /// How long one watch lasts; then the key is read again, whatever was missed.
 const WATCH: Duration = Duration::from_secs(30);
@@ -133,7 +133,7 @@ impl Store for EtcdStore {
 }
 
 fn question<'a>(path: &'a str, body: &'a str) -> Question<'a> {
-    Question { method: &Method::POST, path, body }
+    Question { method: &Method::POST, path, headers: &[], body }
 }
 
 /// etcd writes 64-bit numbers as text, and leaves out zeros.

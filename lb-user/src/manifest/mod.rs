@@ -19,7 +19,6 @@ pub mod edit;
 pub mod etcd;
 pub mod file;
 pub mod follow;
-mod http;
 pub mod merge;
 pub mod peer;
 pub mod plan;

@@ -8,10 +8,10 @@ use hyper::{Method, StatusCode};
 use tokio::time::{sleep, timeout};
 
 use super::Manifest;
-use super::http::{self, ANSWER, Question};
 use super::routes::PATIENCE;
 use super::store::{Store, StoreError};
 use crate::agent::api::Errors;
+use crate::http::{self, ANSWER, Question};
 
 /// How long after a peer could not be asked it is asked again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -28,7 +28,8 @@ impl PeerStore {
     }
 
     async fn get(&self, path: &str, patience: Duration) -> Result<Option<Manifest>, StoreError> {
-        let (status, body) = self.ask(Question { method: &Method::GET, path, body: "" }, patience).await?;
+        let (status, body) =
+            self.ask(Question { method: &Method::GET, path, headers: &[], body: "" }, patience).await?;
         match status {
             StatusCode::OK => {
                 Ok(Some(Manifest::parse(&format!("manifest of {}", self.urls.join(", ")), &body)?))
@@ -60,8 +61,9 @@ impl Store for PeerStore {
     fn replace<'a>(&'a self, base: u64, next: &'a Manifest) -> BoxFuture<'a, Result<(), StoreError>> {
         async move {
             let (path, body) = (format!("/v1/manifest?base={base}"), next.print());
-            let (status, body) =
-                self.ask(Question { method: &Method::PUT, path: &path, body: &body }, ANSWER).await?;
+            let (status, body) = self
+                .ask(Question { method: &Method::PUT, path: &path, headers: &[], body: &body }, ANSWER)
+                .await?;
             match status {
                 StatusCode::OK => Ok(()),
                 StatusCode::CONFLICT => {

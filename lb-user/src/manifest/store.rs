@@ -7,6 +7,7 @@ use super::file::FileStore;
 use super::peer::PeerStore;
 use super::{Manifest, Place};
 use crate::config::ConfigErrors;
+use crate::http::NoAnswer;
 
 /// A place that all nodes share. Calls may wait for disk or network.
 pub trait Store: Send + Sync + 'static {
@@ -39,6 +40,12 @@ pub enum StoreError {
     /// The place cannot be reached.
     #[error("{0}")]
     Unreachable(String),
+}
+
+impl From<NoAnswer> for StoreError {
+    fn from(error: NoAnswer) -> Self {
+        StoreError::Unreachable(format!("nobody who has the manifest answers: {error}"))
+    }
 }
 
 /// The store of a place.

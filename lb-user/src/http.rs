@@ -11,21 +11,26 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::store::StoreError;
-
 /// How long one address gets to answer at once.
-pub(super) const ANSWER: Duration = Duration::from_secs(3);
+pub(crate) const ANSWER: Duration = Duration::from_secs(3);
 
 /// What is asked.
 #[derive(Clone, Copy)]
-pub(super) struct Question<'a> {
+pub(crate) struct Question<'a> {
     pub method: &'a Method,
     pub path: &'a str,
+    /// Headers besides host and content type (JSON).
+    pub headers: &'a [(&'a str, &'a str)],
     pub body: &'a str,
 }
 
+/// What each of the addresses said instead of an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.join("; "))]
+pub(crate) struct NoAnswer(Vec<String>);
+
 /// An answer whose body still comes.
-pub(super) struct Answer {
+pub(crate) struct Answer {
     pub status: StatusCode,
     body: Incoming,
     /// Drives the connection, which ends with the answer.
@@ -50,11 +55,11 @@ impl Answer {
 }
 
 /// Asks one address after the other until one answers, whatever it says.
-pub(super) async fn ask(
+pub(crate) async fn ask(
     urls: &[String],
     question: Question<'_>,
     patience: Duration,
-) -> Result<Answer, StoreError> {
+) -> Result<Answer, NoAnswer> {
     let mut said = Vec::new();
     for url in urls {
         match timeout(patience, ask_one(url, question)).await {
@@ -63,7 +68,7 @@ pub(super) async fn ask(
             Err(_) => said.push(format!("{url}: no answer within {patience:?}")),
         }
     }
-    Err(StoreError::Unreachable(format!("nobody who has the manifest answers: {}", said.join("; "))))
+    Err(NoAnswer(said))
 }
 
 async fn ask_one(url: &str, question: Question<'_>) -> anyhow::Result<Answer> {
@@ -78,7 +83,10 @@ async fn ask_one(url: &str, question: Question<'_>) -> anyhow::Result<Answer> {
         .method(question.method)
         .uri(question.path)
         .header("host", host)
-        .header("content-type", "application/json")
+        .header("content-type", "application/json");
+    let headers = question.headers.iter();
+    let request = headers
+        .fold(request, |request, (name, value)| request.header(*name, *value))
         .body(Full::new(Bytes::copy_from_slice(question.body.as_bytes())))?;
     let answer: Response<Incoming> = sender.send_request(request).await?;
     let (head, body) = answer.into_parts();

@@ -1,0 +1,170 @@
+//! The task of one machine that may hold a name.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use futures::future::join_all;
+use hickory_proto::rr::LowerName;
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+use super::{Claimant, Holder, Step, records};
+use crate::dns::sink::{Changes, Place, Records, SinkError, Store};
+use crate::health::{self, ProbeTarget};
+use crate::model::Family;
+
+/// A name that this machine may hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The zone of the name.
+    pub zone: LowerName,
+    /// The name.
+    pub name: LowerName,
+    /// This machine's addresses, which it puts there.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Seconds that resolvers may keep them.
+    pub ttl: u32,
+    /// From one look to the next.
+    pub interval: Duration,
+    /// What a machine must answer to hold the name; `fall` failures in a row lose it.
+    pub check: health::Check,
+}
+
+impl Settings {
+    fn places(&self) -> BTreeSet<Place> {
+        let place = |family| Place { zone: self.zone.clone(), name: self.name.clone(), family };
+        Family::ALL.map(place).into()
+    }
+}
+
+/// What is to be said of a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ClaimStatus {
+    /// The name.
+    pub name: String,
+    /// This machine holds it.
+    pub held: bool,
+    /// Who does, in words.
+    pub holder: String,
+    /// What keeps this machine from looking or taking.
+    pub error: Option<String>,
+}
+
+/// Looks after a name until it is dropped; the name then stays as it is.
+pub struct Claim {
+    status: watch::Receiver<ClaimStatus>,
+    _task: JoinSet<()>,
+}
+
+impl Claim {
+    /// Starts. While `able` is false this machine takes the name from nobody, and gives it up if it holds it.
+    ///
+    /// Must be called within a Tokio runtime.
+    pub fn start(settings: Settings, store: Box<dyn Store>, able: watch::Receiver<bool>) -> Self {
+        let own = records(settings.places(), &settings.addresses, settings.ttl);
+        let claimant = Claimant::new(own, settings.check.fall);
+        let (publish, status) = watch::channel(told(&settings, &claimant, None));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Task { settings, store, claimant, publish }.run(able));
+        Claim { status, _task: tasks }
+    }
+
+    /// Who holds the name, now and whenever that changes.
+    pub fn status(&self) -> watch::Receiver<ClaimStatus> {
+        self.status.clone()
+    }
+}
+
+struct Task {
+    settings: Settings,
+    store: Box<dyn Store>,
+    claimant: Claimant,
+    publish: watch::Sender<ClaimStatus>,
+}
+
+impl Task {
+    async fn run(mut self, mut able: watch::Receiver<bool>) {
+        let mut looks = interval(self.settings.interval);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = looks.tick() => {}
+                changed = able.changed() => if changed.is_err() { return },
+            }
+            let may = *able.borrow_and_update();
+            let error = self.look(may).await.err();
+            if error.is_some() {
+                self.claimant.blind();
+            }
+            self.tell(error.map(|error| error.to_string()));
+        }
+    }
+
+    async fn look(&mut self, may: bool) -> Result<(), SinkError> {
+        // Whoever does not serve itself must not take the name, or keep it.
+        let able = may && self.answers(&self.settings.addresses).await;
+        let seen = self.store.read(&self.settings.places()).await?;
+        let mut step = self.claimant.looked(&seen, able);
+        if let Step::Check(addresses) = &step {
+            let answers = self.answers(addresses).await;
+            step = self.claimant.checked(answers);
+        }
+        let next = match &step {
+            Step::Take(records) => records.clone(),
+            Step::Release => Records::new(),
+            Step::Wait | Step::Check(_) => return Ok(()),
+        };
+        let places = self.settings.places().into_iter();
+        let changes: Changes = places.map(|place| (place.clone(), next.get(&place).cloned())).collect();
+        // Who was faster is seen at the next look.
+        if self.store.swap(&seen, &changes).await? {
+            self.claimant.done(&step);
+        }
+        Ok(())
+    }
+
+    /// Whether all these addresses pass the check.
+    async fn answers(&self, addresses: &BTreeSet<IpAddr>) -> bool {
+        let check = &self.settings.check;
+        let probes = addresses.iter().map(|address| async {
+            let address = SocketAddr::new(*address, check.port);
+            let target = ProbeTarget { address, mark: None, host_header: self.settings.name.to_string() };
+            health::probe(check, &target).await
+        });
+        join_all(probes).await.iter().all(Result::is_ok)
+    }
+
+    fn tell(&self, error: Option<String>) {
+        let status = told(&self.settings, &self.claimant, error);
+        self.publish.send_if_modified(|before| {
+            if *before == status {
+                return false;
+            }
+            match &status.error {
+                Some(error) => warn!(name = status.name, error, "cannot look after the name"),
+                None => info!(name = status.name, holder = status.holder, "holder"),
+            }
+            *before = status;
+            true
+        });
+    }
+}
+
+fn told(settings: &Settings, claimant: &Claimant, error: Option<String>) -> ClaimStatus {
+    let list = |addresses: &BTreeSet<IpAddr>| {
+        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        addresses.join(", ")
+    };
+    let holder = match claimant.holder() {
+        Holder::Unknown => "not known".into(),
+        Holder::Nobody => "nobody".into(),
+        Holder::Us => "this node".into(),
+        Holder::Other(addresses, 0) => list(addresses),
+        Holder::Other(addresses, failures) => format!("{} ({failures} checks failed)", list(addresses)),
+    };
+    ClaimStatus { name: settings.name.to_string(), held: *claimant.holder() == Holder::Us, holder, error }
+}

@@ -1,0 +1,4 @@
+//! The DNS tier.
+
+pub mod claim;
+pub mod sink;

@@ -1,0 +1,130 @@
+//! Name servers of others, kept at the addresses that names have now.
+//!
+//! A sink owns the addresses of the names that are configured to be chosen, and what it wrote for names that were; it
+//! touches nothing else. [`keeper`] decides what to do next: read everything, write what differs, wait; [`task`] does it.
+//! What each kind of server is spoken to with: [`rfc2136`], [`powerdns`], [`skydns`].
+
+pub mod keeper;
+pub mod powerdns;
+pub mod rfc2136;
+pub mod skydns;
+pub mod task;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use hickory_proto::rr::{LowerName, RecordType};
+use serde::Serialize;
+
+use crate::model::Family;
+
+/// Where the addresses of a name stand.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The zone.
+    pub zone: LowerName,
+    /// The name, in the zone.
+    pub name: LowerName,
+    /// Which addresses.
+    pub family: Family,
+}
+
+impl Place {
+    /// The type of the records there.
+    pub fn kind(&self) -> RecordType {
+        match self.family {
+            Family::V4 => RecordType::A,
+            Family::V6 => RecordType::AAAA,
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.name, self.kind())
+    }
+}
+
+/// All addresses of a name, of one family; at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// Seconds that resolvers may keep them.
+    pub ttl: u32,
+    /// The addresses.
+    pub all: BTreeSet<IpAddr>,
+}
+
+/// Addresses of names. A place that is not there has none.
+pub type Records = BTreeMap<Place, Addresses>;
+
+/// What is to stand at some places: these addresses, or none.
+pub type Changes = BTreeMap<Place, Option<Addresses>>;
+
+/// What has to be written so that `places` hold what `want` says, where they hold `have`.
+pub fn changes(places: &BTreeSet<Place>, want: &Records, have: &Records) -> Changes {
+    let differ = places.iter().filter(|place| want.get(place) != have.get(place));
+    differ.map(|place| (place.clone(), want.get(place).cloned())).collect()
+}
+
+/// Why a server cannot be kept.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {what}")]
+pub struct SinkError {
+    /// The server.
+    pub place: String,
+    /// What it said, or that it said nothing; what to do.
+    pub what: String,
+}
+
+/// A name server that is spoken to.
+pub trait Store: Send + Sync {
+    /// Its kind, as in the configuration.
+    fn kind(&self) -> &'static str;
+
+    /// What it holds at these places.
+    fn read<'a>(&'a mut self, places: &'a BTreeSet<Place>) -> BoxFuture<'a, Result<Records, SinkError>>;
+
+    /// Has it hold this. Places of one zone change at once where the server can do that.
+    fn write<'a>(&'a mut self, changes: &'a Changes) -> BoxFuture<'a, Result<(), SinkError>>;
+
+    /// Has it hold this if it holds `have` at these places, which are of one zone; else nothing changes, and it is false.
+    fn swap<'a>(
+        &'a mut self,
+        have: &'a Records,
+        changes: &'a Changes,
+    ) -> BoxFuture<'a, Result<bool, SinkError>> {
+        async move {
+            let places: BTreeSet<Place> = changes.keys().cloned().collect();
+            if self.read(&places).await? != *have {
+                return Ok(false);
+            }
+            self.write(changes).await?;
+            Ok(true)
+        }
+        .boxed()
+    }
+}
+
+/// What a sink is doing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct SinkStatus {
+    /// Its name in the configuration.
+    pub name: String,
+    /// `rfc2136`, `powerdns` or `etcd`.
+    pub kind: String,
+    /// The server holds what it should.
+    pub in_step: bool,
+    /// Seconds since the first change that the server has not got.
+    pub lag_s: f64,
+    /// Why it has not.
+    pub error: Option<String>,
+    /// Names and families whose addresses are kept there.
+    pub places: usize,
+    /// Places written since the start.
+    pub written: u64,
+    /// Times that everything was read and compared since the start.
+    pub full_syncs: u64,
+}
