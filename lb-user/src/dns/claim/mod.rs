@@ -9,8 +9,30 @@ pub mod task;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use hickory_proto::rr::LowerName;
+
 use super::sink::{Addresses, Place, Records};
+use crate::health;
 use crate::model::Family;
+
+/// A name that this node may hold, as configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimConfig {
+    /// The sink whose server has the name.
+    pub sink: String,
+    /// The zone of the name.
+    pub zone: LowerName,
+    /// This node's addresses, which it puts there.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Seconds that resolvers may keep them.
+    pub ttl: u32,
+    /// Name of the check that a holder must pass.
+    pub check_name: String,
+    /// The check: whoever holds the name is looked at every `interval`, and loses it after `fall` failures in a row.
+    pub check: health::Check,
+    /// A name that has this node's addresses in any case.
+    pub own: Option<LowerName>,
+}
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,12 +7,14 @@
 pub mod keeper;
 pub mod powerdns;
 pub mod rfc2136;
+pub mod server;
 pub mod skydns;
 pub mod task;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -20,6 +22,17 @@ use hickory_proto::rr::{LowerName, RecordType};
 use serde::Serialize;
 
 use crate::model::Family;
+
+/// A sink as configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SinkConfig {
+    /// The server.
+    pub server: server::Server,
+    /// The zones whose chosen names it gets; `None`: all.
+    pub zones: Option<BTreeSet<LowerName>>,
+    /// How often it is compared as a whole.
+    pub full_sync: Duration,
+}
 
 /// Where the addresses of a name stand.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
