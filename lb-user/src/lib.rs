@@ -13,6 +13,7 @@ pub mod connections;
 pub mod dataplane;
 pub mod desired;
 pub mod director_model;
+pub mod dns;
 pub mod extras;
 pub mod health;
 pub mod manifest;

@@ -7,6 +7,8 @@ use lb_common::measures::{self, Measure};
 use super::dataplane::{Counter, FATES};
 use super::readings::{HostTraffic, ServiceTraffic};
 use super::status::{HostStatus, ServiceStatus, Status};
+use crate::dns::counters;
+use crate::dns::status::{DnsStatus, MemberStatus, NameStatus};
 use crate::model::{Doubt, ServiceKey};
 
 /// Name, help and value of one metric of many things.
@@ -93,6 +95,30 @@ pub(super) fn render(status: &Status, counters: &[Counter]) -> String {
         let name = format!("lb_{}_{}_total", counter.role.name(), counter.name);
         page.one(&name, "counter", counter.help, counter.value);
     }
+    page.0
+}
+
+/// Writes the metrics of the name server.
+pub(super) fn render_dns(status: &DnsStatus) -> String {
+    let mut page = Page(String::new());
+    for (name, help) in counters::ALL {
+        let value = status.counters.get(*name).copied().unwrap_or_default();
+        page.one(&format!("lb_dns_{name}_total"), "counter", help, value);
+    }
+    page.one(
+        "lb_dns_problems",
+        "gauge",
+        "Files of the name server that are wrong; the last good content is in force.",
+        status.problems.len() as u64,
+    );
+    let members = status.names.iter().flat_map(|name| name.members.iter().map(move |member| (name, member)));
+    let labels = |name: &NameStatus, member: &MemberStatus| {
+        labelled(&[("name", &Escaped(&name.name)), ("address", &member.address)])
+    };
+    let help = "The member of a name works and is not taken out by the operator.";
+    page.family("lb_dns_member_up", "gauge", help, members, |(name, member)| {
+        (labels(name, member), (member.state == "up").into())
+    });
     page.0
 }
 
