@@ -27,3 +27,11 @@ fn every_reason_is_documented_as_it_is() {
     let missing: Vec<_> = rows.filter(|row| !document.contains(row.as_str())).collect();
     assert!(missing.is_empty(), "lb-ebpf/README.md lacks, or has differently:\n{}", missing.join("\n"));
 }
+
+#[test]
+fn every_counter_of_the_name_server_is_documented_as_it_is() {
+    let document = include_str!("../README.md");
+    let rows = lb_user::dns::counters::ALL.iter().map(|(name, help)| format!("| `{name}` | {help} |"));
+    let missing: Vec<_> = rows.filter(|row| !document.contains(row.as_str())).collect();
+    assert!(missing.is_empty(), "lb-user/README.md lacks, or has differently:\n{}", missing.join("\n"));
+}

@@ -10,6 +10,7 @@
 //! | `POST /v1/reload` | what changed; 422 and the errors when the file is wrong |
 //! | `POST /v1/detach` | when all is withdrawn and removed; 500 and the error when that failed |
 //! | `GET`, `PUT /v1/manifest`, `POST /v1/plan`, `POST /v1/edit` | see [`crate::manifest::routes`] |
+//! | `GET /v1/dns`, `POST /v1/dns/explain`, `POST /v1/dns/order` | see [`super::dns_routes`] |
 //! | `GET /metrics` | the same as the status, for Prometheus |
 
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use super::runner::{Command, ExchangeEnds};
 use super::status::{AgentCheckStatus, Status};
 use crate::agent_check::AgentCheck;
 use crate::connections::HostConnections;
+use crate::dns::service as dns;
 use crate::manifest::routes;
 use crate::peers::PeerStatus;
 use crate::peers::view::statuses;
@@ -52,6 +54,7 @@ pub(super) struct Api {
     pub commands: mpsc::Sender<Command>,
     pub kernel: Option<KernelHandle>,
     pub agent_check: Option<Arc<AgentCheck>>,
+    pub dns: Option<dns::Handle>,
     pub manifest: routes::Shared,
     pub exchange: ExchangeEnds,
 }
@@ -76,12 +79,13 @@ fn router(api: Api) -> Router {
         .route("/v1/reload", post(reload))
         .route("/v1/detach", post(detach))
         .route("/v1/trace", post(trace))
+        .merge(super::dns_routes::ordering())
         .merge(routes::routes(api.manifest.clone()))
         .fallback(|uri: Uri| {
             no_such_path(
                 uri,
-                "GET /v1/status, GET /v1/report, GET /v1/connections, GET /v1/peers, GET and PUT /v1/manifest, \
-                 POST /v1/plan, POST /v1/edit, POST /v1/trace, POST /v1/reload, POST /v1/detach and GET /metrics",
+                "GET /v1/status, GET /v1/report, GET /v1/connections, GET /v1/peers, GET /v1/dns, POST /v1/dns/explain, POST /v1/dns/order, \
+                 GET and PUT /v1/manifest, POST /v1/plan, POST /v1/edit, POST /v1/trace, POST /v1/reload, POST /v1/detach and GET /metrics",
             )
         })
         .with_state(api)
@@ -98,7 +102,7 @@ pub(super) fn for_peers(api: Api, edits: bool) -> Router {
         .fallback(|uri: Uri| {
             no_such_path(
                 uri,
-                "GET /v1/status, GET /v1/report, GET /v1/connections, GET /v1/peers, GET /v1/manifest and GET /metrics; \
+                "GET /v1/status, GET /v1/report, GET /v1/connections, GET /v1/peers, GET /v1/dns, GET /v1/manifest and GET /metrics; \
                  all else is on the Unix socket (with peers.edits also PUT /v1/manifest, POST /v1/plan and POST /v1/edit)",
             )
         })
@@ -112,6 +116,7 @@ fn reading() -> Router<Api> {
         .route("/v1/report", get(report))
         .route("/v1/peers", get(peers))
         .route("/v1/connections", get(connections))
+        .merge(super::dns_routes::reading())
         .route("/metrics", get(prometheus))
 }
 
@@ -169,7 +174,10 @@ async fn status(State(api): State<Api>) -> Json<Status> {
 
 async fn prometheus(State(api): State<Api>) -> Response {
     let (status, counters) = api.read().await;
-    let text = metrics::render(&status, &counters);
+    let mut text = metrics::render(&status, &counters);
+    if let Some(dns) = &api.dns {
+        text += &metrics::render_dns(&dns.status());
+    }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 
@@ -255,6 +263,6 @@ fn ending() -> Response {
     failed(StatusCode::SERVICE_UNAVAILABLE, vec!["the agent is ending; ask again when it has started".into()])
 }
 
-fn failed(code: StatusCode, errors: Vec<String>) -> Response {
+pub(super) fn failed(code: StatusCode, errors: Vec<String>) -> Response {
     (code, Json(Errors { errors })).into_response()
 }

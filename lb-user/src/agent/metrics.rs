@@ -7,6 +7,9 @@ use lb_common::measures::{self, Measure};
 use super::dataplane::{Counter, FATES};
 use super::readings::{HostTraffic, ServiceTraffic};
 use super::status::{HostStatus, ServiceStatus, Status};
+use crate::dns::counters;
+use crate::dns::sink::SinkStatus;
+use crate::dns::status::{DnsStatus, MemberStatus, NameStatus};
 use crate::model::{Doubt, ServiceKey};
 
 /// Name, help and value of one metric of many things.
@@ -93,6 +96,45 @@ pub(super) fn render(status: &Status, counters: &[Counter]) -> String {
         let name = format!("lb_{}_{}_total", counter.role.name(), counter.name);
         page.one(&name, "counter", counter.help, counter.value);
     }
+    page.0
+}
+
+/// Writes the metrics of the name server.
+pub(super) fn render_dns(status: &DnsStatus) -> String {
+    let mut page = Page(String::new());
+    for (name, help) in counters::ALL {
+        let value = status.counters.get(*name).copied().unwrap_or_default();
+        page.one(&format!("lb_dns_{name}_total"), "counter", help, value);
+    }
+    page.one(
+        "lb_dns_problems",
+        "gauge",
+        "Files of the name server that are wrong; the last good content is in force.",
+        status.problems.len() as u64,
+    );
+    let members = status.names.iter().flat_map(|name| name.members.iter().map(move |member| (name, member)));
+    let labels = |name: &NameStatus, member: &MemberStatus| {
+        labelled(&[("name", &Escaped(&name.name)), ("address", &member.address)])
+    };
+    let help = "The member of a name works and is not taken out by the operator.";
+    page.family("lb_dns_member_up", "gauge", help, members, |(name, member)| {
+        (labels(name, member), (member.state == "up").into())
+    });
+    let of_sinks: [Family<SinkStatus>; 4] = [
+        ("lb_dns_sink_in_step", "The name server of others holds what it should.", |s| s.in_step.into()),
+        ("lb_dns_sink_lag_milliseconds", "Since the first change that it has not got.", |s| s.lag_ms),
+        ("lb_dns_sink_places", "Names and families whose addresses are kept there.", |s| s.places as u64),
+        ("lb_dns_sink_written", "Places written there since the start.", |s| s.written),
+    ];
+    for (name, help, value) in of_sinks {
+        page.family(name, "gauge", help, status.sinks.iter(), |sink| {
+            (labelled(&[("sink", &Escaped(&sink.name)), ("type", &sink.kind)]), value(sink))
+        });
+    }
+    let help = "This node holds a name that it shares with others.";
+    page.family("lb_dns_claim_held", "gauge", help, status.claims.iter(), |claim| {
+        (labelled(&[("name", &Escaped(&claim.name))]), claim.held.into())
+    });
     page.0
 }
 

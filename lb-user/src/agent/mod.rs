@@ -17,6 +17,8 @@
 //! - *followers* ([`crate::peers`]): owned by the runner; one per node that is asked for its report.
 //! - *sampler* ([`crate::connections`]): owned by the runner; counts this machine's connections while it matters.
 //! - *retirement* ([`retire`]): ends old generations of the manifest that no host needs; ends with [`run`].
+//! - *name server* ([`crate::dns`]): follows configuration and status of the runner; answers by threads of its own until
+//!   [`run`] ends.
 //! - *API* ([`api`]): serves the Unix socket; reads the latest status and sends commands to the runner.
 //!
 //! Nothing is queued but commands: states are `watch` channels, so that a slow reader sees the latest.
@@ -24,6 +26,7 @@
 pub mod api;
 mod ask_hosts;
 pub mod dataplane;
+mod dns_routes;
 mod kernel_thread;
 mod metrics;
 pub mod readings;
@@ -46,6 +49,8 @@ use tokio::sync::mpsc;
 
 use crate::agent_check::{AgentCheck, ListenError};
 use crate::config::{Config, ConfigErrors};
+use crate::dns::server::Sockets;
+use crate::dns::service::Dns;
 use crate::manifest::routes;
 use crate::peers;
 use crate::peers::server::Listeners;
@@ -76,6 +81,12 @@ pub enum AgentError {
     /// Other nodes cannot be listened to.
     #[error(transparent)]
     Peers(#[from] peers::server::ListenError),
+    /// The name server cannot listen.
+    #[error(transparent)]
+    Dns(#[from] crate::dns::server::ListenError),
+    /// The name server cannot be started.
+    #[error("dns: cannot start a thread")]
+    Threads(#[source] std::io::Error),
     /// Signals cannot be received.
     #[error("cannot receive signals")]
     Signal(#[source] std::io::Error),
@@ -86,10 +97,13 @@ pub async fn run(file: PathBuf, config: Config, kernel: Arc<dyn Kernel>) -> Resu
     let agent_check = config.agent_check.as_ref().map(AgentCheck::start).transpose()?.map(Arc::new);
     let edits = config.peers.as_ref().is_some_and(|peers| peers.edits);
     let listeners = Listeners::bind(config.peers.as_ref().map_or(&[], |peers| &peers.listen))?;
+    let sockets = config.dns.as_ref().map(Sockets::bind).transpose()?;
     let socket = socket::bind(&config.api)?;
     let (commands, for_runner) = mpsc::channel(8);
     let signals = forward_signals(commands.clone()).map_err(AgentError::Signal)?;
     let runner = Runner::start(file, config, kernel).await?;
+    let dns = sockets.map(|sockets| Dns::start(sockets, runner.configs(), runner.status())).transpose();
+    let dns = dns.map_err(AgentError::Threads)?;
     let exchange = runner.exchange();
     let allow = exchange.allow.clone();
     let manifest =
@@ -100,6 +114,7 @@ pub async fn run(file: PathBuf, config: Config, kernel: Arc<dyn Kernel>) -> Resu
         commands,
         kernel: runner.kernel(),
         agent_check,
+        dns: dns.as_ref().map(Dns::handle),
         exchange,
         manifest,
     };

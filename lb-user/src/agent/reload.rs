@@ -85,6 +85,27 @@ pub fn merge(old: &Config, mut new: Config) -> (Config, Changes) {
     if keep("agent_check", old.agent_check != new.agent_check) {
         new.agent_check = old.agent_check.clone();
     }
+    match (&old.dns, &mut new.dns) {
+        (Some(old), Some(new)) => {
+            if keep("dns.listen", old.listen != new.listen) {
+                new.listen.clone_from(&old.listen);
+            }
+            if keep("dns.threads", old.threads != new.threads) {
+                new.threads = old.threads;
+            }
+            if keep("dns.tcp", old.tcp != new.tcp) {
+                new.tcp = old.tcp;
+            }
+            if keep("dns.state", old.state != new.state) {
+                new.state.clone_from(&old.state);
+            }
+        }
+        (before, after) => {
+            if keep("dns", before.is_some() != after.is_some()) {
+                after.clone_from(before);
+            }
+        }
+    }
     let applied = differences(old, &new);
     (new, Changes { applied, at_restart })
 }
@@ -100,6 +121,7 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
         ("services", old.model.services != new.model.services),
         ("bgp", old.bgp != new.bgp),
         ("peers", old.peers != new.peers),
+        ("dns", old.dns != new.dns),
     ];
     parts.into_iter().filter(|(_, differs)| *differs).map(|(part, _)| part.to_owned()).collect()
 }

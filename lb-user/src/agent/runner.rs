@@ -52,6 +52,8 @@ pub(super) enum Command {
 pub(super) struct Runner {
     file: PathBuf,
     config: Arc<Config>,
+    /// The same, for others to follow.
+    configs: watch::Sender<Arc<Config>>,
     kernel: Option<KernelHandle>,
     checker: Option<Checker>,
     announcer: Option<Announcer>,
@@ -138,6 +140,7 @@ impl Runner {
             inherited_until: inherits(announcer.is_some(), INHERITANCE),
             file,
             in_force: Arc::clone(&config),
+            configs: watch::Sender::new(Arc::clone(&config)),
             config,
             kernel,
             checker,
@@ -172,6 +175,11 @@ impl Runner {
     /// The latest status.
     pub fn status(&self) -> watch::Receiver<Arc<Status>> {
         self.status.subscribe()
+    }
+
+    /// The configuration as it is written, now and after each reload.
+    pub fn configs(&self) -> watch::Receiver<Arc<Config>> {
+        self.configs.subscribe()
     }
 
     /// The way to the data plane, on a node that has one.

@@ -38,12 +38,14 @@ fn print(report: serde_json::Value) {
 fn summary(file: &str, config: &Config) -> String {
     let model = &config.model;
     let hosts: usize = model.pools.values().map(|pool| pool.hosts.len()).sum();
+    let zones = config.dns.as_ref().map(|dns| format!(", {}", counted(dns.zones.len(), "zone")));
     format!(
-        "{file}: good: {}; {}, {}, {}",
+        "{file}: good: {}; {}, {}, {}{}",
         config.roles().join(" + "),
         counted(model.services.len(), "service"),
         counted(model.pools.len(), "pool"),
         counted(hosts, "host"),
+        zones.unwrap_or_default(),
     )
 }
 

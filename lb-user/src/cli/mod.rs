@@ -6,6 +6,7 @@ mod capture;
 mod check;
 pub(crate) mod client;
 mod detach;
+mod dns;
 mod edit;
 mod offline;
 mod plan;
@@ -69,6 +70,10 @@ enum Command {
     /// Change a host's share of new connections.
     #[command(after_help = "Example: lb weight lb7-3 5")]
     Weight(pool::Weight),
+    /// The name server: what it answers and why, and addresses that the operator takes out.
+    #[command(after_help = "Example: lb dns explain www.example.org --from 203.0.113.7\n\
+        \x20        lb dns drain 198.51.100.1")]
+    Dns(dns::Args),
     /// Say which way a flow or packet takes: service, generation, row, owners, host, next hop, MTU, and why.
     #[command(after_help = "Example: lb trace tcp 203.0.113.7:40000 198.51.100.1:80\n\
         \x20        lb trace udp [2001:db8::7]:40000 [2001:db8::c633:6401]:53 --size 1400\n\
@@ -146,6 +151,7 @@ pub fn run(kernel: Arc<dyn Kernel>) -> ExitCode {
         Command::Drain(args) => args.run(pool::Hosts::drain),
         Command::Undrain(args) => args.run(pool::Hosts::undrain),
         Command::Weight(args) => args.run(),
+        Command::Dns(args) => dns::run(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Capture(args) => capture::run(&args),

@@ -10,6 +10,7 @@ use crate::manifest;
 use crate::model::{Family, Model};
 use crate::peers;
 
+use super::check_dns;
 use super::check_pools::pools;
 use super::check_services::services;
 use super::leaf::{Community, Driver};
@@ -21,8 +22,9 @@ use super::{Config, DEFAULT_API, Places, Position};
 
 /// Fits the parts together. The result counts only if the reader has noted nothing.
 pub(super) fn check(w: Written, host_name: &str, r: &mut Reader) -> Config {
-    if w.director.is_none() && w.host.is_none() && w.agent_check.is_none() && r.problems.is_empty() {
-        let message = "this node has no role; write at least one of director, host and agent_check";
+    let roles = [w.director.is_some(), w.host.is_some(), w.agent_check.is_some(), w.dns.is_some()];
+    if roles == [false; 4] && r.problems.is_empty() {
+        let message = "this node has no role; write at least one of director, host, agent_check and dns";
         r.wrong(Position { line: 1, column: 1 }, "", message);
     }
     if let (Some(bgp), None) = (&w.bgp, &w.director) {
@@ -39,6 +41,12 @@ pub(super) fn check(w: Written, host_name: &str, r: &mut Reader) -> Config {
     vips_are_not_hosts(&w, r);
     let director = w.director.as_ref().map(|director| director_config(director, &w, r));
     let host = w.host.as_ref().map(|host| host_config(host, &w, r));
+    let model = Model { services, pools };
+    let dns = w.dns.as_ref().map(|dns| {
+        let node = w.node.as_ref().map_or(host_name, |node| &node.value);
+        let (manifest, director) = (w.manifest.is_some(), director.is_some());
+        check_dns::check(dns, &check_dns::Around { node, model: &model, manifest, director }, r)
+    });
     Config {
         node: or(w.node, || host_name.to_owned()),
         api: or(w.api, || DEFAULT_API.into()),
@@ -46,7 +54,7 @@ pub(super) fn check(w: Written, host_name: &str, r: &mut Reader) -> Config {
         disable_file: or(w.disable_file, || "/etc/lb/disable".into()),
         director,
         host,
-        model: Model { services, pools },
+        model,
         manifest: w.manifest.and_then(|manifest| manifest_config(manifest, r)),
         manifest_version: None,
         own_pools,
@@ -54,6 +62,7 @@ pub(super) fn check(w: Written, host_name: &str, r: &mut Reader) -> Config {
         bgp: w.bgp.map(bgp_config),
         peers: w.peers.map(|peers| peers_config(peers, r)),
         agent_check: w.agent_check.map(agent_check_config),
+        dns,
     }
 }
 

@@ -144,7 +144,7 @@ pub(crate) fn size(
     size
 }
 
-fn check(written: &written::Check, used: bool, r: &mut Reader) -> Option<Check> {
+pub(super) fn check(written: &written::Check, used: bool, r: &mut Reader) -> Option<Check> {
     let place = &written.place;
     let interval = written.interval.as_ref().map_or(Duration::from_secs(1), |interval| interval.value);
     let timeout =

@@ -15,6 +15,7 @@ use crate::model::{self, ANY_PORT, Affinity, Fragments, HashBy, HostState, Proto
 use crate::peers;
 
 use super::Config;
+use super::dns_effective;
 use super::extras;
 use super::types::{Capacity, Decapsulation, DirectorConfig, HostConfig, XdpMode};
 
@@ -39,6 +40,8 @@ pub struct Effective {
     peers: Option<Peers>,
     #[serde(skip_serializing_if = "Option::is_none")]
     agent_check: Option<AgentCheck>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dns: Option<dns_effective::Effective>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -97,13 +100,20 @@ struct Member {
 
 #[derive(Clone, Debug, Serialize)]
 struct Check {
+    #[serde(flatten)]
+    probe: Probe,
+    through: &'static str,
+}
+
+/// A check without the way that its probes take.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Probe {
     r#type: &'static str,
     port: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<Vec<u16>>,
-    through: &'static str,
     interval: String,
     timeout: String,
     rise: u32,
@@ -190,6 +200,7 @@ impl From<&Config> for Effective {
             bgp: config.bgp.as_ref().map(Bgp::from),
             peers: config.peers.as_ref().map(Peers::from),
             agent_check: config.agent_check.as_ref().map(AgentCheck::from),
+            dns: config.dns.as_ref().map(dns_effective::Effective::from),
         }
     }
 }
@@ -234,19 +245,25 @@ impl From<&model::Host> for Member {
 
 impl From<&health::Check> for Check {
     fn from(check: &health::Check) -> Self {
+        let through = match check.through {
+            Through::Address => "address",
+            Through::Tunnel => "tunnel",
+        };
+        Check { probe: Probe::from(check), through }
+    }
+}
+
+impl From<&health::Check> for Probe {
+    fn from(check: &health::Check) -> Self {
         let (kind, path, status) = match &check.kind {
             CheckKind::Http { path, status } => ("http", Some(path.clone()), Some(status.clone())),
             CheckKind::Tcp => ("tcp", None, None),
         };
-        Check {
+        Probe {
             r#type: kind,
             port: check.port,
             path,
             status,
-            through: match check.through {
-                Through::Address => "address",
-                Through::Tunnel => "tunnel",
-            },
             interval: shown(check.interval),
             timeout: shown(check.timeout),
             rise: check.rise,

@@ -5,9 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::bgp::Prefix;
+use crate::dns::BeforeChecks;
+use crate::dns::policy::{AllDown, Policy};
 use crate::model::{ANY_PORT, Affinity, Fragments, HashBy, HostState, Protocol};
 use crate::peers::PeerUrl;
 
+use super::dns::State;
 use super::tree::{Node, Value};
 use super::types::{Decapsulation, XdpMode};
 
@@ -220,6 +223,12 @@ words!(HostState, "active" => HostState::Active, "drain" => HostState::Drain, "d
 words!(XdpMode, "auto" => XdpMode::Auto, "native" => XdpMode::Native, "generic" => XdpMode::Generic);
 words!(Decapsulation, "auto" => Decapsulation::Auto, "xdp" => Decapsulation::Xdp, "tc" => Decapsulation::Tc,
        "kernel" => Decapsulation::Kernel);
+words!(Policy, "all" => Policy::All, "failover" => Policy::Failover, "weighted" => Policy::Weighted,
+       "subnet" => Policy::Subnet, "hash" => Policy::Hash);
+words!(AllDown, "all" => AllDown::All, "fallback" => AllDown::Fallback, "servfail" => AllDown::Servfail,
+       "none" => AllDown::None);
+words!(BeforeChecks, "wait" => BeforeChecks::Wait, "answer" => BeforeChecks::Answer);
+words!(State, "up" => State::Up, "down" => State::Down);
 
 /// Which BGP speaker announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,8 +5,13 @@
 //! [`check`] fits them together into a [`Config`].
 
 mod check;
+mod check_dns;
 pub(crate) mod check_pools;
 mod check_services;
+mod check_zones;
+mod dns;
+mod dns_effective;
+mod dns_sinks;
 mod effective;
 mod extras;
 pub(crate) mod leaf;
@@ -31,6 +36,7 @@ pub use types::{Capacity, Decapsulation, DirectorConfig, FLOWS, HostConfig, SECO
 
 use crate::agent_check;
 use crate::bgp::BgpConfig;
+use crate::dns as dns_tier;
 use crate::health::Check;
 use crate::manifest;
 use crate::model::Model;
@@ -72,6 +78,8 @@ pub struct Config {
     pub peers: Option<peers::Config>,
     /// The server that HAProxy asks.
     pub agent_check: Option<agent_check::Config>,
+    /// The authoritative name server.
+    pub dns: Option<dns_tier::Config>,
 }
 
 /// Where things stand in the file, by name. All are equal: configurations differ by what they say.
@@ -130,6 +138,7 @@ impl Config {
             ("director", self.director.is_some()),
             ("host", self.host.is_some()),
             ("agent_check", self.agent_check.is_some()),
+            ("dns", self.dns.is_some()),
         ];
         roles.into_iter().filter(|(_, played)| *played).map(|(role, _)| role).collect()
     }

@@ -24,6 +24,7 @@ pub(super) const TOP: Keys = Keys {
         "bgp",
         "peers",
         "agent_check",
+        "dns",
     ],
 };
 pub(super) const MANIFEST: Keys = Keys { path: "manifest", keys: &["file", "etcd", "key", "peer", "cache"] };
@@ -82,6 +83,59 @@ pub(super) const BIRD: Keys = Keys { path: "bgp.bird", keys: &["include", "contr
 pub(super) const GOBGP: Keys = Keys { path: "bgp.gobgp", keys: &["api"] };
 pub(super) const PEERS: Keys = Keys { path: "peers", keys: &["listen", "nodes", "allow", "edits"] };
 pub(super) const AGENT_CHECK: Keys = Keys { path: "agent_check", keys: &["listen", "file"] };
+pub(super) const DNS: Keys = Keys {
+    path: "dns",
+    keys: &[
+        "listen",
+        "nsid",
+        "threads",
+        "tcp",
+        "before_checks",
+        "state",
+        "checks",
+        "zones",
+        "sinks",
+        "claims",
+    ],
+};
+pub(super) const DNS_TCP: Keys = Keys { path: "dns.tcp", keys: &["connections", "idle"] };
+pub(super) const DNS_CHECK: Keys = Keys {
+    path: "dns.checks.*",
+    keys: &[
+        "type", "port", "path", "status", "interval", "timeout", "rise", "fall", "file", "default", "vip",
+        "pool", "percent", "scale",
+    ],
+};
+pub(super) const DNS_ZONE: Keys =
+    Keys { path: "dns.zones.*", keys: &["file", "ttl", "soa", "ns", "records", "names"] };
+pub(super) const DNS_SOA: Keys = Keys {
+    path: "dns.zones.*.soa",
+    keys: &["primary", "contact", "serial", "refresh", "retry", "expire", "negative"],
+};
+pub(super) const DNS_NAME: Keys = Keys {
+    path: "dns.zones.*.names.*",
+    keys: &["policy", "ttl", "answers", "min_up", "all_down", "fallback", "checks", "members"],
+};
+pub(super) const DNS_MEMBER: Keys =
+    Keys { path: "dns.zones.*.names.*.members[]", keys: &["address", "weight", "subnets", "checks"] };
+
+pub(super) const DNS_SINK: Keys = Keys {
+    path: "dns.sinks.*",
+    keys: &[
+        "type",
+        "server",
+        "key",
+        "algorithm",
+        "secret_file",
+        "urls",
+        "server_id",
+        "prefix",
+        "zones",
+        "full_sync",
+    ],
+};
+pub(super) const DNS_CLAIM: Keys =
+    Keys { path: "dns.claims.*", keys: &["sink", "zone", "addresses", "ttl", "check", "own"] };
 
 /// Every map of the file with its keys.
 pub const ALL: &[Keys] = &[
@@ -103,4 +157,13 @@ pub const ALL: &[Keys] = &[
     GOBGP,
     PEERS,
     AGENT_CHECK,
+    DNS,
+    DNS_TCP,
+    DNS_CHECK,
+    DNS_ZONE,
+    DNS_SOA,
+    DNS_NAME,
+    DNS_MEMBER,
+    DNS_SINK,
+    DNS_CLAIM,
 ];

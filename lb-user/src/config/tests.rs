@@ -1,5 +1,6 @@
 //! Every message, word for word.
 
+mod dns;
 mod extras;
 mod files;
 mod services;
@@ -431,8 +432,8 @@ fn peers_have_addresses_and_edits_name_who_may() {
 
 #[test]
 fn a_node_needs_a_role() {
-    one("node: x\n", "1:1: this node has no role; write at least one of director, host and agent_check");
-    one("", "1:1: this node has no role; write at least one of director, host and agent_check");
+    one("node: x\n", "1:1: this node has no role; write at least one of director, host, agent_check and dns");
+    one("", "1:1: this node has no role; write at least one of director, host, agent_check and dns");
 }
 
 fn parse(text: &str) -> Result<Config, super::ConfigErrors> {

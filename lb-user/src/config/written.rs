@@ -8,6 +8,7 @@ use crate::bgp::Prefix;
 use crate::model::{Affinity, Fragments, HashBy, HostState, Protocol};
 use crate::peers::PeerUrl;
 
+use super::dns;
 use super::extras;
 use super::leaf::{CheckType, Community, Driver, Port, ServicePort, Way};
 use super::problem::Position;
@@ -34,6 +35,7 @@ pub(super) struct Written {
     pub bgp: Option<Bgp>,
     pub peers: Option<Peers>,
     pub agent_check: Option<AgentCheck>,
+    pub dns: Option<dns::Written>,
 }
 
 pub(super) struct Manifest {
@@ -178,6 +180,7 @@ pub(super) fn read(tree: &Node, r: &mut Reader) -> Option<Written> {
         agent_check: r
             .subsection(&top, "agent_check", &schema::AGENT_CHECK)
             .map(|s| AgentCheck { listen: r.one_or_more(&s, "listen"), file: r.leaf(&s, "file") }),
+        dns: r.subsection(&top, "dns", &schema::DNS).map(|s| dns::read(&s, r)),
     })
 }
 

@@ -1,4 +1,131 @@
-//! The DNS tier.
+//! The DNS tier: an authoritative name server in the agent, whose names follow what really works.
+//!
+//! ```text
+//! lb.yaml, zone files ─→ config ─→ Data ──────────────────────┐
+//! probes ── health ──┐                                        ├─→ Snapshot ─→ UDP threads, TCP task
+//! VIPs, pools ───────┼─→ observe ─→ Observed ─→ standings ────┘      answer(snapshot, question, client, chance)
+//! /etc/lb/ext ───────┘      lb dns up|down|drain ──┘
+//! ```
+//!
+//! The middle is pure: [`zone`] (what there is), [`policy`] (which addresses a name has now, and why), [`answer`]
+//! (question to sections), [`wire`] (packet to packet), [`observe`] (what the checks of a member say). The shell is
+//! [`server`] (sockets) and [`service`] (the task that watches and publishes).
 
+pub mod answer;
 pub mod claim;
+pub mod counters;
+pub mod extfile;
+pub mod master;
+pub mod memory;
+pub mod observe;
+pub mod others;
+pub mod policy;
+pub mod server;
+pub mod service;
 pub mod sink;
+pub mod snapshot;
+pub mod status;
+mod tcp;
+pub mod wire;
+pub mod zone;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hickory_proto::rr::Name;
+
+use crate::health;
+use policy::Choice;
+use zone::Rr;
+
+/// The section `dns` of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Addresses that are listened on, each by itself, by UDP and TCP.
+    pub listen: Vec<SocketAddr>,
+    /// What this server calls itself when asked (RFC 5001).
+    pub nsid: String,
+    /// Threads per address that answer by UDP.
+    pub threads: usize,
+    /// Limits of TCP.
+    pub tcp: Tcp,
+    /// What is answered before the first results of the checks.
+    pub before_checks: BeforeChecks,
+    /// File that keeps what the operator ordered, and the last health, over restarts.
+    pub state: PathBuf,
+    /// What members may follow, by name.
+    pub checks: BTreeMap<String, Check>,
+    /// The zones by name.
+    pub zones: Vec<ZoneConfig>,
+    /// Name servers of others that are kept, by name.
+    pub sinks: BTreeMap<String, sink::SinkConfig>,
+    /// Names that this node holds in turn with others.
+    pub claims: BTreeMap<Name, claim::ClaimConfig>,
+}
+
+/// Limits of TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tcp {
+    /// Most connections at once; one more ends the one that has been idle for longest.
+    pub connections: usize,
+    /// How long a connection may be idle.
+    pub idle: Duration,
+}
+
+/// What is answered before the first results of the checks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BeforeChecks {
+    /// SERVFAIL, so that resolvers ask another server.
+    #[default]
+    Wait,
+    /// As if all checks passed.
+    Answer,
+}
+
+/// What a member may follow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// A probe of its address.
+    Probe(health::Check),
+    /// A line `ADDRESS => UP` in a file, as gdnsd's `extfile` reads it.
+    Extfile {
+        /// The file.
+        file: PathBuf,
+        /// What holds for addresses that are not in it.
+        default_up: bool,
+    },
+    /// A VIP that this node announces.
+    Vip {
+        /// The VIP; `None`: the member's own address.
+        vip: Option<IpAddr>,
+    },
+    /// Healthy hosts of a pool.
+    Pool {
+        /// Its name.
+        pool: String,
+        /// So many of a hundred must be healthy.
+        percent: u32,
+        /// Whether the member's weight follows the part that is healthy.
+        scale: bool,
+    },
+}
+
+/// A zone as configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ZoneConfig {
+    /// Its name.
+    pub apex: Name,
+    /// The master file that its records come from.
+    pub file: Option<PathBuf>,
+    /// TTL of records that are written without one; `None`: each has its own.
+    pub ttl: Option<u32>,
+    /// Records of lb.yaml, as they are written there.
+    pub lines: Vec<String>,
+    /// All records, SOA and NS included.
+    pub records: Vec<Rr>,
+    /// Names whose addresses are chosen.
+    pub choices: Vec<Choice>,
+}

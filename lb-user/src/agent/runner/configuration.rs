@@ -96,6 +96,7 @@ impl Runner {
         }
         self.exchange.update(&config);
         self.config = Arc::new(config);
+        self.configs.send_replace(Arc::clone(&self.config));
     }
 
     /// Does this configuration lack a VIP that is announced?

@@ -54,7 +54,7 @@ fn the_smallest_file_has_the_role_of_a_director() {
 #[test]
 fn the_full_file_explains_every_key_of_the_schema() {
     let text = file("lb.full.yaml");
-    assert_eq!(parse(&text).unwrap().roles(), ["director", "host", "agent_check"]);
+    assert_eq!(parse(&text).unwrap().roles(), ["director", "host", "agent_check", "dns"]);
     let mut comment_before = false;
     let mut explained = Vec::new();
     for line in text.lines().map(|line| line.trim_start().trim_start_matches("- ")) {

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use hickory_proto::rr::LowerName;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use super::{Claimant, Holder, Step, records};
+use super::{ClaimConfig, Claimant, Holder, Step, records};
 use crate::dns::sink::{Changes, Place, Records, SinkError, Store};
 use crate::health::{self, ProbeTarget};
 use crate::model::Family;
@@ -35,6 +35,12 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// A name as configured.
+    pub fn of(name: LowerName, config: &ClaimConfig) -> Self {
+        let ClaimConfig { zone, addresses, ttl, check, .. } = config.clone();
+        Settings { zone, name, addresses, ttl, interval: check.interval, check }
+    }
+
     fn places(&self) -> BTreeSet<Place> {
         let place = |family| Place { zone: self.zone.clone(), name: self.name.clone(), family };
         Family::ALL.map(place).into()
@@ -42,7 +48,7 @@ impl Settings {
 }
 
 /// What is to be said of a name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimStatus {
     /// The name.
     pub name: String,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::{Changes, Place, Records, SinkError, SinkStatus, changes};
+use super::{Changes, Place, Records, SinkError, SinkStatus, Wanted, changes};
 
 /// When things happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +38,7 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Keeper {
     timing: Timing,
-    want: Records,
-    named: BTreeSet<Place>,
+    want: Wanted,
     /// Places that are named, and those that were, until they are empty.
     owned: BTreeSet<Place>,
     /// What the server holds at the places owned; `None`: it must be asked.
@@ -59,8 +58,7 @@ impl Keeper {
     pub fn new(timing: Timing, owned: BTreeSet<Place>, now: Instant) -> Self {
         Keeper {
             timing,
-            want: Records::new(),
-            named: BTreeSet::new(),
+            want: Wanted::new(),
             owned,
             held: None,
             read_at: None,
@@ -73,11 +71,10 @@ impl Keeper {
         }
     }
 
-    /// From now on the server is to hold this, at places which are `named`; what is not in `want` has no addresses now.
-    pub fn want(&mut self, named: &BTreeSet<Place>, want: Records, now: Instant) {
-        let fresh = named.difference(&self.owned).next().is_some();
-        self.owned.extend(named.iter().cloned());
-        self.named.clone_from(named);
+    /// From now on the server is to hold this.
+    pub fn want(&mut self, want: Wanted, now: Instant) {
+        let fresh = want.keys().any(|place| !self.owned.contains(place));
+        self.owned.extend(want.keys().cloned());
         if fresh {
             // What stands at new places is not known.
             self.held = None;
@@ -149,7 +146,7 @@ impl Keeper {
             name: name.into(),
             kind: kind.into(),
             in_step: self.behind_since.is_none(),
-            lag_s: lag.as_secs_f64(),
+            lag_ms: lag.as_millis() as u64,
             error: self.error.clone(),
             places: self.owned.len(),
             written: self.written,
@@ -164,7 +161,7 @@ impl Keeper {
     fn succeeded(&mut self, now: Instant) {
         (self.failures, self.retry_at, self.error) = (0, None, None);
         if let Some(held) = &self.held {
-            self.owned.retain(|place| self.named.contains(place) || held.contains_key(place));
+            self.owned.retain(|place| self.want.contains_key(place) || held.contains_key(place));
         }
         match self.is_in_step() {
             true => self.behind_since = None,

@@ -2,7 +2,7 @@ use std::net::IpAddr;
 
 use hickory_proto::rr::LowerName;
 
-use super::super::Addresses;
+use super::super::{Addresses, Wish};
 use super::*;
 use crate::model::Family;
 
@@ -21,8 +21,15 @@ fn records(all: &[(&str, &[&str])]) -> Records {
     all.iter().map(|(name, all)| (place(name), addresses(all))).collect()
 }
 
-fn places(names: &[&str]) -> BTreeSet<Place> {
-    names.iter().map(|name| place(name)).collect()
+/// Addresses at these names; none where none are said.
+fn wanted(all: &[(&str, &[&str])]) -> Wanted {
+    let mut addresses = records(all);
+    let wish = |place| match addresses.remove(&place) {
+        Some(addresses) if addresses.all.is_empty() => (place, Wish::Nothing),
+        Some(addresses) => (place, Wish::Addresses(addresses)),
+        None => (place, Wish::Nothing),
+    };
+    all.iter().map(|(name, _)| place(name)).map(wish).collect()
 }
 
 fn broken() -> SinkError {
@@ -78,51 +85,59 @@ fn only_what_differs_is_written_and_only_what_is_named() {
         ("right.example.org.", &["192.0.2.1"]),
         ("others.example.org.", &["192.0.2.9"]),
     ]));
-    let named = places(&["www.example.org.", "right.example.org.", "new.example.org."]);
-    let want = records(&[
-        ("www.example.org.", &["192.0.2.2"]),
+    let want = [
+        ("www.example.org.", &["192.0.2.2"][..]),
         ("right.example.org.", &["192.0.2.1"]),
         ("new.example.org.", &["192.0.2.3"]),
-    ]);
-    case.keeper.want(&named, want, case.now);
+    ];
+    case.keeper.want(wanted(&want), case.now);
     assert!(!case.status().in_step);
     assert_eq!(case.settle(), ["new.example.org.", "www.example.org."]);
     assert!(case.status().in_step && case.server.contains_key(&place("others.example.org.")));
     // A change of health is written at once, without reading.
-    let want = records(&[("www.example.org.", &["192.0.2.2"]), ("right.example.org.", &["192.0.2.1"])]);
-    case.keeper.want(&named, want, case.now);
+    let want = [
+        ("www.example.org.", &["192.0.2.2"][..]),
+        ("right.example.org.", &["192.0.2.1"]),
+        ("new.example.org.", &[]),
+    ];
+    case.keeper.want(wanted(&want), case.now);
     assert_eq!(case.settle(), ["new.example.org."]);
     assert_eq!((case.status().full_syncs, case.status().written), (1, 3));
     // A name that is configured no more loses what was written for it.
-    case.keeper.want(
-        &places(&["right.example.org."]),
-        records(&[("right.example.org.", &["192.0.2.1"])]),
-        case.now,
-    );
+    case.keeper.want(wanted(&want[1..2]), case.now);
+    assert_eq!(case.settle(), ["www.example.org."]);
+}
+
+#[test]
+fn what_is_not_known_yet_stays_as_it_is() {
+    let mut case = Case::new(records(&[("www.example.org.", &["192.0.2.1"])]));
+    case.keeper.want([(place("www.example.org."), Wish::AsItIs)].into(), case.now);
+    assert_eq!(case.settle(), [""; 0]);
+    assert!(case.status().in_step);
+    case.keeper.want(wanted(&[("www.example.org.", &[])]), case.now);
     assert_eq!(case.settle(), ["www.example.org."]);
 }
 
 #[test]
 fn after_silence_everything_is_compared_again() {
     let mut case = Case::new(Records::new());
-    let want = records(&[("www.example.org.", &["192.0.2.1"])]);
-    case.keeper.want(&places(&["www.example.org."]), want.clone(), case.now);
+    let want = [("www.example.org.", &["192.0.2.1"][..])];
+    case.keeper.want(wanted(&want), case.now);
     case.settle();
     case.server.clear();
     case.now += TIMING.full_sync - Duration::from_secs(1);
     assert_eq!(case.settle(), [""; 0]);
     case.now += Duration::from_secs(1);
     assert_eq!(case.settle(), ["www.example.org."], "somebody had removed it");
-    assert_eq!(case.server, want);
+    assert_eq!(case.server, records(&want));
 }
 
 #[test]
 fn a_failure_is_tried_again_ever_more_slowly_and_then_nothing_is_taken_for_known() {
     let mut case = Case::new(Records::new());
-    let named = places(&["www.example.org."]);
-    case.keeper.want(&named, records(&[("www.example.org.", &["192.0.2.1"])]), case.now);
+    case.keeper.want(wanted(&[("www.example.org.", &["192.0.2.1"])]), case.now);
     case.settle();
-    case.keeper.want(&named, records(&[("www.example.org.", &["192.0.2.2"])]), case.now);
+    case.keeper.want(wanted(&[("www.example.org.", &["192.0.2.2"])]), case.now);
     let Step::Write(changes) = case.keeper.next(case.now) else { panic!("nothing to write") };
     case.keeper.wrote(&changes, Err(broken()), case.now);
     assert_eq!(case.status().error.as_deref(), Some("192.0.2.53:53: refused"));
@@ -137,19 +152,19 @@ fn a_failure_is_tried_again_ever_more_slowly_and_then_nothing_is_taken_for_known
         })
         .collect();
     assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30, 30]);
-    assert_eq!(case.status().lag_s, waits.iter().sum::<u64>() as f64);
+    assert_eq!(case.status().lag_ms, waits.iter().sum::<u64>() * 1000);
     case.now += TIMING.slowest;
     assert_eq!(case.settle(), ["www.example.org."]);
-    assert_eq!((case.status().in_step, case.status().lag_s, case.status().error), (true, 0.0, None));
+    assert_eq!((case.status().in_step, case.status().lag_ms, case.status().error), (true, 0, None));
 }
 
 #[test]
 fn what_an_agent_before_this_one_wrote_is_taken_away() {
     let now = Instant::now();
     let server = records(&[("old.example.org.", &["192.0.2.1"]), ("others.example.org.", &["192.0.2.9"])]);
-    let keeper = Keeper::new(TIMING, places(&["old.example.org."]), now);
+    let keeper = Keeper::new(TIMING, [place("old.example.org.")].into(), now);
     let mut case = Case { keeper, server, now };
-    case.keeper.want(&places(&["www.example.org."]), Records::new(), now);
+    case.keeper.want(wanted(&[("www.example.org.", &[])]), now);
     assert_eq!(case.settle(), ["old.example.org."]);
     assert_eq!(case.server.len(), 1);
 }

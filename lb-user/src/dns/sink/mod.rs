@@ -19,7 +19,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use hickory_proto::rr::{LowerName, RecordType};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::Family;
 
@@ -73,13 +73,34 @@ pub struct Addresses {
 /// Addresses of names. A place that is not there has none.
 pub type Records = BTreeMap<Place, Addresses>;
 
+/// What a place is to hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// These addresses.
+    Addresses(Addresses),
+    /// None.
+    Nothing,
+    /// What it holds, whatever that is.
+    AsItIs,
+}
+
+/// What the places that are named are to hold.
+pub type Wanted = BTreeMap<Place, Wish>;
+
 /// What is to stand at some places: these addresses, or none.
 pub type Changes = BTreeMap<Place, Option<Addresses>>;
 
-/// What has to be written so that `places` hold what `want` says, where they hold `have`.
-pub fn changes(places: &BTreeSet<Place>, want: &Records, have: &Records) -> Changes {
-    let differ = places.iter().filter(|place| want.get(place) != have.get(place));
-    differ.map(|place| (place.clone(), want.get(place).cloned())).collect()
+/// What has to be written to `places`, which hold `have`; nothing is to stand where nothing is said.
+pub fn changes(places: &BTreeSet<Place>, want: &Wanted, have: &Records) -> Changes {
+    let change = |place: &Place| {
+        let next = match want.get(place) {
+            Some(Wish::Addresses(addresses)) => Some(addresses),
+            Some(Wish::Nothing) | None => None,
+            Some(Wish::AsItIs) => return None,
+        };
+        (next != have.get(place)).then(|| (place.clone(), next.cloned()))
+    };
+    places.iter().filter_map(change).collect()
 }
 
 /// Why a server cannot be kept.
@@ -122,7 +143,7 @@ pub trait Store: Send + Sync {
 }
 
 /// What a sink is doing.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SinkStatus {
     /// Its name in the configuration.
     pub name: String,
@@ -130,8 +151,8 @@ pub struct SinkStatus {
     pub kind: String,
     /// The server holds what it should.
     pub in_step: bool,
-    /// Seconds since the first change that the server has not got.
-    pub lag_s: f64,
+    /// Milliseconds since the first change that the server has not got.
+    pub lag_ms: u64,
     /// Why it has not.
     pub error: Option<String>,
     /// Names and families whose addresses are kept there.

@@ -14,18 +14,9 @@ use tokio::time::{Instant as TokioInstant, sleep_until};
 use tracing::{info, warn};
 
 use super::keeper::{Keeper, Step, Timing};
-use super::{Place, Records, SinkStatus, Store};
+use super::{Place, SinkStatus, Store, Wanted};
 use crate::files;
 use crate::model::Family;
-
-/// What a server is to hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
-    /// Places that are ours.
-    pub places: BTreeSet<Place>,
-    /// What stands at them; nothing where nothing is said.
-    pub records: Records,
-}
 
 /// Keeps a server at what is wanted until it is dropped; its records then stay as they are.
 pub struct Sink {
@@ -79,7 +70,7 @@ impl Task {
         }
         loop {
             let wanted = want.borrow_and_update().clone().unwrap_or_default();
-            self.keeper.want(&wanted.places, wanted.records, Instant::now());
+            self.keeper.want(wanted, Instant::now());
             let until = self.work().await;
             tokio::select! {
                 changed = want.changed() => if changed.is_err() { return },

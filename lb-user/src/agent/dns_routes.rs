@@ -1,0 +1,64 @@
+//! The part of the API that speaks of the name server.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /v1/dns` | zones, names, members and why they are in or out, orders, counters |
+//! | `POST /v1/dns/explain` | the answer to a question, and what became of each member; nothing is sent |
+//! | `POST /v1/dns/order` | the names that an order of the operator is about; on the Unix socket only |
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+
+use super::api::{Api, failed};
+use crate::dns::service::Handle;
+use crate::dns::status::{ExplainRequest, OrderRequest, explain};
+
+/// What changes nothing.
+pub(super) fn reading() -> Router<Api> {
+    Router::new().route("/v1/dns", get(status)).route("/v1/dns/explain", post(explained))
+}
+
+/// What the operator orders.
+pub(super) fn ordering() -> Router<Api> {
+    Router::new().route("/v1/dns/order", post(order))
+}
+
+async fn status(State(api): State<Api>) -> Response {
+    match server(&api) {
+        Ok(dns) => Json(dns.status()).into_response(),
+        Err(refusal) => refusal,
+    }
+}
+
+async fn explained(State(api): State<Api>, Json(request): Json<ExplainRequest>) -> Response {
+    let dns = match server(&api) {
+        Ok(dns) => dns,
+        Err(refusal) => return refusal,
+    };
+    match explain(&dns.snapshot(), &request) {
+        Ok(explanations) => Json(explanations).into_response(),
+        Err(error) => failed(StatusCode::UNPROCESSABLE_ENTITY, vec![error]),
+    }
+}
+
+async fn order(State(api): State<Api>, Json(request): Json<OrderRequest>) -> Response {
+    let dns = match server(&api) {
+        Ok(dns) => dns,
+        Err(refusal) => return refusal,
+    };
+    match dns.order(request).await {
+        Ok(names) => Json(names).into_response(),
+        Err(error) => failed(StatusCode::UNPROCESSABLE_ENTITY, vec![error]),
+    }
+}
+
+#[expect(clippy::result_large_err, reason = "made once per request that is refused")]
+fn server(api: &Api) -> Result<&Handle, Response> {
+    api.dns.as_ref().ok_or_else(|| {
+        let error = "this node is no name server; add the section dns to its configuration".to_owned();
+        failed(StatusCode::NOT_FOUND, vec![error])
+    })
+}

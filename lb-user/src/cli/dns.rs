@@ -1,0 +1,258 @@
+//! `lb dns`.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use hyper::Method;
+
+use super::status::table;
+use super::{Api, Format, client, runtime};
+use crate::dns::policy::{Basis, Fate};
+use crate::dns::snapshot::Order;
+use crate::dns::status::{
+    ChoiceExplanation, DnsStatus, ExplainRequest, Explanation, MemberFate, OrderRequest,
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    api: Api,
+    /// How to report.
+    #[arg(long, value_enum, default_value_t, global = true)]
+    format: Format,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show zones, names with their members, orders and counters; exit code 0 only if every name has a member that works.
+    #[command(after_help = "Example: lb dns status")]
+    Status,
+    /// Say what is answered to a question, and why each address is in or out. Nothing is sent.
+    #[command(after_help = "Example: lb dns explain www.example.org --from 203.0.113.7")]
+    Explain {
+        /// The name.
+        name: String,
+        /// The client that asks, or its network [default: 127.0.0.1].
+        #[arg(long, value_name = "ADDRESS[/LENGTH]")]
+        from: Option<String>,
+        /// The type [default: A and AAAA].
+        #[arg(long = "type", value_name = "TYPE")]
+        kind: Option<String>,
+    },
+    /// Put an address back to what its checks say.
+    #[command(after_help = "Example: lb dns up 198.51.100.1")]
+    Up(Whom),
+    /// Take an address out, whatever its checks say, also when no other works.
+    #[command(after_help = "Example: lb dns down 198.51.100.1 --name www.example.org")]
+    Down(Whom),
+    /// Take an address out while others work.
+    #[command(
+        after_help = "Example: lb dns drain 198.51.100.1\n\nWait for the TTL of its names afterwards; resolvers that ignore it come still."
+    )]
+    Drain(Whom),
+}
+
+#[derive(Debug, clap::Args)]
+struct Whom {
+    /// The address.
+    address: IpAddr,
+    /// At this name only [default: at all names that have it].
+    #[arg(long)]
+    name: Option<String>,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        Command::Status => status(args),
+        Command::Explain { name, from, kind } => {
+            let request = ExplainRequest { name: name.clone(), kind: kind.clone(), from: from.clone() };
+            explain(args, &request)
+        }
+        Command::Up(whom) => order(args, whom, None),
+        Command::Down(whom) => order(args, whom, Some(Order::Down)),
+        Command::Drain(whom) => order(args, whom, Some(Order::Drain)),
+    }
+}
+
+fn status(args: &Args) -> anyhow::Result<ExitCode> {
+    let body = runtime()?.block_on(client::request(&args.api.socket(), Method::GET, "/v1/dns"))?;
+    let status: DnsStatus = serde_json::from_slice(&body)?;
+    match args.format {
+        Format::Text => print!("{}", status_text(&status)),
+        // As it came, so that a newer agent's keys are not lost.
+        Format::Json => println!("{}", String::from_utf8_lossy(&body)),
+    }
+    let works = status.names.iter().all(|name| name.members.iter().any(|member| member.state == "up"));
+    Ok(if works { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn explain(args: &Args, request: &ExplainRequest) -> anyhow::Result<ExitCode> {
+    let body = runtime()?.block_on(client::post(&args.api.socket(), "/v1/dns/explain", request))?;
+    let explanations: Vec<Explanation> = serde_json::from_slice(&body)?;
+    match args.format {
+        Format::Text => {
+            let texts: Vec<String> = explanations.iter().map(explanation_text).collect();
+            print!("{}", texts.join("\n"));
+        }
+        Format::Json => println!("{}", String::from_utf8_lossy(&body)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn order(args: &Args, whom: &Whom, state: Option<Order>) -> anyhow::Result<ExitCode> {
+    let request = OrderRequest { address: whom.address, name: whom.name.clone(), state };
+    let body = runtime()?.block_on(client::post(&args.api.socket(), "/v1/dns/order", &request))?;
+    let names: Vec<String> = serde_json::from_slice(&body)?;
+    match args.format {
+        Format::Text => {
+            let state = match state {
+                None => "follows its checks",
+                Some(Order::Drain) => "is drained",
+                Some(Order::Down) => "is down",
+            };
+            println!("{} {state} at {}", whom.address, names.join(", "));
+        }
+        Format::Json => println!("{}", String::from_utf8_lossy(&body)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn status_text(status: &DnsStatus) -> String {
+    let listen: Vec<String> = status.listen.iter().map(ToString::to_string).collect();
+    let starting = if status.starting { ", waits for the first checks" } else { "" };
+    let mut page = format!("answers at {}{starting}\n", listen.join(", "));
+    for problem in status.problems.iter().flat_map(|problem| problem.lines()) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(page, "  {problem}");
+    }
+    let zones = status.zones.iter().map(|zone| vec![zone.zone.clone(), zone.serial.to_string()]);
+    page += &table(["ZONE", "SERIAL"], zones.collect());
+    let members = status.names.iter().flat_map(|name| {
+        name.members.iter().map(move |member| {
+            let policy = format!("{:?}", name.policy).to_lowercase();
+            let address = member.address.to_string();
+            vec![name.name.clone(), policy, address, member.state.clone(), member.reason.clone()]
+        })
+    });
+    page += &table(["NAME", "POLICY", "ADDRESS", "STATE", "WHY"], members.collect());
+    let orders = status.orders.iter().map(|order| {
+        let name = order.name.clone().unwrap_or_else(|| "all".into());
+        vec![order.address.to_string(), name, format!("{:?}", order.order).to_lowercase()]
+    });
+    page += &table(["ORDER FOR", "AT", "STATE"], orders.collect());
+    let sinks = status.sinks.iter().map(|sink| {
+        let state = if sink.in_step { "in step".into() } else { format!("behind for {} ms", sink.lag_ms) };
+        let error = sink.error.clone().unwrap_or_default();
+        vec![
+            sink.name.clone(),
+            sink.kind.clone(),
+            sink.places.to_string(),
+            sink.written.to_string(),
+            state,
+            error,
+        ]
+    });
+    page += &table(["SINK", "TYPE", "PLACES", "WRITTEN", "STATE", "WHY"], sinks.collect());
+    let claims = status
+        .claims
+        .iter()
+        .map(|claim| vec![claim.name.clone(), claim.holder.clone(), claim.error.clone().unwrap_or_default()]);
+    page += &table(["HELD IN TURN", "HOLDER", "WHY"], claims.collect());
+    let counters = status.counters.iter().filter(|(_, value)| **value > 0);
+    let counters = counters.map(|(name, value)| vec![name.clone(), value.to_string()]);
+    page + &table(["COUNTER", "VALUE"], counters.collect())
+}
+
+fn explanation_text(told: &Explanation) -> String {
+    let authority = if told.authoritative { ", authoritative" } else { "" };
+    let mut page = format!("{} {} for {}: {}{authority}\n", told.name, told.kind, told.from, told.code);
+    for record in told.answers.iter().chain(&told.authorities) {
+        let _ = writeln!(page, "  {record}");
+    }
+    let Some(choice) = &told.choice else { return page };
+    let _ = writeln!(page, "{}", basis(choice));
+    let rows = choice.members.iter().map(|MemberFate { address, fate, reason }| {
+        vec![address.to_string(), fate_text(*fate).into(), reason.clone()]
+    });
+    page + table(["ADDRESS", "FATE", "WHY"], rows.collect()).trim_start_matches('\n')
+}
+
+fn basis(choice: &ChoiceExplanation) -> String {
+    let policy = format!("{:?}", choice.policy).to_lowercase();
+    let because = match choice.basis {
+        Basis::Healthy => "enough members work".to_owned(),
+        Basis::TooFew => {
+            format!("too few members work, all_down: {}", format!("{:?}", choice.all_down).to_lowercase())
+        }
+        Basis::NotYetChecked => "no answer before the first checks".to_owned(),
+        Basis::NoSuchFamily => "no member has such an address".to_owned(),
+    };
+    let scope = match choice.scope {
+        0 => String::new(),
+        bits => format!("; the answer is for the first {bits} bits of the client's network"),
+    };
+    format!("{}: policy {policy}, {because}{scope}", choice.name)
+}
+
+fn fate_text(fate: Fate) -> &'static str {
+    match fate {
+        Fate::Given => "given",
+        Fate::LastResort => "given although it does not work",
+        Fate::OtherFamily => "other family",
+        Fate::Behind => "works, behind others",
+        Fate::OtherClients => "works, for other clients",
+        Fate::NotDrawn => "works, not drawn",
+        Fate::Failed => "out: a check fails",
+        Fate::Unknown => "out: not checked yet",
+        Fate::Drained => "out: drained",
+        Fate::Down => "out: taken out",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dns::policy::{AllDown, Policy};
+
+    #[test]
+    fn the_explanation_says_why_each_address_is_in_or_out() {
+        let member = |last, fate, reason: &str| MemberFate {
+            address: [198, 51, 100, last].into(),
+            fate,
+            reason: reason.into(),
+        };
+        let told = Explanation {
+            name: "www.example.org.".into(),
+            kind: "A".into(),
+            from: "203.0.113.7".into(),
+            code: "NOERROR".into(),
+            authoritative: true,
+            answers: vec!["www.example.org. 60 IN A 198.51.100.1".into()],
+            authorities: Vec::new(),
+            choice: Some(ChoiceExplanation {
+                name: "www.example.org.".into(),
+                policy: Policy::Failover,
+                all_down: AllDown::All,
+                basis: Basis::Healthy,
+                scope: 0,
+                members: vec![
+                    member(1, Fate::Given, "works"),
+                    member(2, Fate::Failed, "web: connect to 198.51.100.2:80: connection refused"),
+                ],
+            }),
+        };
+        let expected = "\
+www.example.org. A for 203.0.113.7: NOERROR, authoritative
+  www.example.org. 60 IN A 198.51.100.1
+www.example.org.: policy failover, enough members work
+ADDRESS       FATE                WHY
+198.51.100.1  given               works
+198.51.100.2  out: a check fails  web: connect to 198.51.100.2:80: connection refused
+";
+        assert_eq!(explanation_text(&told), expected);
+    }
+}

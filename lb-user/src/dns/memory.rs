@@ -1,0 +1,110 @@
+//! What outlives the agent: the operator's orders and the last health of members, in one file.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, ErrorKind, Write};
+use std::net::IpAddr;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::snapshot::{Observations, Order, Orders, Watch};
+
+/// The content of the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Memory {
+    orders: Vec<Ordered>,
+    health: Vec<Healthy>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Ordered {
+    address: IpAddr,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    order: Order,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Healthy {
+    check: String,
+    address: IpAddr,
+    up: bool,
+}
+
+impl Memory {
+    /// What is to be remembered.
+    pub fn of(orders: &Orders, seen: &Observations) -> Self {
+        let orders = orders.iter().map(|((address, name), order)| Ordered {
+            address: *address,
+            name: name.clone(),
+            order: *order,
+        });
+        let health = seen.iter().filter_map(|((check, address), seen)| {
+            Some(Healthy { check: check.clone(), address: *address, up: seen.up? })
+        });
+        Memory { orders: orders.collect(), health: health.collect() }
+    }
+
+    /// The orders.
+    pub fn orders(&self) -> Orders {
+        self.orders.iter().map(|o| ((o.address, o.name.clone()), o.order)).collect()
+    }
+
+    /// The last health.
+    pub fn health(&self) -> BTreeMap<Watch, bool> {
+        self.health.iter().map(|h| ((h.check.clone(), h.address), h.up)).collect()
+    }
+
+    /// Reads the file; one that is not there is empty.
+    pub fn read(path: &Path) -> Result<Self, String> {
+        match fs::read_to_string(path) {
+            Ok(text) => serde_json::from_str(&text)
+                .map_err(|error| format!("{}: {error}; remove or correct it", path.display())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Memory::default()),
+            Err(error) => Err(format!("{}: cannot be read: {error}", path.display())),
+        }
+    }
+
+    /// Writes the file as a whole or not at all.
+    pub fn write(&self, path: &Path) -> Result<(), String> {
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        let written = || -> io::Result<()> {
+            fs::create_dir_all(folder)?;
+            let mut file = tempfile::NamedTempFile::new_in(folder)?;
+            serde_json::to_writer_pretty(&mut file, self)?;
+            file.flush()?;
+            file.as_file().sync_data()?;
+            file.persist(path)?;
+            Ok(())
+        };
+        written().map_err(|error| format!("{}: cannot be written: {error}", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dns::snapshot::Observed;
+
+    #[test]
+    fn orders_and_health_come_back_and_the_unknown_is_not_remembered() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("var/dns.json");
+        assert_eq!(Memory::read(&path).unwrap(), Memory::default());
+        let address: IpAddr = [192, 0, 2, 1].into();
+        let orders: Orders =
+            [((address, None), Order::Drain), ((address, Some("www.example.org.".into())), Order::Down)]
+                .into();
+        let seen = |up| Observed { up, share: 1000, reason: String::new() };
+        let seen: Observations =
+            [(("web".into(), address), seen(Some(true))), (("new".into(), address), seen(None))].into();
+        Memory::of(&orders, &seen).write(&path).unwrap();
+        let memory = Memory::read(&path).unwrap();
+        assert_eq!(memory.orders(), orders);
+        assert_eq!(memory.health(), [(("web".to_owned(), address), true)].into());
+        fs::write(&path, "{").unwrap();
+        assert!(Memory::read(&path).unwrap_err().ends_with("remove or correct it"));
+    }
+}

@@ -1,0 +1,133 @@
+//! What the checks of members say, from what the agent knows. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use super::extfile::Extfiles;
+use super::snapshot::{Observations, Observed, Watch};
+use super::{BeforeChecks, Check, Config};
+use crate::agent::status::Status;
+use crate::health::{HealthView, HostHealth, Plan, Probe, ProbeTarget};
+use crate::model::{HostId, HostState};
+
+/// What is known.
+#[derive(Clone, Copy)]
+pub struct Facts<'a> {
+    /// The section `dns`.
+    pub config: &'a Config,
+    /// What the probes of members say.
+    pub health: &'a HealthView,
+    /// What they said before the agent started.
+    pub remembered: &'a BTreeMap<Watch, bool>,
+    /// What the agent says of VIPs and pools.
+    pub status: &'a Status,
+    /// Files with states.
+    pub extfiles: &'a Extfiles,
+    /// The agent has run for so long that what VIPs and pools are not yet, they are not.
+    pub settled: bool,
+}
+
+/// Who is probed how, for these watches.
+pub fn plan(config: &Config, watches: &BTreeSet<Watch>) -> Plan {
+    let mut plan = Plan::new();
+    for (name, address) in watches {
+        let Some(Check::Probe(check)) = config.checks.get(name) else { continue };
+        let target = SocketAddr::new(*address, check.port);
+        // RFC 9110, section 7.2: the default port is left out.
+        let host_header = match target {
+            SocketAddr::V4(a) if a.port() == 80 => a.ip().to_string(),
+            SocketAddr::V6(a) if a.port() == 80 => format!("[{}]", a.ip()),
+            other => other.to_string(),
+        };
+        let target = ProbeTarget { address: target, mark: None, host_header };
+        plan.insert(probed(&(name.clone(), *address)), vec![Probe { check: check.clone(), target }]);
+    }
+    plan
+}
+
+/// What the checker calls the probe of a watch.
+pub fn probed((check, address): &Watch) -> HostId {
+    HostId { pool: check.clone(), host: address.to_string() }
+}
+
+/// What all checks say.
+pub fn observe(facts: &Facts<'_>, watches: &BTreeSet<Watch>) -> Observations {
+    let one = |watch: &Watch| {
+        let check = facts.config.checks.get(&watch.0)?;
+        let mut seen = one(facts, check, watch);
+        if seen.up.is_none() && facts.config.before_checks == BeforeChecks::Answer {
+            seen = Observed { up: Some(true), share: 1000, reason: "not checked yet".into() };
+        }
+        Some((watch.clone(), seen))
+    };
+    watches.iter().filter_map(one).collect()
+}
+
+fn one(facts: &Facts<'_>, check: &Check, watch: &Watch) -> Observed {
+    match check {
+        Check::Probe(_) => probe(facts, watch),
+        Check::Extfile { file, default_up } => {
+            let state = facts.extfiles.states(file).and_then(|states| states.get(&watch.1));
+            let reason = match state {
+                Some(up) => format!("{} in {}", if *up { "UP" } else { "DOWN" }, file.display()),
+                None => format!("not in {}", file.display()),
+            };
+            Observed { up: Some(*state.unwrap_or(default_up)), share: 1000, reason }
+        }
+        Check::Vip { vip } => of_vip(facts, vip.unwrap_or(watch.1)),
+        Check::Pool { pool, percent, scale } => of_pool(facts, pool, *percent, *scale),
+    }
+}
+
+fn probe(facts: &Facts<'_>, watch: &Watch) -> Observed {
+    let seen = |up: Option<bool>, reason: Option<&str>| Observed {
+        up,
+        share: 1000,
+        reason: reason.unwrap_or_default().to_owned(),
+    };
+    match facts.health.get(&probed(watch)) {
+        Some(HostHealth { known: true, healthy, reason, .. }) => seen(Some(*healthy), reason.as_deref()),
+        unknown => match facts.remembered.get(watch) {
+            Some(up) => seen(Some(*up), Some("as before the agent started")),
+            None => seen(None, unknown.and_then(|health| health.reason.as_deref())),
+        },
+    }
+}
+
+fn of_vip(facts: &Facts<'_>, vip: IpAddr) -> Observed {
+    let services: Vec<_> = facts.status.services.iter().filter(|service| service.vip == vip).collect();
+    // Without BGP a VIP is somewhere by other means, and what counts is whether it can be served.
+    let works = |announced: bool, healthy: usize, quorum: usize| match facts.status.bgp {
+        Some(_) => announced,
+        None => healthy >= quorum && !facts.status.disabled,
+    };
+    let bad = services.iter().find(|s| !works(s.announced, s.healthy, s.quorum));
+    let (up, reason) = match (services.first(), bad) {
+        (None, _) => (false, "no service has this VIP".to_owned()),
+        (Some(_), None) => (true, String::new()),
+        (Some(_), Some(service)) => {
+            let reason = service.reason.as_deref().unwrap_or("too few healthy hosts");
+            (false, format!("{vip} port {}: {reason}", service.port))
+        }
+    };
+    Observed { up: (up || facts.settled).then_some(up), share: 1000, reason }
+}
+
+fn of_pool(facts: &Facts<'_>, pool: &str, percent: u32, scale: bool) -> Observed {
+    let active = facts.status.hosts.iter().filter(|h| h.pool == pool && h.state == HostState::Active);
+    let (mut healthy, mut all) = (0usize, 0usize);
+    for host in active {
+        all += 1;
+        healthy += usize::from(host.healthy && (host.usable4 || host.usable6));
+    }
+    let up = healthy > 0 && healthy * 100 >= all * percent as usize;
+    Observed {
+        up: (up || facts.settled).then_some(up),
+        share: if scale && all > 0 { (healthy * 1000 / all) as u16 } else { 1000 },
+        reason: format!("{healthy} of {all} hosts of pool {pool} work"),
+    }
+}
+
+#[cfg(test)]
+#[path = "observe_tests.rs"]
+mod tests;

@@ -1,0 +1,174 @@
+use std::fs;
+
+use super::*;
+use crate::agent::status::{BgpReport, HostStatus, ServiceStatus};
+use crate::config;
+use crate::dns::snapshot::Data;
+use crate::model::Protocol;
+
+const CONFIG: &str = "
+director: {interfaces: [eth0]}
+pools: {web: {hosts: {a: {address4: 192.0.2.1}, b: {address4: 192.0.2.2}}}}
+services: [{vip: 198.51.100.1, port: 80, pool: web}, {vip: 198.51.100.1, port: 443, pool: web}]
+dns:
+  listen: \"127.0.0.1:53\"
+  checks:
+    web: {type: http, port: 8080, path: /healthcheck}
+    here: {type: vip}
+    there: {type: vip, vip: 198.51.100.1}
+    half: {type: pool, pool: web, percent: 50, scale: true}
+    admin: {type: extfile, file: FILE}
+    strict: {type: extfile, file: FILE, default: down}
+  zones:
+    example.org:
+      ns: [ns.example.net.]
+      names:
+        www: {members: [{address: 198.51.100.1, checks: [web, here, half]}]}
+        else: {members: [192.0.2.9], checks: [there, admin, strict]}
+";
+
+struct World {
+    config: Config,
+    watches: BTreeSet<Watch>,
+    health: HealthView,
+    remembered: BTreeMap<Watch, bool>,
+    status: Status,
+    extfiles: Extfiles,
+    settled: bool,
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let text = CONFIG.replace("FILE", &folder.path().join("ext").display().to_string());
+        let config = config::Config::parse("lb.yaml", &text, "n").unwrap().dns.unwrap();
+        let watches = Data::new(&config).unwrap().watches();
+        let service = |port| ServiceStatus {
+            vip: [198, 51, 100, 1].into(),
+            port,
+            protocol: Protocol::Tcp,
+            pool: "web".into(),
+            hosts: 2,
+            healthy: 2,
+            quorum: 1,
+            announced: true,
+            reason: None,
+            generation: None,
+            digest: None,
+            server_ids: BTreeMap::new(),
+        };
+        let host = |name: &str| HostStatus {
+            pool: "web".into(),
+            name: name.into(),
+            address4: None,
+            address6: None,
+            state: HostState::Active,
+            healthy: true,
+            usable4: true,
+            usable6: false,
+            reason: None,
+        };
+        let bgp = BgpReport { driver: "bird".into(), up: true, announced: Vec::new(), reason: None };
+        let status = Status {
+            services: vec![service(80), service(443)],
+            hosts: vec![host("a"), host("b")],
+            bgp: Some(bgp),
+            ..Status::default()
+        };
+        let (health, remembered, extfiles) = Default::default();
+        World { config, watches, health, remembered, status, extfiles, settled: true, folder }
+    }
+
+    fn hears(&mut self, healthy: bool, known: bool) {
+        let host = HostId { pool: "web".into(), host: "198.51.100.1".into() };
+        let reason = (!healthy).then(|| "status 503".to_owned());
+        self.health.insert(host, HostHealth { healthy, known, silent: false, reason });
+    }
+
+    /// What a check says: up or not, the share, the words.
+    fn says(&self, check: &str) -> (Option<bool>, u16, String) {
+        let facts = Facts {
+            config: &self.config,
+            health: &self.health,
+            remembered: &self.remembered,
+            status: &self.status,
+            extfiles: &self.extfiles,
+            settled: self.settled,
+        };
+        let seen = observe(&facts, &self.watches);
+        let (_, seen) = seen.into_iter().find(|((name, _), _)| name == check).unwrap();
+        (seen.up, seen.share, seen.reason)
+    }
+}
+
+#[test]
+fn a_probe_is_unknown_until_it_has_a_result_or_one_is_remembered() {
+    let mut world = World::new();
+    assert_eq!(world.says("web").0, None);
+    world.remembered.insert(("web".into(), [198, 51, 100, 1].into()), true);
+    assert_eq!(world.says("web"), (Some(true), 1000, "as before the agent started".into()));
+    world.hears(false, false);
+    assert_eq!(world.says("web").0, Some(true));
+    world.hears(false, true);
+    assert_eq!(world.says("web"), (Some(false), 1000, "status 503".into()));
+    world.config.before_checks = BeforeChecks::Answer;
+    world.health.clear();
+    world.remembered.clear();
+    assert_eq!(world.says("web").0, Some(true));
+}
+
+#[test]
+fn a_member_is_probed_at_its_own_address() {
+    let world = World::new();
+    let plan = plan(&world.config, &world.watches);
+    assert_eq!(plan.len(), 1, "only probes are sent");
+    let (host, probes) = plan.first_key_value().unwrap();
+    assert_eq!(host.to_string(), "web/198.51.100.1");
+    assert_eq!(probes[0].target.host_header, "198.51.100.1:8080");
+}
+
+#[test]
+fn a_vip_is_up_while_all_its_services_are_announced_here() {
+    let mut world = World::new();
+    assert_eq!(world.says("here").0, Some(true));
+    assert_eq!(world.says("there").0, Some(true));
+    world.status.services[1].announced = false;
+    world.status.services[1].reason = Some("0 of 2 hosts work, 1 needed".into());
+    assert_eq!(world.says("here").0, Some(false));
+    assert_eq!(world.says("there").2, "198.51.100.1 port 443: 0 of 2 hosts work, 1 needed");
+    world.settled = false;
+    assert_eq!(world.says("here").0, None, "it may be announced in a moment");
+    world.settled = true;
+    world.status.bgp = None;
+    assert_eq!(world.says("here").0, Some(true), "without BGP the quorum counts");
+    world.status.services[0].healthy = 0;
+    assert_eq!(world.says("here").0, Some(false));
+}
+
+#[test]
+fn a_pool_is_up_while_enough_of_it_works_and_gives_its_share() {
+    let mut world = World::new();
+    assert_eq!(world.says("half"), (Some(true), 1000, "2 of 2 hosts of pool web work".into()));
+    world.status.hosts[0].healthy = false;
+    assert_eq!(world.says("half"), (Some(true), 500, "1 of 2 hosts of pool web work".into()));
+    world.status.hosts[1].usable4 = false;
+    assert_eq!(world.says("half").0, Some(false));
+    world.status.hosts[1].state = HostState::Drain;
+    world.status.hosts[0].healthy = true;
+    assert_eq!(world.says("half"), (Some(true), 1000, "1 of 1 hosts of pool web work".into()));
+}
+
+#[test]
+fn a_file_says_who_is_down_and_what_holds_for_all_others_is_configured() {
+    let mut world = World::new();
+    let file = world.folder.path().join("ext");
+    world.extfiles.follow([file.clone()].into());
+    assert_eq!((world.says("admin").0, world.says("strict").0), (Some(true), Some(false)));
+    fs::write(&file, "192.0.2.9 => UP\n").unwrap();
+    world.extfiles.look();
+    assert_eq!((world.says("admin").0, world.says("strict").0), (Some(true), Some(true)));
+    fs::write(&file, "192.0.2.9 => DOWN\n").unwrap();
+    world.extfiles.look();
+    assert_eq!(world.says("admin"), (Some(false), 1000, format!("DOWN in {}", file.display())));
+}

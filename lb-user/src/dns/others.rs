@@ -1,0 +1,136 @@
+//! The sinks and claims of a configuration, started and ended as it changes.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use hickory_proto::rr::{LowerName, Name};
+use tokio::sync::watch;
+
+use super::Config;
+use super::claim::ClaimConfig;
+use super::claim::task::{Claim, ClaimStatus, Settings};
+use super::sink::keeper::Timing;
+use super::sink::task::Sink;
+use super::sink::{Addresses, Place, SinkConfig, SinkStatus, Wanted, Wish};
+use super::snapshot::Snapshot;
+use crate::model::Family;
+
+/// Servers of others that are kept now.
+#[derive(Default)]
+pub struct Others {
+    sinks: BTreeMap<String, Kept>,
+    claims: BTreeMap<Name, Held>,
+}
+
+struct Kept {
+    config: SinkConfig,
+    want: watch::Sender<Option<Wanted>>,
+    sink: Sink,
+}
+
+struct Held {
+    config: (ClaimConfig, SinkConfig),
+    able: watch::Sender<bool>,
+    claim: Claim,
+}
+
+impl Others {
+    /// Starts what is new and ends what is gone; records of what is gone stay. Must be called within a Tokio runtime.
+    pub fn go_by(&mut self, config: &Config, able: bool) {
+        self.sinks.retain(|name, kept| config.sinks.get(name) == Some(&kept.config));
+        for (name, sink) in &config.sinks {
+            self.sinks.entry(name.clone()).or_insert_with(|| {
+                let (want, wanted) = watch::channel(None);
+                let timing = Timing::new(sink.full_sync);
+                let memory = memory(&config.state, name);
+                let started = Sink::start(name.clone(), sink.server.open(), timing, memory, wanted);
+                Kept { config: sink.clone(), want, sink: started }
+            });
+        }
+        let all = config.claims.iter().filter_map(|(name, claim)| {
+            let sink = config.sinks.get(&claim.sink)?;
+            Some((name, (claim.clone(), sink.clone())))
+        });
+        let all: BTreeMap<_, _> = all.collect();
+        self.claims.retain(|name, held| all.get(name) == Some(&held.config));
+        for (name, config) in all {
+            self.claims.entry(name.clone()).or_insert_with(|| {
+                let (sender, may) = watch::channel(able);
+                let settings = Settings::of(LowerName::new(name), &config.0);
+                let claim = Claim::start(settings, config.1.server.open(), may);
+                Held { config, able: sender, claim }
+            });
+        }
+    }
+
+    /// Has the sinks hold what names have now.
+    pub fn publish(&self, snapshot: &Snapshot) {
+        for (name, kept) in &self.sinks {
+            let mut wanted = wanted(snapshot, &kept.config);
+            let of_sink = self.claims.values().map(|held| &held.config.0).filter(|claim| claim.sink == *name);
+            wanted.extend(of_sink.flat_map(own));
+            kept.want.send_if_modified(|before| {
+                let differs = before.as_ref() != Some(&wanted);
+                *before = Some(wanted);
+                differs
+            });
+        }
+    }
+
+    /// Whether this node may hold names.
+    pub fn set_able(&self, able: bool) {
+        for held in self.claims.values() {
+            held.able.send_if_modified(|before| std::mem::replace(before, able) != able);
+        }
+    }
+
+    /// What the sinks do.
+    pub fn sinks(&self) -> Vec<SinkStatus> {
+        self.sinks.values().map(|kept| kept.sink.status().borrow().clone()).collect()
+    }
+
+    /// Who holds the names that are held in turn.
+    pub fn claims(&self) -> Vec<ClaimStatus> {
+        self.claims.values().map(|held| held.claim.status().borrow().clone()).collect()
+    }
+}
+
+/// What the chosen names of a sink's zones are to have.
+pub fn wanted(snapshot: &Snapshot, sink: &SinkConfig) -> Wanted {
+    let mut wanted = Wanted::new();
+    for (number, choice) in snapshot.data.choices.iter().enumerate() {
+        let name = LowerName::new(&choice.name);
+        let Some(zone) = snapshot.data.zone_of(&name).map(|zone| zone.apex().clone()) else { continue };
+        if sink.zones.as_ref().is_some_and(|zones| !zones.contains(&zone)) {
+            continue;
+        }
+        for family in Family::ALL {
+            let addresses = choice.for_everybody(family, snapshot.standings(number), snapshot.starting);
+            let wish = match addresses {
+                None => Wish::AsItIs,
+                Some(all) if all.is_empty() => Wish::Nothing,
+                Some(all) => Wish::Addresses(Addresses { ttl: choice.ttl, all: all.into_iter().collect() }),
+            };
+            wanted.insert(Place { zone: zone.clone(), name: name.clone(), family }, wish);
+        }
+    }
+    wanted
+}
+
+/// The name that has this node's addresses in any case.
+fn own(claim: &ClaimConfig) -> Wanted {
+    let Some(own) = &claim.own else { return Wanted::new() };
+    let wish = |family| {
+        let all = claim.addresses.iter().copied().filter(|address| Family::of(*address) == family);
+        let addresses = Addresses { ttl: claim.ttl, all: all.collect() };
+        let wish = if addresses.all.is_empty() { Wish::Nothing } else { Wish::Addresses(addresses) };
+        (Place { zone: claim.zone.clone(), name: own.clone(), family }, wish)
+    };
+    Family::ALL.map(wish).into()
+}
+
+/// The file in which a sink remembers where it wrote, beside the state of the name server.
+fn memory(state: &Path, sink: &str) -> PathBuf {
+    let stem = state.file_stem().unwrap_or_default().to_string_lossy();
+    state.with_file_name(format!("{stem}-sink-{sink}.json"))
+}

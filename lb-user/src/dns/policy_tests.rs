@@ -1,0 +1,285 @@
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const UP: Standing = Standing::Up(1000);
+
+fn v4(last: u8) -> IpAddr {
+    [192, 0, 2, last].into()
+}
+
+/// A name with IPv4 members 1 to `members`.
+fn choice(policy: Policy, members: u8) -> Choice {
+    let member = |last| Member { address: v4(last), weight: 1, subnets: Vec::new(), checks: Vec::new() };
+    Choice {
+        name: Name::from_ascii("www.example.org.").unwrap(),
+        policy,
+        ttl: 60,
+        answers: if matches!(policy, Policy::All | Policy::Subnet) { 1000 } else { 1 },
+        min_up: Least::Count(1),
+        all_down: AllDown::All,
+        fallback: Vec::new(),
+        members: (1..=members).map(member).collect(),
+    }
+}
+
+fn client(text: &str) -> Client {
+    Client { source: "127.0.0.1".parse().unwrap(), subnet: Some(text.parse().unwrap()) }
+}
+
+fn chosen(choice: &Choice, standings: &[Standing], client: &Client, roll: u64) -> Chosen {
+    choice.choose(Family::V4, &Circumstances { standings, starting: false, client, roll })
+}
+
+/// The last bytes of the addresses.
+fn lasts(chosen: &Chosen) -> Vec<u8> {
+    let Verdict::Addresses(addresses) = &chosen.verdict else { panic!("SERVFAIL") };
+    addresses
+        .iter()
+        .map(|address| match address {
+            IpAddr::V4(address) => address.octets()[3],
+            IpAddr::V6(_) => panic!("IPv6"),
+        })
+        .collect()
+}
+
+fn somebody() -> Client {
+    client("203.0.113.7/32")
+}
+
+#[test]
+fn all_that_work_are_given_beginning_with_another_one_each_time() {
+    let choice = choice(Policy::All, 3);
+    let standings = [UP, Standing::Failed, UP];
+    assert_eq!(lasts(&chosen(&choice, &standings, &somebody(), 0)), [1, 3]);
+    let given = chosen(&choice, &standings, &somebody(), 1);
+    assert_eq!(lasts(&given), [3, 1]);
+    assert_eq!(given.fates, [Fate::Given, Fate::Failed, Fate::Given]);
+    assert_eq!((given.basis, given.scope), (Basis::Healthy, 0));
+}
+
+#[test]
+fn failover_gives_the_first_that_works() {
+    let choice = choice(Policy::Failover, 3);
+    let given = chosen(&choice, &[Standing::Drained, UP, UP], &somebody(), 7);
+    assert_eq!(lasts(&given), [2]);
+    assert_eq!(given.fates, [Fate::Drained, Fate::Given, Fate::Behind]);
+}
+
+#[test]
+fn weights_decide_how_often_each_is_drawn_and_capacity_scales_them() {
+    let mut choice = choice(Policy::Weighted, 3);
+    choice.members[0].weight = 6;
+    choice.members[1].weight = 2;
+    choice.members[2].weight = 2;
+    let standings = [Standing::Up(500), UP, UP];
+    let mut drawn = [0u32; 4];
+    for roll in 0..70_000 {
+        drawn[usize::from(lasts(&chosen(&choice, &standings, &somebody(), mix(roll)))[0])] += 1;
+    }
+    // 6 × 0.5 : 2 : 2.
+    for (last, expected) in [(1, 30_000), (2, 20_000), (3, 20_000)] {
+        assert!(drawn[last].abs_diff(expected) < 700, "{drawn:?}");
+    }
+    choice.answers = 2;
+    let two = chosen(&choice, &standings, &somebody(), 3);
+    assert_eq!(lasts(&two).iter().collect::<BTreeSet<_>>().len(), 2);
+    assert_eq!(two.fates.iter().filter(|fate| **fate == Fate::NotDrawn).count(), 1);
+}
+
+#[test]
+fn the_smallest_subnet_decides_and_the_scope_says_how_far_that_holds() {
+    let mut choice = choice(Policy::Subnet, 3);
+    choice.members[0].subnets = vec!["203.0.113.0/24".parse().unwrap()];
+    choice.members[1].subnets = vec!["203.0.113.128/25".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
+    let given = |who: &str| {
+        let given = chosen(&choice, &[UP; 3], &client(who), 0);
+        (lasts(&given), given.scope)
+    };
+    assert_eq!(given("203.0.113.0/25"), (vec![1], 25));
+    assert_eq!(given("203.0.113.200/32"), (vec![2], 25));
+    assert_eq!(given("198.51.100.0/24"), (vec![3], 5));
+    assert_eq!(given("2001:db8:7::/48"), (vec![2], 32));
+    assert_eq!(
+        given("203.0.113.0/24"),
+        (vec![1], 25),
+        "it holds for a part of the network only, and says so"
+    );
+    let without_the_second = chosen(&choice, &[UP, Standing::Failed, UP], &client("203.0.113.200/32"), 0);
+    assert_eq!(lasts(&without_the_second), [1], "the next larger subnet stands in");
+    let none_for_it = chosen(&choice, &[UP, UP, Standing::Failed], &client("198.51.100.0/24"), 0);
+    assert_eq!(lasts(&none_for_it), [1, 2], "any is better than none");
+}
+
+#[test]
+fn a_resolver_that_hides_its_client_is_taken_for_it() {
+    let source = "203.0.113.7".parse().unwrap();
+    let hidden = Client { source, subnet: Some("0.0.0.0/0".parse().unwrap()) };
+    assert_eq!(hidden.network(), Prefix::host(source));
+}
+
+#[test]
+fn hashing_spreads_clients_by_weight() {
+    let mut choice = choice(Policy::Hash, 3);
+    choice.members[0].weight = 2;
+    let mut drawn = [0u32; 4];
+    for network in 0..40_000u32 {
+        let who = client(&format!("{}/24", std::net::Ipv4Addr::from_bits(0x0a00_0000 + (network << 8))));
+        drawn[usize::from(lasts(&chosen(&choice, &[UP; 3], &who, 0))[0])] += 1;
+    }
+    for (last, expected) in [(1, 20_000), (2, 10_000), (3, 10_000)] {
+        assert!(drawn[last].abs_diff(expected) < 500, "{drawn:?}");
+    }
+}
+
+#[test]
+fn clients_of_a_network_are_hashed_alike() {
+    let choice = choice(Policy::Hash, 9);
+    let of = |who: &str| chosen(&choice, &[UP; 9], &client(who), 0);
+    assert_eq!(of("203.0.113.7/32"), of("203.0.113.99/32"));
+    assert_eq!(of("203.0.113.0/24").scope, 24);
+    assert_eq!(of("203.0.0.0/16").scope, 16);
+    assert_eq!(of("2001:db8::1/128").scope, 56);
+}
+
+#[test]
+fn too_few_members_are_answered_as_the_name_says() {
+    let mut choice = choice(Policy::All, 4);
+    choice.min_up = Least::Percent(50);
+    choice.fallback = vec![v4(99), "2001:db8::99".parse().unwrap()];
+    let standings = [UP, Standing::Failed, Standing::Drained, Standing::Down];
+    let of = |choice: &Choice| chosen(choice, &standings, &somebody(), 0);
+    let all = of(&choice);
+    assert_eq!((lasts(&all), all.basis), (vec![1, 2], Basis::TooFew));
+    assert_eq!(all.fates, [Fate::Given, Fate::LastResort, Fate::Drained, Fate::Down]);
+    choice.all_down = AllDown::Fallback;
+    assert_eq!(lasts(&of(&choice)), [99]);
+    choice.all_down = AllDown::None;
+    assert_eq!(of(&choice).verdict, Verdict::Addresses(Vec::new()));
+    choice.all_down = AllDown::Servfail;
+    assert_eq!(of(&choice).verdict, Verdict::Servfail);
+}
+
+#[test]
+fn what_is_drained_comes_back_only_when_nothing_else_is_left_and_what_is_down_never() {
+    let choice = choice(Policy::All, 2);
+    let given = |standings: [Standing; 2]| chosen(&choice, &standings, &somebody(), 0);
+    assert_eq!(lasts(&given([Standing::Drained, Standing::Failed])), [2]);
+    assert_eq!(lasts(&given([Standing::Drained, Standing::Down])), [1]);
+    assert_eq!(given([Standing::Down, Standing::Down]).verdict, Verdict::Servfail);
+}
+
+#[test]
+fn nothing_is_answered_before_the_first_checks() {
+    let choice = choice(Policy::Failover, 2);
+    let at = |standings: &[Standing], starting| {
+        let client = somebody();
+        choice.choose(Family::V4, &Circumstances { standings, starting, client: &client, roll: 0 })
+    };
+    // At the start the first one may well work: nobody is sent to the second too early.
+    assert_eq!(at(&[Standing::Unknown, UP], true).verdict, Verdict::Servfail);
+    // A member that a reload has added does not take the name away.
+    assert_eq!(lasts(&at(&[Standing::Unknown, UP], false)), [2]);
+    assert_eq!(at(&[Standing::Unknown, Standing::Failed], false).basis, Basis::NotYetChecked);
+}
+
+#[test]
+fn families_are_judged_by_themselves() {
+    let mut choice = choice(Policy::All, 2);
+    choice.members[1].address = "2001:db8::1".parse().unwrap();
+    choice.all_down = AllDown::None;
+    let client = somebody();
+    let now = Circumstances { standings: &[Standing::Failed, UP], starting: false, client: &client, roll: 0 };
+    assert_eq!(choice.choose(Family::V4, &now).verdict, Verdict::Addresses(Vec::new()));
+    let v6 = choice.choose(Family::V6, &now);
+    assert_eq!(v6.verdict, Verdict::Addresses(vec![choice.members[1].address]));
+    assert_eq!(v6.fates, [Fate::OtherFamily, Fate::Given]);
+    choice.members.truncate(1);
+    assert_eq!(choice.choose(Family::V6, &now).basis, Basis::NoSuchFamily);
+}
+
+#[test]
+fn the_logarithm_is_right_to_the_eighth_digit() {
+    for hash in [1, 2, 3, 1 << 32, u64::MAX / 3, u64::MAX / 2, u64::MAX] {
+        let expected = 64.0 - (hash as f64).log2();
+        let got = negative_log2(hash) as f64 / f64::from(1u32 << 16) / f64::from(1u32 << 16);
+        assert!((got - expected).abs() < 1e-8, "{hash}: {got} {expected}");
+    }
+}
+
+fn any_standing() -> impl Strategy<Value = Standing> {
+    prop_oneof![
+        4 => (1u16..=1000).prop_map(Standing::Up),
+        1 => Just(Standing::Unknown),
+        3 => Just(Standing::Failed),
+        1 => Just(Standing::Drained),
+        1 => Just(Standing::Down),
+    ]
+}
+
+fn any_policy() -> impl Strategy<Value = Policy> {
+    prop::sample::select(vec![Policy::All, Policy::Failover, Policy::Weighted, Policy::Subnet, Policy::Hash])
+}
+
+proptest! {
+    /// Nothing that fails is given while enough others work; nothing that is down is given ever; fates and answer agree.
+    #[test]
+    fn answers_hold_only_what_may_be_given(
+        policy in any_policy(),
+        standings in prop::collection::vec(any_standing(), 1..12),
+        least in 1u32..5,
+        answers in 1usize..5,
+        roll: u64,
+        source: u32,
+    ) {
+        let mut choice = choice(policy, standings.len() as u8);
+        (choice.min_up, choice.answers) = (Least::Count(least), answers);
+        let who = Client { source: std::net::Ipv4Addr::from_bits(source).into(), subnet: None };
+        let given = chosen(&choice, &standings, &who, roll);
+        prop_assert_eq!(given.fates.len(), standings.len());
+        let Verdict::Addresses(addresses) = &given.verdict else { return Ok(()) };
+        prop_assert!(!addresses.is_empty() && addresses.len() <= answers);
+        let up = standings.iter().filter(|standing| matches!(standing, Standing::Up(_))).count();
+        for ((member, standing), fate) in choice.members.iter().zip(&standings).zip(&given.fates) {
+            let is_given = addresses.contains(&member.address);
+            prop_assert_eq!(is_given, matches!(fate, Fate::Given | Fate::LastResort));
+            prop_assert!(!is_given || *standing != Standing::Down);
+            prop_assert!(!is_given || up < least as usize || matches!(standing, Standing::Up(_)));
+        }
+    }
+
+    /// Consistent hashing: when a member fails, only its own clients go elsewhere, and they come back to it.
+    #[test]
+    fn only_the_clients_of_a_failed_member_move(source: u32, failed in 0usize..8) {
+        let choice = choice(Policy::Hash, 8);
+        let who = Client { source: std::net::Ipv4Addr::from_bits(source).into(), subnet: None };
+        let before = lasts(&chosen(&choice, &[UP; 8], &who, 0));
+        let mut standings = [UP; 8];
+        standings[failed] = Standing::Failed;
+        let after = lasts(&chosen(&choice, &standings, &who, 1));
+        prop_assert_eq!(before != after, before == [failed as u8 + 1]);
+    }
+
+    /// The scope of RFC 7871: all clients within it get the same members.
+    #[test]
+    fn clients_within_the_scope_get_the_same(
+        subnets in prop::collection::vec((any::<u32>(), 1u8..=32), 1..6),
+        client: u32,
+        other: u32,
+    ) {
+        let mut choice = choice(Policy::Subnet, 6);
+        for ((address, length), member) in subnets.iter().zip(&mut choice.members) {
+            let address = std::net::Ipv4Addr::from_bits(address & (u32::MAX << (32 - length)));
+            member.subnets = vec![Prefix { address: address.into(), length: *length }];
+        }
+        let of = |bits: u32| {
+            let who = Client { source: std::net::Ipv4Addr::from_bits(bits).into(), subnet: None };
+            chosen(&choice, &[UP; 6], &who, 0)
+        };
+        let first = of(client);
+        let mask = u32::MAX.checked_shl(32 - u32::from(first.scope)).unwrap_or(0);
+        prop_assert_eq!(of(client & mask | other & !mask).verdict, first.verdict);
+    }
+}

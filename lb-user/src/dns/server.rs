@@ -1,0 +1,184 @@
+//! The sockets: per address, threads that answer by UDP, and a task that answers by TCP.
+//!
+//! Each address is bound by itself, so that answers leave from the address that was asked. The threads of an address have
+//! a socket each (`SO_REUSEPORT`), among which the kernel spreads the clients. Dropping the [`Server`] ends all.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use arc_swap::cache::Cache;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tracing::error;
+
+use super::counters::{Counter, Counters};
+use super::policy::mix;
+use super::snapshot::Snapshot;
+use super::wire::{LARGEST_UDP, Transport, respond};
+use super::{Config, Tcp, tcp};
+
+/// How often a thread that hears nothing looks whether it is to end.
+const LOOK: Duration = Duration::from_millis(200);
+/// Bytes of a question that are read: a longer one is none (its end is cut off, which makes it malformed).
+const LONGEST_QUESTION: usize = 4096;
+/// Bytes that the kernel keeps of questions for a thread that is busy.
+const QUEUE: usize = 4 << 20;
+
+/// An address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("dns: cannot listen on {address}: {source}; correct dns.listen, or end the other name server there")]
+pub struct ListenError {
+    /// Where.
+    pub address: SocketAddr,
+    /// What the kernel said.
+    pub source: io::Error,
+}
+
+/// Sockets that nobody answers on yet.
+pub struct Sockets {
+    udp: Vec<(SocketAddr, Vec<UdpSocket>)>,
+    tcp: Vec<TcpListener>,
+    limits: Tcp,
+}
+
+impl Sockets {
+    /// Binds all addresses or none. Must be called within a Tokio runtime.
+    pub fn bind(config: &Config) -> Result<Self, ListenError> {
+        let mut sockets = Sockets { udp: Vec::new(), tcp: Vec::new(), limits: config.tcp };
+        for &wanted in &config.listen {
+            let failed = |source| ListenError { address: wanted, source };
+            let first = udp(wanted).map_err(failed)?;
+            // Where the configuration says port 0, the first socket chooses for all.
+            let address = first.local_addr().map_err(failed)?;
+            let mut of_address = vec![first];
+            for _ in 1..config.threads {
+                of_address.push(udp(address).map_err(failed)?);
+            }
+            sockets.udp.push((address, of_address));
+            sockets.tcp.push(crate::agent_check::listen(address).map_err(failed)?);
+        }
+        Ok(sockets)
+    }
+
+    /// Answers from now on.
+    pub fn serve(self, snapshot: Arc<ArcSwap<Snapshot>>) -> io::Result<Server> {
+        let mut server = Server {
+            addresses: self.udp.iter().map(|(address, _)| *address).collect(),
+            counters: Vec::new(),
+            stop: Arc::default(),
+            _tasks: JoinSet::new(),
+        };
+        for (number, socket) in self.udp.into_iter().flat_map(|(_, sockets)| sockets).enumerate() {
+            let counters = server.new_counters();
+            let (stop, snapshot) = (Arc::clone(&server.stop), Arc::clone(&snapshot));
+            thread::Builder::new()
+                .name(format!("dns-udp-{number}"))
+                .spawn(move || answer_datagrams(&socket, &snapshot, &counters, &stop))?;
+        }
+        let connections = tcp::Connections::new(self.limits);
+        for listener in self.tcp {
+            let counters = server.new_counters();
+            server._tasks.spawn(tcp::serve(
+                listener,
+                Arc::clone(&snapshot),
+                counters,
+                Arc::clone(&connections),
+            ));
+        }
+        Ok(server)
+    }
+}
+
+/// A running server.
+pub struct Server {
+    addresses: Vec<SocketAddr>,
+    counters: Vec<Arc<Counters>>,
+    stop: Arc<AtomicBool>,
+    _tasks: JoinSet<()>,
+}
+
+impl Server {
+    /// Where it listens; differs from the configuration where that says port 0.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The counters of all threads and tasks.
+    pub fn counters(&self) -> &[Arc<Counters>] {
+        &self.counters
+    }
+
+    fn new_counters(&mut self) -> Arc<Counters> {
+        let counters = Arc::new(Counters::default());
+        self.counters.push(Arc::clone(&counters));
+        counters
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Chance for a thread or task: its sequence begins where nobody can guess.
+pub(super) fn seed() -> u64 {
+    RandomState::new().hash_one(0)
+}
+
+fn udp(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_port(true)?;
+    // As much of it as the kernel allows.
+    let _ = socket.set_recv_buffer_size(QUEUE);
+    socket.set_read_timeout(Some(LOOK))?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+fn answer_datagrams(
+    socket: &UdpSocket,
+    snapshot: &Arc<ArcSwap<Snapshot>>,
+    counters: &Counters,
+    stop: &AtomicBool,
+) {
+    let mut snapshot = Cache::new(Arc::clone(snapshot));
+    let (mut packet, mut out) = ([0; LONGEST_QUESTION], Vec::with_capacity(LARGEST_UDP.into()));
+    let mut roll = seed();
+    while !stop.load(Ordering::Relaxed) {
+        let (length, from) = match socket.recv_from(&mut packet) {
+            Ok(received) => received,
+            Err(error) => match error.kind() {
+                // Refused and unreachable are what clients that are gone left behind.
+                io::ErrorKind::WouldBlock
+                | io::ErrorKind::TimedOut
+                | io::ErrorKind::Interrupted
+                | io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::HostUnreachable
+                | io::ErrorKind::NetworkUnreachable => continue,
+                _ => {
+                    error!("dns: cannot receive: {error}");
+                    thread::sleep(LOOK);
+                    continue;
+                }
+            },
+        };
+        roll = mix(roll);
+        let outcome = respond(snapshot.load(), &packet[..length], from.ip(), Transport::Udp, roll, &mut out);
+        counters.packet(Transport::Udp, outcome);
+        if !out.is_empty() && socket.send_to(&out, from).is_err() {
+            counters.count(Counter::Unsent);
+        }
+    }
+}

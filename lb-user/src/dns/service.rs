@@ -1,0 +1,346 @@
+//! The task that watches what members follow, and publishes snapshots for the server.
+//!
+//! Task: one, owned by the [`Dns`]; dropping that ends it, its probes and the server. It waits for one of: another
+//! configuration, another health, another status of the agent, a tick (files with states are looked at), an order of
+//! the operator. Then everything is judged anew, and what has changed is published.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+use super::claim::task::ClaimStatus;
+use super::extfile::Extfiles;
+use super::memory::Memory;
+use super::observe::{Facts, observe, plan};
+use super::others::Others;
+use super::server::{Server, Sockets};
+use super::sink::SinkStatus;
+use super::snapshot::{Data, Observations, Orders, Snapshot, Watch};
+use super::status::{DnsStatus, OrderRequest, apply};
+use super::{BeforeChecks, Check, Config};
+use crate::agent::status::Status;
+use crate::config;
+use crate::health::{Checker, HealthView};
+
+/// How often files with states are looked at.
+const LOOK: Duration = Duration::from_millis(200);
+/// How long what is not yet known may keep names from being answered.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often the last health is written to the file, if it has changed.
+const REMEMBER: Duration = Duration::from_secs(5);
+
+/// The running name server.
+pub struct Dns {
+    handle: Handle,
+    _task: JoinSet<()>,
+}
+
+/// The way to ask and to order.
+#[derive(Clone)]
+pub struct Handle {
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    server: Arc<Server>,
+    orders: mpsc::Sender<Command>,
+    told: watch::Receiver<Told>,
+}
+
+/// What the task says besides snapshots.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Orders in force.
+    pub orders: Orders,
+    /// What is wrong with files.
+    pub problems: Vec<String>,
+    /// What the sinks do.
+    pub sinks: Vec<SinkStatus>,
+    /// Who holds the names that are held in turn.
+    pub claims: Vec<ClaimStatus>,
+}
+
+struct Command {
+    request: OrderRequest,
+    reply: oneshot::Sender<Result<Vec<String>, String>>,
+}
+
+impl Dns {
+    /// Starts to answer on these sockets. `configs` and `status` are the agent's.
+    pub fn start(
+        sockets: Sockets,
+        configs: watch::Receiver<Arc<config::Config>>,
+        status: watch::Receiver<Arc<Status>>,
+    ) -> io::Result<Self> {
+        let config = configs.borrow().dns.clone().unwrap_or_else(nothing);
+        let mut problems = Vec::new();
+        let memory = Memory::read(&config.state).unwrap_or_else(|problem| {
+            warn!("dns: {problem}");
+            problems.push(problem);
+            Memory::default()
+        });
+        let (told, for_handle) = watch::channel(Told::default());
+        let (orders, commands) = mpsc::channel(8);
+        let mut task = Watching {
+            config: nothing(),
+            data: Arc::default(),
+            watches: BTreeSet::new(),
+            checker: Checker::start(BTreeMap::new(), BTreeMap::new()),
+            configs,
+            status,
+            extfiles: Extfiles::default(),
+            started: Instant::now(),
+            starting: config.before_checks == BeforeChecks::Wait,
+            remembered: memory.health(),
+            orders: memory.orders(),
+            written: memory,
+            write_failure: problems.pop(),
+            observations: None,
+            snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::new(
+                Arc::default(),
+                &Observations::new(),
+                &Orders::new(),
+                true,
+            ))),
+            told,
+            others: Others::default(),
+        };
+        task.go_by(config);
+        task.judge();
+        let snapshot = Arc::clone(&task.snapshot);
+        let server = Arc::new(sockets.serve(Arc::clone(&snapshot))?);
+        info!(addresses = ?server.addresses(), "dns: answering");
+        let mut tasks = JoinSet::new();
+        tasks.spawn(task.run(commands));
+        Ok(Dns { handle: Handle { snapshot, server, orders, told: for_handle }, _task: tasks })
+    }
+
+    /// The way to ask and to order.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+}
+
+impl Handle {
+    /// All that answers are made from.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// What the server does.
+    pub fn status(&self) -> DnsStatus {
+        DnsStatus::of(&self.snapshot(), &self.told.borrow(), &self.server)
+    }
+
+    /// Has an order of the operator carried out; says which names it is about.
+    pub async fn order(&self, request: OrderRequest) -> Result<Vec<String>, String> {
+        let ending = || "the agent is ending; ask again when it has started".to_owned();
+        let (reply, answer) = oneshot::channel();
+        self.orders.send(Command { request, reply }).await.map_err(|_| ending())?;
+        answer.await.map_err(|_| ending())?
+    }
+}
+
+/// A section that serves nothing.
+fn nothing() -> Config {
+    Config {
+        listen: Vec::new(),
+        nsid: String::new(),
+        threads: 1,
+        tcp: super::Tcp { connections: 1, idle: PATIENCE },
+        before_checks: BeforeChecks::Wait,
+        state: PathBuf::new(),
+        checks: BTreeMap::new(),
+        zones: Vec::new(),
+        sinks: BTreeMap::new(),
+        claims: BTreeMap::new(),
+    }
+}
+
+struct Watching {
+    config: Config,
+    data: Arc<Data>,
+    watches: BTreeSet<Watch>,
+    checker: Checker,
+    configs: watch::Receiver<Arc<config::Config>>,
+    status: watch::Receiver<Arc<Status>>,
+    extfiles: Extfiles,
+    started: Instant,
+    /// The first checks have not all been heard.
+    starting: bool,
+    remembered: BTreeMap<Watch, bool>,
+    orders: Orders,
+    /// What is in the file.
+    written: Memory,
+    write_failure: Option<String>,
+    observations: Option<Observations>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    told: watch::Sender<Told>,
+    others: Others,
+}
+
+impl Watching {
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut health = self.checker.view();
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut remembers = interval(REMEMBER);
+        remembers.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                changed = self.configs.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let config = self.configs.borrow_and_update().dns.clone();
+                    if let Some(config) = config.filter(|config| *config != self.config) {
+                        self.go_by(config);
+                    }
+                }
+                Ok(()) = health.changed() => {}
+                Ok(()) = self.status.changed() => {}
+                _ = looks.tick() => {
+                    let settling = self.starting || !self.is_settled();
+                    if !self.extfiles.look() && !settling {
+                        self.tell();
+                        continue;
+                    }
+                }
+                _ = remembers.tick() => self.remember(),
+                Some(Command { request, reply }) = commands.recv() => {
+                    let result = self.obey(&request);
+                    self.judge();
+                    let _ = reply.send(result);
+                }
+            }
+            self.judge();
+        }
+    }
+
+    /// Serves another configuration; it has been checked.
+    fn go_by(&mut self, config: Config) {
+        let data = match Data::new(&config) {
+            Ok(data) => data,
+            Err(faults) => {
+                for (_, fault) in faults {
+                    warn!("dns: the last zones stay in force: {}", fault.message);
+                }
+                return;
+            }
+        };
+        self.watches = data.watches();
+        self.data = Arc::new(data);
+        self.checker.update(plan(&config, &self.watches));
+        let files = config.checks.values().filter_map(|check| match check {
+            Check::Extfile { file, .. } => Some(file.clone()),
+            _ => None,
+        });
+        self.extfiles.follow(files.collect());
+        self.others.go_by(&config, !self.status.borrow().disabled);
+        self.config = config;
+        self.observations = None;
+    }
+
+    fn is_settled(&self) -> bool {
+        self.started.elapsed() >= PATIENCE
+    }
+
+    /// Judges everything anew and publishes what has changed.
+    fn judge(&mut self) {
+        let health = self.checker.view();
+        let seen = {
+            let health: &HealthView = &health.borrow();
+            let status = self.status.borrow_and_update().clone();
+            self.others.set_able(!status.disabled);
+            let facts = Facts {
+                config: &self.config,
+                health,
+                remembered: &self.remembered,
+                status: &status,
+                extfiles: &self.extfiles,
+                settled: self.is_settled(),
+            };
+            observe(&facts, &self.watches)
+        };
+        let was_starting = self.starting;
+        self.starting &= !self.is_settled() && seen.values().any(|seen| seen.up.is_none());
+        if self.observations.as_ref() != Some(&seen) || was_starting != self.starting {
+            if let Some(before) = &self.observations {
+                log(before, &seen);
+            }
+            self.publish(&seen);
+            self.observations = Some(seen);
+        }
+        self.tell();
+    }
+
+    /// Says what there is to say besides snapshots.
+    fn tell(&self) {
+        let problems = self.extfiles.problems().cloned().chain(self.write_failure.clone());
+        let told = Told {
+            orders: self.orders.clone(),
+            problems: problems.collect(),
+            sinks: self.others.sinks(),
+            claims: self.others.claims(),
+        };
+        self.told.send_if_modified(|last| std::mem::replace(last, told.clone()) != told);
+    }
+
+    fn publish(&self, seen: &Observations) {
+        let snapshot = Snapshot::new(Arc::clone(&self.data), seen, &self.orders, self.starting);
+        self.others.publish(&snapshot);
+        self.snapshot.store(Arc::new(snapshot));
+    }
+
+    fn obey(&mut self, request: &OrderRequest) -> Result<Vec<String>, String> {
+        let (orders, names) = apply(request, &self.orders, &self.data)?;
+        let before = std::mem::replace(&mut self.orders, orders);
+        // An order that a restart would undo is none.
+        if let Err(problem) = self.write() {
+            self.orders = before;
+            return Err(format!("{problem}; nothing was changed"));
+        }
+        info!(address = %request.address, state = ?request.state, ?names, "dns: ordered");
+        self.observations = None;
+        Ok(names)
+    }
+
+    /// Writes the last health, if it has changed. Without it a start takes a moment longer.
+    fn remember(&mut self) {
+        if let Err(problem) = self.write()
+            && self.write_failure.replace(problem.clone()).as_ref() != Some(&problem)
+        {
+            warn!("dns: {problem}");
+        }
+    }
+
+    fn write(&mut self) -> Result<(), String> {
+        let nothing = Observations::new();
+        let memory = Memory::of(&self.orders, self.observations.as_ref().unwrap_or(&nothing));
+        if memory != self.written {
+            memory.write(&self.config.state)?;
+            self.written = memory;
+        }
+        self.write_failure = None;
+        Ok(())
+    }
+}
+
+/// Logs what has changed.
+fn log(before: &Observations, now: &Observations) {
+    for ((check, address), seen) in now {
+        let was = before.get(&(check.clone(), *address)).and_then(|seen| seen.up);
+        match seen.up {
+            Some(up) if was != Some(up) => {
+                let state = if up { "up" } else { "down" };
+                info!(reason = seen.reason, "dns: {address} is {state} by {check}");
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! All that answers are made from, as one value that is replaced as a whole. Pure.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use hickory_proto::rr::LowerName;
+use serde::{Deserialize, Serialize};
+
+use super::Config;
+use super::policy::{Choice, Chosen, Circumstances, Client, Standing};
+use super::zone::{Fault, Zone};
+use crate::model::Family;
+
+/// What a configuration serves, in the form that questions are looked up in.
+#[derive(Debug, Default)]
+pub struct Data {
+    /// Zones by name.
+    pub zones: HashMap<LowerName, Zone>,
+    /// Labels of the longest zone name.
+    most_labels: u8,
+    /// Names whose addresses are chosen.
+    pub choices: Vec<Choice>,
+    /// Number of the first member of each choice, members of all choices being counted on.
+    seats: Vec<usize>,
+    /// What this server calls itself.
+    pub nsid: String,
+}
+
+/// What is followed: a check by name, and the member's address.
+pub type Watch = (String, IpAddr);
+
+/// What a check says of an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// It passes; `None`: nothing is known yet.
+    pub up: Option<bool>,
+    /// Per mille of its capacity that is there.
+    pub share: u16,
+    /// What it says in words.
+    pub reason: String,
+}
+
+/// What all checks say.
+pub type Observations = BTreeMap<Watch, Observed>;
+
+/// What the operator ordered for an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// No new clients while others work.
+    Drain,
+    /// None in any case.
+    Down,
+}
+
+/// What the operator ordered, by address and, for orders about one name only, by name in lower case.
+pub type Orders = BTreeMap<(IpAddr, Option<String>), Order>;
+
+/// All that answers are made from.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// What is served.
+    pub data: Arc<Data>,
+    /// What is known of each member of each choice.
+    standings: Vec<Standing>,
+    /// Why, in words.
+    reasons: Vec<Arc<str>>,
+    /// The first checks have not been heard.
+    pub starting: bool,
+}
+
+impl Data {
+    /// What a configuration serves, or all that is wrong with its zones, each with the zone's number.
+    pub fn new(config: &Config) -> Result<Self, Vec<(usize, Fault)>> {
+        let mut data = Data { nsid: config.nsid.clone(), ..Data::default() };
+        let (mut faults, mut seats) = (Vec::new(), 0);
+        for (number, zone) in config.zones.iter().enumerate() {
+            let mut chosen = Vec::new();
+            for choice in &zone.choices {
+                chosen.push((choice.name.clone(), data.choices.len()));
+                data.seats.push(seats);
+                seats += choice.members.len();
+                data.choices.push(choice.clone());
+            }
+            match Zone::build(&zone.apex, &zone.records, &chosen) {
+                Ok(built) => {
+                    data.most_labels = data.most_labels.max(built.apex().num_labels());
+                    data.zones.insert(built.apex().clone(), built);
+                }
+                Err(found) => faults.extend(found.into_iter().map(|fault| (number, fault))),
+            }
+        }
+        if faults.is_empty() { Ok(data) } else { Err(faults) }
+    }
+
+    /// The zone that a name belongs to: the longest one.
+    pub fn zone_of(&self, name: &LowerName) -> Option<&Zone> {
+        let mut at = name.clone();
+        for _ in self.most_labels..name.num_labels() {
+            at = at.base_name();
+        }
+        loop {
+            if let Some(zone) = self.zones.get(&at) {
+                return Some(zone);
+            }
+            if at.is_root() {
+                return None;
+            }
+            at = at.base_name();
+        }
+    }
+
+    /// All that members follow.
+    pub fn watches(&self) -> BTreeSet<Watch> {
+        let members = self.choices.iter().flat_map(|choice| &choice.members);
+        members.flat_map(|member| member.checks.iter().map(|check| (check.clone(), member.address))).collect()
+    }
+}
+
+impl Snapshot {
+    /// A snapshot of what is known now.
+    pub fn new(data: Arc<Data>, seen: &Observations, orders: &Orders, starting: bool) -> Self {
+        let (mut standings, mut reasons) = (Vec::new(), Vec::new());
+        // Most members say the same.
+        let works: Arc<str> = "works".into();
+        for choice in &data.choices {
+            let name = choice.name.to_lowercase().to_ascii();
+            for member in &choice.members {
+                let order = [Some(&name), None].into_iter().find_map(|name| {
+                    if orders.is_empty() { None } else { orders.get(&(member.address, name.cloned())) }
+                });
+                let checks = member.checks.iter().map(|check| {
+                    let seen = seen.get(&(check.clone(), member.address));
+                    (check.as_str(), seen)
+                });
+                let (standing, reason) = judge(order.copied(), checks);
+                standings.push(standing);
+                reasons.push(reason.map_or_else(|| Arc::clone(&works), Into::into));
+            }
+        }
+        Snapshot { data, standings, reasons, starting }
+    }
+
+    /// What is known of the members of a choice.
+    pub fn standings(&self, choice: usize) -> &[Standing] {
+        let first = self.data.seats[choice];
+        &self.standings[first..first + self.data.choices[choice].members.len()]
+    }
+
+    /// Why, in words.
+    pub fn reasons(&self, choice: usize) -> &[Arc<str>] {
+        let first = self.data.seats[choice];
+        &self.reasons[first..first + self.data.choices[choice].members.len()]
+    }
+
+    /// The addresses of a choice for a client.
+    pub fn choose(&self, choice: usize, family: Family, client: &Client, roll: u64) -> Chosen {
+        let standings = self.standings(choice);
+        let now = Circumstances { standings, starting: self.starting, client, roll };
+        self.data.choices[choice].choose(family, &now)
+    }
+}
+
+/// What follows from an order and from what the checks say; the reason where it is not plainly that all is well.
+fn judge<'a>(
+    order: Option<Order>,
+    checks: impl Iterator<Item = (&'a str, Option<&'a Observed>)>,
+) -> (Standing, Option<String>) {
+    match order {
+        Some(Order::Down) => return (Standing::Down, Some("taken out by the operator".into())),
+        Some(Order::Drain) => return (Standing::Drained, Some("drained by the operator".into())),
+        None => {}
+    }
+    let (mut share, mut unknown, mut told) = (1000, None, Vec::new());
+    for (check, seen) in checks {
+        match seen {
+            Some(Observed { up: Some(false), reason, .. }) => {
+                return (Standing::Failed, Some(format!("{check}: {reason}")));
+            }
+            Some(Observed { up: Some(true), share: of_check, reason }) => {
+                share = share.min(*of_check);
+                if !reason.is_empty() {
+                    told.push(format!("{check}: {reason}"));
+                }
+            }
+            _ => unknown = unknown.or(Some(check)),
+        }
+    }
+    match unknown {
+        Some(check) => (Standing::Unknown, Some(format!("{check}: no result yet"))),
+        None if told.is_empty() => (Standing::Up(share), None),
+        None => (Standing::Up(share), Some(told.join("; "))),
+    }
+}

@@ -1,0 +1,203 @@
+//! DNS over TCP (RFC 7766): messages one after the other, a limit of connections, a limit of time.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, timeout};
+use tracing::warn;
+
+use super::Tcp;
+use super::counters::{Counter, Counters};
+use super::policy::mix;
+use super::server::seed;
+use super::snapshot::Snapshot;
+use super::wire::{Transport, respond};
+
+/// The connections of all addresses.
+pub(super) struct Connections {
+    limits: Tcp,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    next: u64,
+    /// When each was last heard as it should be, and how to end it.
+    connections: BTreeMap<u64, (Instant, Option<AbortHandle>)>,
+}
+
+impl Connections {
+    pub fn new(limits: Tcp) -> Arc<Self> {
+        Arc::new(Self { limits, open: Mutex::default() })
+    }
+
+    /// Makes room for one more connection and gives it a number; says whether another one had to go.
+    fn admit(&self, now: Instant) -> (u64, bool) {
+        let mut open = self.open();
+        let mut displaced = false;
+        while open.connections.len() >= self.limits.connections {
+            let idlest =
+                open.connections.iter().min_by_key(|(_, (heard, _))| *heard).map(|(number, _)| *number);
+            let Some((_, handle)) = idlest.and_then(|number| open.connections.remove(&number)) else { break };
+            if let Some(handle) = handle {
+                handle.abort();
+            }
+            displaced = true;
+        }
+        let number = open.next;
+        open.next += 1;
+        open.connections.insert(number, (now, None));
+        (number, displaced)
+    }
+
+    fn set_handle(&self, number: u64, handle: AbortHandle) {
+        match self.open().connections.get_mut(&number) {
+            Some((_, slot)) => *slot = Some(handle),
+            // It had to go before it began.
+            None => handle.abort(),
+        }
+    }
+
+    fn heard(&self, number: u64, now: Instant) {
+        if let Some((heard, _)) = self.open().connections.get_mut(&number) {
+            *heard = now;
+        }
+    }
+
+    fn leave(&self, number: u64) {
+        self.open().connections.remove(&number);
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        // Nothing panics while it is held.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Accepts until it is aborted, which ends its connections too.
+pub(super) async fn serve(
+    listener: TcpListener,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    counters: Arc<Counters>,
+    connections: Arc<Connections>,
+) {
+    let mut tasks = JoinSet::new();
+    loop {
+        match listener.accept().await {
+            Ok((stream, from)) => {
+                counters.count(Counter::TcpConnections);
+                let (number, displaced) = connections.admit(Instant::now());
+                if displaced {
+                    counters.count(Counter::TcpDisplaced);
+                }
+                let conversation = Conversation {
+                    stream,
+                    from,
+                    number,
+                    snapshot: Arc::clone(&snapshot),
+                    counters: Arc::clone(&counters),
+                    connections: Arc::clone(&connections),
+                };
+                connections.set_handle(number, tasks.spawn(conversation.run()));
+            }
+            // Out of descriptors, or the connection was aborted: neither ends the server.
+            Err(error) => {
+                warn!("dns: accept: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        while tasks.try_join_next().is_some() {}
+    }
+}
+
+struct Conversation {
+    stream: TcpStream,
+    from: SocketAddr,
+    number: u64,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    counters: Arc<Counters>,
+    connections: Arc<Connections>,
+}
+
+impl Conversation {
+    async fn run(mut self) {
+        // Answers are small, and clients wait for each.
+        let _ = self.stream.set_nodelay(true);
+        let idle = self.connections.limits.idle;
+        let (mut packet, mut out, mut roll) = (Vec::new(), Vec::new(), seed());
+        loop {
+            // The time holds for the message as a whole: one byte now and then does not keep a connection.
+            match timeout(idle, read(&mut self.stream, &mut packet)).await {
+                Ok(Ok(true)) => {}
+                Ok(_) => break,
+                Err(_) => {
+                    self.counters.count(Counter::TcpIdle);
+                    break;
+                }
+            }
+            self.connections.heard(self.number, Instant::now());
+            roll = mix(roll);
+            let outcome =
+                respond(&self.snapshot.load(), &packet, self.from.ip(), Transport::Tcp, roll, &mut out);
+            self.counters.packet(Transport::Tcp, outcome);
+            if out.is_empty() {
+                break;
+            }
+            let length = (out.len() as u16).to_be_bytes();
+            out.splice(0..0, length);
+            match timeout(idle, self.stream.write_all(&out)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => break,
+                Err(_) => {
+                    self.counters.count(Counter::TcpIdle);
+                    break;
+                }
+            }
+        }
+        self.connections.leave(self.number);
+    }
+}
+
+/// Reads a message; `false` at the end of the connection.
+async fn read(stream: &mut TcpStream, packet: &mut Vec<u8>) -> io::Result<bool> {
+    let length = match stream.read_u16().await {
+        Ok(length) => length,
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    packet.resize(length.into(), 0);
+    stream.read_exact(packet).await?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_connection_that_is_idle_for_longest_makes_room() {
+        let connections = Connections::new(Tcp { connections: 2, idle: Duration::from_secs(1) });
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut tasks = JoinSet::new();
+        for second in 0..2 {
+            let (number, displaced) = connections.admit(at(second));
+            assert!(!displaced);
+            connections.set_handle(number, tasks.spawn(std::future::pending::<()>()));
+        }
+        connections.heard(0, at(5));
+        let (number, displaced) = connections.admit(at(6));
+        assert_eq!((number, displaced), (2, true));
+        assert!(tasks.join_next().await.unwrap().unwrap_err().is_cancelled());
+        assert_eq!(connections.open().connections.keys().collect::<Vec<_>>(), [&0, &2]);
+        connections.leave(0);
+        assert!(!connections.admit(at(7)).1);
+    }
+}
