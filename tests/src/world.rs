@@ -3,6 +3,8 @@
 //! Service `n` is 198.51.100.n and its twin 2001:db8::c633:64nn, port 80. Next hops are given by hand, so that nothing
 //! depends on routes and neighbours of the machine.
 
+pub mod prefixes;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -28,6 +30,7 @@ use lb_user::model::{
 use lb_user::netlink::vlan::{Below, Tag};
 use lb_user::netlink::{NextHop, NextHops};
 use lb_user::table;
+use lb_user::vip::Vip;
 
 use crate::packets::{Ends, Outer, tunnel};
 use crate::vector::{self, Bench, Context};
@@ -174,7 +177,7 @@ impl Default for World {
         world.add("by-source", vip::BY_SOURCE, &["a", "b", "c"]);
         world.add("by-addresses", vip::BY_ADDRESSES, &["a", "b", "c"]);
         world.add("any", vip::ANY, &["a", "b"]);
-        for vip in [IpAddr::from(vip4(vip::ANY)), vip6(vip::ANY).into()] {
+        for vip in [Vip::from(vip4(vip::ANY)), vip6(vip::ANY).into()] {
             let service = |port, protocol| ServiceKey { vip, port, protocol };
             world.serve(service(ANY_PORT, Protocol::Tcp), "any");
             world.serve(service(ANY_PORT, Protocol::Udp), "any");
@@ -185,7 +188,7 @@ impl Default for World {
         for (n, pool) in
             [(vip::WEB, "web"), (vip::BY_SOURCE, "by-source"), (vip::BY_ADDRESSES, "by-addresses")]
         {
-            for vip in [IpAddr::from(vip4(n)), vip6(n).into()] {
+            for vip in [Vip::from(vip4(n)), vip6(n).into()] {
                 world.serve(ServiceKey { vip, port: 53, protocol: Protocol::Udp }, pool);
             }
         }
@@ -208,7 +211,7 @@ impl Default for World {
         let slow =
             Limit { of: Counted::Connections, count: 1, per: hour, burst: 3, prefix4: 32, prefix6: 64 };
         let slower = Limit { of: Counted::Packets, count: 1, per: hour, burst: 2, prefix4: 24, prefix6: 56 };
-        for vip in [IpAddr::from(vip4(vip::SLOWER)), vip6(vip::SLOWER).into()] {
+        for vip in [Vip::from(vip4(vip::SLOWER)), vip6(vip::SLOWER).into()] {
             world.serve(ServiceKey { vip, port: 53, protocol: Protocol::Udp }, "slower");
         }
         for (key, service) in &mut world.model.services {
@@ -225,7 +228,7 @@ impl Default for World {
         let given = [("a", SERVER_A), ("b", SERVER_B), ("c", SERVER_C)];
         let given = given.map(|(host, id)| (host.to_owned(), number(id))).into();
         let quic = Arc::new(Quic { rotation: 2, length: 3, given });
-        for vip in [IpAddr::from(vip4(vip::QUIC)), vip6(vip::QUIC).into()] {
+        for vip in [Vip::from(vip4(vip::QUIC)), vip6(vip::QUIC).into()] {
             let key = ServiceKey { vip, port: 443, protocol: Protocol::Udp };
             world.serve(key, "quic");
             let service = world.model.services.get_mut(&key).unwrap();
@@ -252,6 +255,7 @@ impl Default for World {
         }
         world.add("jumbo", vip::JUMBO, &["a"]);
         world.hops("jumbo", |hop| hop.mtu = 9216);
+        prefixes::add(&mut world);
         world.make_rows();
         world
     }
@@ -267,7 +271,7 @@ impl World {
         for (number, name) in hosts.iter().enumerate() {
             self.add_host(pool, name, 8 * n + number as u8);
         }
-        for vip in [IpAddr::from(vip4(n)), vip6(n).into()] {
+        for vip in [Vip::from(vip4(n)), vip6(n).into()] {
             self.serve(ServiceKey { vip, port: 80, protocol: Protocol::Tcp }, pool);
         }
     }
@@ -298,7 +302,7 @@ impl World {
     }
 
     /// Gives the services of a VIP a list of sources.
-    pub fn sources(&mut self, vip: IpAddr, allow: &[&str], deny: &[&str]) {
+    pub fn sources(&mut self, vip: Vip, allow: &[&str], deny: &[&str]) {
         let set = |prefixes: &[&str]| prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect();
         let list = Arc::new(SourceList { allow: set(allow), deny: set(deny) });
         for (_, service) in self.model.services.iter_mut().filter(|(key, _)| key.vip == vip) {
@@ -389,6 +393,7 @@ impl World {
             xdp: XdpMode::Auto,
             flows: FLOWS,
             icmp_errors: u32::MAX,
+            prefixes: true,
             capacity: Capacity::default(),
         }
     }

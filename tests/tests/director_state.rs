@@ -216,7 +216,7 @@ fn a_service_that_is_removed_leaves_no_key_behind() {
     assert_eq!(send(&mut director, web).0, Reason::Forwarded);
     // Port 53 keeps the one VIP; nothing keeps the other.
     let gone = [web.destination, dns.destination];
-    world.model.services.retain(|key, _| !gone.contains(&(key.vip, key.port).into()));
+    world.model.services.retain(|key, _| !gone.contains(&(key.vip.first(), key.port).into()));
     let confirmed = world.bring_to(&mut director).unwrap();
     assert_eq!(
         confirmed.services.keys().collect::<Vec<_>>(),

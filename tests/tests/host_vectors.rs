@@ -15,6 +15,8 @@ use lb_user::dataplane::host::{Accept, HostOptions, HostPlane};
 
 const HOST4: [u8; 4] = [192, 0, 2, 161];
 const HOST6: &str = "2001:db8::c000:2a1";
+/// A VIP.
+const PREFIX: &str = "2001:db8:5::/64";
 
 /// This host knows no service here: `second_chance.rs` shows what it does with them.
 const ELSEWHERE: &[(Host, &str)] = &[
@@ -66,13 +68,14 @@ fn plane() -> HostPlane {
         interfaces: Vec::new(),
         decapsulation: Decapsulation::Auto,
         xdp: XdpMode::Auto,
+        prefixes: true,
         capacity: Capacity::default(),
     };
     let mut plane = HostPlane::load(options, None).unwrap();
     let accept = Accept {
         senders: vec![([192, 0, 2, 128].into(), 26), ("2001:db8::c000:280".parse().unwrap(), 122)],
         locals: vec![HOST4.into(), host6()],
-        vips: vec![vip4(vip::WEB).into(), vip6(vip::WEB).into()],
+        vips: [vip4(vip::WEB).into(), vip6(vip::WEB).into(), PREFIX.parse().unwrap()].into(),
     };
     plane.sync(&accept).unwrap();
     plane

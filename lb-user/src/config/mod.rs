@@ -11,6 +11,7 @@ mod effective;
 mod extras;
 pub(crate) mod leaf;
 mod limit;
+mod overlaps;
 mod problem;
 mod quic;
 pub(crate) mod reader;

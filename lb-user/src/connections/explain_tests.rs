@@ -36,7 +36,7 @@ fn connections() -> Vec<Arrived> {
 }
 
 fn arrived(connection: Connection) -> Arrived {
-    Arrived { connection, hash: HashBy::FiveTuple }
+    Arrived { connection, vip: connection.local.ip().into(), hash: HashBy::FiveTuple }
 }
 
 /// The connections that a generation sends to a host.

@@ -184,12 +184,12 @@ impl Case {
     }
 
     /// Counted in another way than the code under test does.
-    fn working(&self, pool: &str, vip: IpAddr) -> usize {
+    fn working(&self, pool: &str, vip: Vip) -> usize {
         let mut working = 0;
         for (name, host) in &self.model.pools[pool].hosts {
             let id = HostId { pool: pool.into(), host: name.clone() };
             let path = &self.paths[&id];
-            let reached = if vip.is_ipv4() { path.usable4 } else { path.usable6 };
+            let reached = if vip.family() == Family::V4 { path.usable4 } else { path.usable6 };
             if host.state == HostState::Active && self.health[&id].healthy && reached {
                 working += 1;
             }
@@ -233,7 +233,7 @@ fn id(number: usize) -> HostId {
     HostId { pool: "web".into(), host: format!("h{number}") }
 }
 
-fn vip(number: u8) -> IpAddr {
+fn vip(number: u8) -> Vip {
     match number {
         3 => "2001:db8::c633:6403".parse().unwrap(),
         _ => [198, 51, 100, number].into(),

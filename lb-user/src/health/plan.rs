@@ -5,11 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{Check, Plan, Probe, ProbeTarget, Through};
 use crate::model::{Family, Host, HostId, Model};
+use crate::vip::Vip;
 
 /// Derives the probes of every host of every pool.
 ///
 /// A probe to the host's address is made per address family of the VIPs that the pool serves (per family that the host
-/// has, while no service uses the pool). A probe through the tunnel is made per VIP; `marks` says how the data plane
+/// has, while no service uses the pool). A probe through the tunnel is made per VIP, of prefixes to one address each; `marks` says how the data plane
 /// knows packets of this VIP family to this host, and what has no mark yet waits for it.
 pub fn plan(
     model: &Model,
@@ -18,7 +19,7 @@ pub fn plan(
 ) -> Plan {
     let mut plan = Plan::new();
     for (pool_name, pool) in &model.pools {
-        let vips: BTreeSet<IpAddr> =
+        let vips: BTreeSet<Vip> =
             model.services.iter().filter(|(_, s)| s.pool == *pool_name).map(|(key, _)| key.vip).collect();
         let checks = checks.get(pool_name).map_or(&[][..], Vec::as_slice);
         for (host_name, host) in &pool.hosts {
@@ -36,10 +37,10 @@ pub fn plan(
     plan
 }
 
-fn to_addresses(check: &Check, host: &Host, vips: &BTreeSet<IpAddr>) -> Vec<Probe> {
+fn to_addresses(check: &Check, host: &Host, vips: &BTreeSet<Vip>) -> Vec<Probe> {
     let families: BTreeSet<Family> = match vips.is_empty() {
         true => Family::ALL.into(),
-        false => vips.iter().map(|vip| Family::of(*vip)).collect(),
+        false => vips.iter().map(|vip| vip.family()).collect(),
     };
     let addresses: BTreeSet<IpAddr> = families.into_iter().filter_map(|family| host.outer(family)).collect();
     addresses.into_iter().map(|address| probe_of(check, address, None)).collect()
@@ -48,11 +49,11 @@ fn to_addresses(check: &Check, host: &Host, vips: &BTreeSet<IpAddr>) -> Vec<Prob
 fn through_tunnel(
     check: &Check,
     id: &HostId,
-    vips: &BTreeSet<IpAddr>,
+    vips: &BTreeSet<Vip>,
     marks: &BTreeMap<(HostId, Family), u32>,
 ) -> Vec<Probe> {
-    let mark = |vip: &IpAddr| marks.get(&(id.clone(), Family::of(*vip))).copied();
-    vips.iter().map(|vip| probe_of(check, *vip, mark(vip))).collect()
+    let mark = |vip: &Vip| marks.get(&(id.clone(), vip.family())).copied();
+    vips.iter().map(|vip| probe_of(check, vip.sample(), mark(vip))).collect()
 }
 
 fn probe_of(check: &Check, address: IpAddr, mark: Option<u32>) -> Probe {

@@ -19,6 +19,9 @@ use lb_user::model::{Doubt, HostId, Protocol};
 const DIRECTOR4: [u8; 4] = [192, 0, 2, 150];
 const DIRECTOR6: &str = "2001:db8::c000:296";
 
+/// A VIP that [`with_prefix`] gives services, too.
+pub const PREFIX: &str = "2001:db8:7::/64";
+
 /// The pool of [`vip::WEB`].
 const POOL: &str = "web";
 
@@ -51,6 +54,7 @@ impl Seen {
             interfaces: Vec::new(),
             decapsulation: Decapsulation::Auto,
             xdp: XdpMode::Auto,
+            prefixes: true,
             capacity: Capacity::default(),
         };
         let mut seen = Seen {
@@ -69,7 +73,7 @@ impl Seen {
         let accept = Accept {
             senders: vec![([192, 0, 2, 0].into(), 24), ("2001:db8::c000:200".parse().unwrap(), 120)],
             locals: self.locals(),
-            vips: vec![vip4(vip::WEB).into(), vip6(vip::WEB).into()],
+            vips: [vip4(vip::WEB).into(), vip6(vip::WEB).into(), PREFIX.parse().unwrap()].into(),
         };
         self.plane.sync(&accept).unwrap();
         let fellows = Fellows {

@@ -19,7 +19,7 @@ use super::load::Loaded;
 use super::memory::Memory;
 use super::nexthops::{Sources, Standing};
 use super::per_cpu::PerCpu;
-use super::pools::{Named, Pools, map_error, map_io, vips};
+use super::pools::{Named, Pools, map_error, map_io};
 use super::usage::MapUse;
 use super::{Mode, Result, modes, probe_route};
 use crate::config::{Capacity, XdpMode};
@@ -43,6 +43,8 @@ pub struct DirectorOptions {
     pub flows: u32,
     /// ICMP errors per second that tell senders of packets too big for the tunnel.
     pub icmp_errors: u32,
+    /// Some VIP is a prefix. A director that does not know serves none.
+    pub prefixes: bool,
     /// Sizes of the maps.
     pub capacity: Capacity,
 }
@@ -138,6 +140,11 @@ impl Director {
         self.loaded.follow_log();
     }
 
+    /// What it was loaded with.
+    pub fn options(&self) -> &DirectorOptions {
+        &self.options
+    }
+
     /// The maps were pinned by an agent before this one.
     pub fn adopted(&self) -> bool {
         self.loaded.adopted
@@ -195,7 +202,7 @@ impl Director {
         };
         let traffic = &mut self.traffic;
         self.pools.write_services(model, &tables, named, |id| traffic.zero(id))?;
-        self.pools.write_vips(&vips(model))?;
+        self.pools.write_vips(&model.vips())?;
         let released = self.pools.settle(model, tables)?;
         self.forget(&released);
         self.extras.settle(self.pools.named())?;
