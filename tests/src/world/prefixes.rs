@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// TCP and fragments of UDP as [`ALL`]; port 80/tcp and 53/udp, of which fragments are forwarded.
+/// Ports 80/tcp and 53/udp, of which fragments are forwarded.
 pub const WIDE: &str = "2001:db8:5::/64";
 /// Around [`WIDE`]: any port over TCP, and port 443/tcp by hosts of its own.
 pub const WIDEST: &str = "2001:db8:5::/48";
@@ -70,9 +70,14 @@ pub(super) fn add(world: &mut World) {
     for (vip, port, protocol, pool) in services {
         let key = ServiceKey { vip: vip.parse().unwrap(), port, protocol };
         world.serve(key, pool);
+        let of_pool = |quic: &Service| quic.pool == pool && quic.extras.quic.is_some();
+        let quic = world.model.services.values().find(|service| of_pool(service)).cloned();
         let service = world.model.services.get_mut(&key).unwrap();
         if (vip, protocol) == (WIDE, Udp) || vip == PIECES {
             (service.hash, service.fragments) = (HashBy::Addresses, Fragments::Forward);
+        }
+        if let Some(quic) = quic.filter(|_| protocol == Udp) {
+            *service = quic;
         }
     }
     world.sources(PAIR.parse().unwrap(), &[], &["2001:db8::cb00:7140/122"]);

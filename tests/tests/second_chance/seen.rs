@@ -14,12 +14,12 @@ use lb_user::config::{Capacity, Decapsulation, XdpMode};
 use lb_user::dataplane::counters::Counter;
 use lb_user::dataplane::host::{Accept, Fellows, HostOptions, HostPlane};
 use lb_user::dataplane::slots::stable_id;
-use lb_user::model::{Doubt, HostId, Protocol};
+use lb_user::model::{Doubt, HostId, Protocol, ServiceKey};
 
 const DIRECTOR4: [u8; 4] = [192, 0, 2, 150];
 const DIRECTOR6: &str = "2001:db8::c000:296";
 
-/// A VIP that [`with_prefix`] gives services, too.
+/// A VIP, whose port 80/tcp is the same pool's.
 pub const PREFIX: &str = "2001:db8:7::/64";
 
 /// The pool of [`vip::WEB`].
@@ -65,6 +65,8 @@ impl Seen {
             plane: HostPlane::load(options, None).unwrap(),
             hook,
         };
+        let vip = PREFIX.parse().unwrap();
+        seen.world.serve(ServiceKey { vip, port: 80, protocol: Protocol::Tcp }, POOL);
         seen.sync();
         seen
     }
@@ -194,10 +196,12 @@ pub fn at_both(what: &str, test: impl Fn(&mut Seen) + Sync) {
 
 /// Two flows, one of each family, of which `a` is no owner or the second one, whose first owner is therefore another.
 pub fn flows(seen: &Seen) -> [Ends; 2] {
-    let find = |ends: Ends| {
-        let with_port = |port| Ends { source: (ends.source.ip(), port).into(), ..ends };
-        let fits = |ends: &Ends| seen.world.owners(*ends, Protocol::Tcp)[0] != seen.own;
-        (40000..41000).map(with_port).find(fits).unwrap()
-    };
-    [find(client4(vip::WEB)), find(client6(vip::WEB))]
+    [strange(seen, client4(vip::WEB)), strange(seen, client6(vip::WEB))]
+}
+
+/// Such a flow between these ends.
+pub fn strange(seen: &Seen, ends: Ends) -> Ends {
+    let with_port = |port| Ends { source: (ends.source.ip(), port).into(), ..ends };
+    let fits = |ends: &Ends| seen.world.owners(*ends, Protocol::Tcp)[0] != seen.own;
+    (40000..41000).map(with_port).find(fits).unwrap()
 }
