@@ -424,3 +424,7 @@ impl fmt::Display for HostId {
         write!(f, "{}/{}", self.pool, self.host)
     }
 }
+
+#[cfg(test)]
+#[path = "model_tests.rs"]
+mod tests;

@@ -109,7 +109,7 @@ async fn wait(announcer: &Announcer, met: impl FnMut(&BgpStatus) -> bool) -> Bgp
 }
 
 const NO_PEERS: &str = "port = -1\n";
-const BOTH: [&str; 3] = ["198.51.100.1/32", "198.51.100.2/32", "2001:db8::c633:6401/128"];
+const BOTH: [&str; 4] = ["198.51.100.1/32", "198.51.100.2/32", "2001:db8::c633:6401/128", "2001:db8:5::/64"];
 
 #[tokio::test]
 async fn paths_appear_change_and_go() {
@@ -123,6 +123,7 @@ async fn paths_appear_change_and_go() {
     assert!(shown.contains("{Med: 5}") && shown.contains("65000:100"), "{shown}");
     let shown = sidecar.gobgp("global rib -a ipv6");
     assert!(shown.contains("2001:db8::c633:6401/128") && shown.contains("2001:db8::c000:284"), "{shown}");
+    assert!(shown.contains("2001:db8:5::/64"), "{shown}");
 
     gobgp.announce(&Announcements { med: 6, ..want(&BOTH[..1]) }).await.unwrap();
     assert_eq!(gobgp.announced().await.unwrap(), want(&BOTH[..1]).routes);

@@ -280,6 +280,8 @@ fn a_program_that_looks_for_prefixes_takes_the_place_of_one_that_does_not() {
         assert_eq!(send(&mut director, ends).0, Reason::Forwarded);
         let longer = director.program().unwrap().info().unwrap();
         assert!(long.size_translated() < longer.size_translated());
+        let [without, with] = [long, longer].map(|info| info.verified_instruction_count().unwrap());
+        println!("figure: instructions that the verifier goes through: {without}, and {with} with prefixes");
     });
 }
 

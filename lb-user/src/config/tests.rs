@@ -2,6 +2,7 @@
 
 mod extras;
 mod files;
+mod prefixes;
 mod services;
 
 use super::Config;

@@ -128,10 +128,12 @@ mod tests {
     #[test]
     fn every_vip_is_probed_through_the_tunnel_with_the_hosts_mark() {
         let marks = BTreeMap::from([((id(), Family::V4), 0x100)]);
-        let plan = plan(&model(&["198.51.100.1", "2001:db8::1"], SIX), &checks(Through::Tunnel), &marks);
+        let vips = ["198.51.100.1", "2001:db8::1", "2001:db8:5::/64"];
+        let plan = plan(&model(&vips, SIX), &checks(Through::Tunnel), &marks);
         let four = ("198.51.100.1:80".to_owned(), Some(0x100), "198.51.100.1");
         let six = ("[2001:db8::1]:80".to_owned(), None, "[2001:db8::1]");
-        assert_eq!(targets(&plan), [four, six]);
+        let one_of_many = ("[2001:db8:5::1]:80".to_owned(), None, "[2001:db8:5::1]");
+        assert_eq!(targets(&plan), [four, six, one_of_many]);
     }
 
     #[test]
