@@ -211,7 +211,7 @@ async fn the_announcer_survives_restarts_of_bird_and_leaves_routes_when_it_ends(
     let Some(mut sidecar) = Sidecar::start().await else { return };
     let (wish, wants) = watch::channel(Some(want(&BOTH)));
     let announcer = Announcer::start(&sidecar.config(), wants);
-    wait(&announcer, |status| status.up && status.announced.len() == 3).await;
+    wait(&announcer, |status| status.up && status.announced.len() == BOTH.len()).await;
 
     let asked = Instant::now();
     wish.send_replace(Some(want(&BOTH[..1])));
@@ -224,12 +224,12 @@ async fn the_announcer_survives_restarts_of_bird_and_leaves_routes_when_it_ends(
     assert!(status.reason.unwrap().contains("BIRD does not answer"));
     wish.send_replace(Some(want(&BOTH)));
     sidecar.run().await;
-    wait(&announcer, |status| status.up && status.announced.len() == 3).await;
+    wait(&announcer, |status| status.up && status.announced.len() == BOTH.len()).await;
 
     // By hand, and undone.
     sidecar.birdc("disable lb_vips4");
-    wait(&announcer, |status| status.announced.len() != 3).await;
-    wait(&announcer, |status| status.up && status.announced.len() == 3).await;
+    wait(&announcer, |status| status.announced.len() != BOTH.len()).await;
+    wait(&announcer, |status| status.up && status.announced.len() == BOTH.len()).await;
 
     drop(announcer);
     sleep(Duration::from_millis(100)).await;

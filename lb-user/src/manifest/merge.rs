@@ -76,9 +76,9 @@ fn vips_that_are_hosts(config: &Config, manifest: &Manifest) -> Vec<Problem> {
                 let Some(vip) = config.model.vips_over(address.into()).last() else { continue };
                 let Some((service, _)) = config.model.services_of(vip).next() else { continue };
                 let key = format!("pools.{pool}.hosts.{name}");
-                let is = if vip.is_prefix() { "in" } else { "the VIP" };
+                let in_ = if vip.is_prefix() { "in " } else { "" };
                 let message = format!(
-                    "{address} is {is} the VIP of service {service} here; give the host its own address"
+                    "{address} is {in_}the VIP of service {service} here; give the host its own address"
                 );
                 problems.push(Problem { at: None, key, message });
             }
