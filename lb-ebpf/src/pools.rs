@@ -25,13 +25,13 @@ static SERVICE_CHAINS: Array<u64, CHAINS, MMAPABLE> = Array::new();
 #[btf_map]
 static SERVICES: Array<Entry, 4097, MMAPABLE> = Array::new();
 
-/// VIPs that are prefixes, and the services and fragments of such: see [`lb_common::prefixes`]. An entry comes after that of the
-/// directory, and goes before it.
+/// VIPs that are prefixes, and the services and fragments of such: see [`lb_common::prefixes`]. An entry comes after
+/// that of the directory, and goes before it.
 #[btf_map]
 static PREFIXES: LpmTrie<PrefixKey, Prefix, 4097> = LpmTrie::new();
 
-/// Not 0: some VIP is a prefix. The loader writes it, and the verifier takes it for a constant: while there are none, what looks
-/// for them is no part of the program.
+/// Not 0: some VIP is a prefix. The loader writes it, and the verifier takes it for a constant: while there are none,
+/// what looks for them is no part of the program.
 #[unsafe(no_mangle)]
 static ANY_PREFIX: u32 = 0;
 

@@ -158,8 +158,8 @@ fn judge(facts: &Facts<'_>, key: &ServiceKey) -> ServiceDecision {
     ServiceDecision { hosts: active.len(), healthy, announce: reason.is_none(), reason }
 }
 
-/// A VIP goes with all services that its addresses have or not at all: those of a prefix around it count, but for what it has of
-/// its own.
+/// A VIP goes with all services that its addresses have or not at all: those of a prefix around it count, but for what
+/// it has of its own.
 fn withhold_with_their_neighbours(model: &Model, services: &mut BTreeMap<ServiceKey, ServiceDecision>) {
     let mut culprits: BTreeMap<Vip, ServiceKey> = BTreeMap::new();
     if services.values().any(|service| !service.announce) {

@@ -331,7 +331,8 @@ pub struct Model {
 impl Model {
     /// The VIPs that hold this one, itself first if it is one: each is in the next.
     pub fn vips_over(&self, vip: Vip) -> impl Iterator<Item = Vip> {
-        // In order, what holds it comes before it; and what holds it and comes before another VIP, holds the start of that too.
+        // In order, what holds it comes before it; and what holds it and comes before another VIP, holds the start of
+        // that too.
         let mut last = Some(vip);
         std::iter::from_fn(move || {
             loop {
@@ -352,8 +353,8 @@ impl Model {
         self.services.range(first..).take_while(move |(key, _)| key.vip == vip)
     }
 
-    /// The services that addresses of a VIP have, but for those that longer VIPs in it have of their own: its own ones, and those
-    /// of VIPs that hold it, as far as no longer one has a service of that port.
+    /// The services that addresses of a VIP have, but for those that longer VIPs in it have of their own: its own ones,
+    /// and those of VIPs that hold it, as far as no longer one has a service of that port.
     pub fn services_at(&self, vip: Vip) -> Vec<(&ServiceKey, &Service)> {
         let mut found: Vec<(&ServiceKey, &Service)> = Vec::new();
         for wider in self.vips_over(vip) {
@@ -367,8 +368,8 @@ impl Model {
         found
     }
 
-    /// The service that packets to this address and port are for: of the longest VIP that has one, and there of the port rather
-    /// than of any.
+    /// The service that packets to this address and port are for: of the longest VIP that has one, and there of the
+    /// port rather than of any.
     pub fn service(&self, destination: SocketAddr, protocol: Protocol) -> Option<(ServiceKey, &Service)> {
         let of = |vip: Vip| {
             let of_port = |port| self.services.get_key_value(&ServiceKey { vip, port, protocol });
@@ -378,8 +379,8 @@ impl Model {
         Some((*key, service))
     }
 
-    /// The service whose host gets the fragments of a protocol for this address, if they are forwarded: of the longest VIP that
-    /// has the protocol.
+    /// The service whose host gets the fragments of a protocol for this address, if they are forwarded: of the longest
+    /// VIP that has the protocol.
     pub fn service_of_fragments(
         &self,
         address: IpAddr,

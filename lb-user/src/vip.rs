@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::bgp::Prefix;
 use crate::model::Family;
 
-/// A virtual address, or a prefix of such. Of several that hold an address the longest prefix counts, and the address itself most.
+/// A virtual address, or a prefix of such. Of several that hold an address the longest prefix counts, and the address
+/// itself most.
 ///
 /// In order, one that holds another comes before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -42,8 +43,8 @@ impl Vip {
         self.0 != Prefix::host(self.0.address)
     }
 
-    /// An address to try it by: of a prefix the second one, since the first one is that of all routers of the subnet (RFC 4291,
-    /// section 2.6.1).
+    /// An address to try it by: of a prefix the second one, since the first one is that of all routers of the subnet
+    /// (RFC 4291, section 2.6.1).
     pub fn sample(self) -> IpAddr {
         match self.0.address {
             IpAddr::V6(first) if self.is_prefix() => IpAddr::V6((first.to_bits() | 1).into()),

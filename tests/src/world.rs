@@ -3,6 +3,7 @@
 //! Service `n` is 198.51.100.n and its twin 2001:db8::c633:64nn, port 80. Next hops are given by hand, so that nothing
 //! depends on routes and neighbours of the machine.
 
+mod kernel;
 pub mod prefixes;
 
 use std::collections::BTreeMap;
@@ -10,17 +11,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use aya::maps::{Map, MapData, MapInfo};
-use aya::programs::ProgramInfo;
+use anyhow::Result;
 use lb_common::flow::{self, Addr, Flow};
 use lb_common::maps::{NO_OWNER, Row};
 use lb_user::config::{Capacity, FLOWS, XdpMode};
 use lb_user::dataplane::counters::Counter;
 use lb_user::dataplane::director::{Confirmed, Director, DirectorOptions};
 use lb_user::dataplane::nexthops::Sources;
-use lb_user::dataplane::services::Services;
-use lb_user::dataplane::tables::Tables;
 use lb_user::director_model::View;
 use lb_user::extras::{Counted, Limit, Quic, SourceList};
 use lb_user::model::{
@@ -34,6 +31,9 @@ use lb_user::vip::Vip;
 
 use crate::packets::{Ends, Outer, tunnel};
 use crate::vector::{self, Bench, Context};
+
+use kernel::take_table_away;
+pub use kernel::{directory, map};
 
 /// Rows of all tables: few, so that they are made at once.
 pub const ROWS: u32 = 251;
@@ -472,37 +472,4 @@ fn rows_of(pool: &Pool) -> Vec<Row> {
         true => vec![[NO_OWNER; 4]; pool.size as usize],
         false => table::rows(&pool.generations(), pool.seed, pool.size, &slots).unwrap().rows,
     }
-}
-
-/// No agent takes a table away that a service names; here it is done behind its back.
-fn take_table_away(director: &mut Director) -> Result<()> {
-    let services = directory(director)?;
-    let mut tables = Tables::new(Map::from_map_data(data(&director.program()?.info()?, "TABLES")?)?)?;
-    for vip in [IpAddr::from(vip4(vip::TABLELESS)), vip6(vip::TABLELESS).into()] {
-        let key = lb_common::maps::ServiceKey::new(vip.into(), 80u16.to_be(), 6);
-        let table = services.get(&key).context("no such service")?.table;
-        tables.remove(table)?;
-    }
-    Ok(())
-}
-
-/// The directory of services as it is in the kernel.
-pub fn directory(director: &mut Director) -> Result<Services> {
-    let info = director.program()?.info()?;
-    let (chains, entries) = (data(&info, "SERVICE_CHAINS")?, data(&info, "SERVICES")?);
-    Ok(Services::take(&chains, &entries, entries.info()?.max_entries())?)
-}
-
-/// A map of a loaded program.
-pub fn map<T: TryFrom<Map, Error = aya::maps::MapError>>(program: &ProgramInfo, name: &str) -> Result<T> {
-    Ok(T::try_from(Map::from_map_data(data(program, name)?)?)?)
-}
-
-fn data(program: &ProgramInfo, name: &str) -> Result<MapData> {
-    for id in program.map_ids()?.unwrap_or_default() {
-        if MapInfo::from_id(id)?.name_as_str() == Some(name) {
-            return Ok(MapData::from_id(id)?);
-        }
-    }
-    None.with_context(|| format!("no map {name}"))
 }

@@ -1,7 +1,6 @@
 //! Keys and values of the BPF maps. Layout and padding are explicit and tested: both sides are the same bytes.
 
 use crate::flow::{Addr, C2};
-use crate::prefixes::{Prefix, PrefixKey};
 
 /// Owners per row: as many generations as may overlap, and a backup.
 pub const OWNERS: usize = 4;
@@ -25,11 +24,9 @@ pub struct ServiceKey {
     port_protocol: u64,
 }
 
-/// Bits that no port and protocol have.
+/// Bits that no port and protocol have; another eight are those of [`crate::prefixes`].
 const OF_VIP: u64 = 1 << 32;
 const OF_FRAGMENTS: u64 = 1 << 33;
-/// Where the length of a prefix stands; 0: the VIP is an address.
-const LENGTH: u32 = 40;
 /// The bits of a port.
 const PORT: u64 = 0xffff;
 
@@ -68,34 +65,6 @@ impl ServiceKey {
     #[inline(always)]
     pub const fn any_port(self) -> Self {
         ServiceKey { port_protocol: self.port_protocol & !PORT, ..self }
-    }
-
-    /// The same for a VIP that is a prefix.
-    #[inline(always)]
-    pub const fn within(self, Prefix { first, length }: Prefix) -> Self {
-        ServiceKey { vip: first.pairs(), port_protocol: self.port_protocol | (length as u64) << LENGTH }
-    }
-
-    /// The key by which a trie tells which prefix holds the VIP: port and protocol, and above them whether it is that of a VIP or
-    /// of fragments.
-    #[inline(always)]
-    pub const fn in_trie(&self) -> PrefixKey {
-        let above = (self.port_protocol >> 32) as u32 & 3;
-        PrefixKey { kind: self.port_protocol as u32 | above << 24, address: self.vip() }
-    }
-
-    /// From a key of the trie, with so many bits of its address.
-    pub const fn from_trie(PrefixKey { kind, address }: PrefixKey, length: u32) -> Self {
-        let port_protocol = kind as u64 & 0xff_ffff | (kind as u64 >> 24) << 32;
-        ServiceKey { vip: address.pairs(), port_protocol }.within(Prefix { first: address, length })
-    }
-
-    /// Bits of the prefix that is the VIP; none: the VIP is an address.
-    pub const fn prefix(&self) -> Option<u8> {
-        match (self.port_protocol >> LENGTH) as u8 {
-            0 => None,
-            length => Some(length),
-        }
     }
 
     /// It is that of a VIP.

@@ -10,8 +10,8 @@ use super::reader::{At, Reader};
 /// Where each service is written.
 pub(super) type Places = BTreeMap<ServiceKey, At<()>>;
 
-/// A fragment is known by address and protocol alone: where a service of a prefix shows through at a VIP in it, because that has
-/// none of this port, it must treat fragments as the services of that VIP do.
+/// A fragment is known by address and protocol alone: where a service of a prefix shows through at a VIP in it, because
+/// that has none of this port, it must treat fragments as the services of that VIP do.
 pub(super) fn fragments(services: &BTreeMap<ServiceKey, Service>, places: &Places, r: &mut Reader) {
     if services.values().all(|service| service.fragments == Fragments::Drop) {
         return;

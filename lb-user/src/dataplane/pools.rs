@@ -200,10 +200,9 @@ impl Pools {
 
     pub fn check_capacity(&self, model: &Model) -> Result<()> {
         let Capacity { services, hosts, tables } = self.capacity;
-        let vips = model.vips().len();
         let rooms = [
             ("services", model.services.len(), services, "services"),
-            ("VIPs", vips, services, "services"),
+            ("VIPs", model.vips().len(), services, "services"),
             ("hosts", model.hosts().count(), hosts, "hosts"),
             // One slot more than pools, or no table could ever be replaced.
             ("tables", model.pools.len() + 1, tables, "tables"),
@@ -399,18 +398,18 @@ impl Pools {
         }
         let have = self.services.iter().filter(|(key, _)| !key.is_vip() && !key.is_service());
         let have: BTreeMap<_, _> = have.collect();
-        let gone = have.keys().filter(|key| !want.contains_key(key));
-        gone.into_iter().try_for_each(|key| self.remove(key))?;
-        let new = want.iter().filter(|(key, entry)| have.get(key) != Some(entry));
-        new.into_iter().try_for_each(|(key, entry)| self.insert(*key, *entry))?;
+        let mut gone = have.keys().filter(|key| !want.contains_key(key));
+        gone.try_for_each(|key| self.remove(key))?;
+        let mut new = want.iter().filter(|(key, entry)| have.get(key) != Some(entry));
+        new.try_for_each(|(key, entry)| self.insert(*key, *entry))?;
         self.prefixes.set_fragments(model, want.into_keys())
     }
 
     /// Makes exactly these VIPs, so that what is for one of them but of no service is told from other traffic.
     pub fn write_vips(&mut self, vips: &BTreeSet<Vip>) -> Result<()> {
         self.write_prefixes(vips)?;
-        let addresses = vips.iter().filter_map(|vip| vip.address());
-        let want: BTreeSet<_> = addresses.map(|vip| maps::ServiceKey::of_vip(vip.into())).collect();
+        let key = |vip: &Vip| Some(maps::ServiceKey::of_vip(vip.address()?.into()));
+        let want: BTreeSet<_> = vips.iter().filter_map(key).collect();
         let have: BTreeSet<_> = self.services.iter().map(|(key, _)| key).filter(|key| key.is_vip()).collect();
         for key in have.difference(&want) {
             self.services.remove(key);
@@ -420,7 +419,7 @@ impl Pools {
 
     /// Makes exactly those of these VIPs known that are prefixes.
     pub fn write_prefixes(&mut self, vips: &BTreeSet<Vip>) -> Result<()> {
-        self.prefixes.set_vips(vips.iter().copied())
+        self.prefixes.set_vips(vips)
     }
 
     /// What of a prefix is to be found, is found after its entry has come, and not any more before that goes.

@@ -1,5 +1,5 @@
-//! VIPs that are prefixes, in the kernel: the trie that tells programs which prefix holds an address; and how services are named
-//! there.
+//! VIPs that are prefixes, in the kernel: the trie that tells programs which prefix holds an address; and how services
+//! are named there.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -24,7 +24,8 @@ pub(super) const PREFIXES: MapShape = MapShape {
     ..shape("PREFIXES", kind::LPM_TRIE, 24, size_of::<Prefix>(), services::entries(1024))
 };
 
-/// The global of the programs that is not 0 if some VIP is a prefix. It is no map, but is told to them like the size of one.
+/// The global of the programs that is not 0 if some VIP is a prefix. It is no map, but is told to them like the size of
+/// one.
 pub(super) const ANY_PREFIX: &str = "ANY_PREFIX";
 
 /// Its value, for [`Object::load`](super::load::Object::load).
@@ -87,14 +88,14 @@ impl Prefixes {
     }
 
     /// Makes these VIPs be found, as far as they are prefixes, and no others.
-    pub fn set_vips(&mut self, vips: impl Iterator<Item = Vip>) -> Result<()> {
-        let prefixes = vips.filter(|vip| vip.is_prefix());
-        let want = prefixes.map(|vip| of_vip(ServiceKey::of_vip(vip.first().into()), vip)).collect();
+    pub fn set_vips(&mut self, vips: &BTreeSet<Vip>) -> Result<()> {
+        let prefixes = vips.iter().filter(|vip| vip.is_prefix());
+        let want = prefixes.map(|vip| of_vip(ServiceKey::of_vip(vip.first().into()), *vip)).collect();
         self.set(ServiceKey::is_vip, &want)
     }
 
-    /// Makes the keys of fragments be found that are forwarded, and no others. A VIP in such a prefix that forwards none has an
-    /// entry, too, which leads to nothing in the directory.
+    /// Makes the keys of fragments be found that are forwarded, and no others. A VIP in such a prefix that forwards
+    /// none has an entry, too, which leads to nothing in the directory.
     pub fn set_fragments(
         &mut self,
         model: &Model,

@@ -10,8 +10,9 @@ use crate::vip::Vip;
 /// Derives the probes of every host of every pool.
 ///
 /// A probe to the host's address is made per address family of the VIPs that the pool serves (per family that the host
-/// has, while no service uses the pool). A probe through the tunnel is made per VIP, of prefixes to one address each; `marks` says how the data plane
-/// knows packets of this VIP family to this host, and what has no mark yet waits for it.
+/// has, while no service uses the pool). A probe through the tunnel is made per VIP, of prefixes to one address each;
+/// `marks` says how the data plane knows packets of this VIP family to this host, and what has no mark yet waits for
+/// it.
 pub fn plan(
     model: &Model,
     checks: &BTreeMap<String, Vec<Check>>,

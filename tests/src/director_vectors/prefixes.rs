@@ -1,4 +1,5 @@
-//! Vectors of VIPs that are prefixes: which of several an address is of, and that all of it is served as one address would be.
+//! Vectors of VIPs that are prefixes: which of several an address is of, and that all of it is served as one address
+//! would be.
 
 use lb_common::reasons::Director;
 use lb_user::model::Protocol::{Tcp as OverTcp, Udp};

@@ -57,7 +57,8 @@ fn what_a_socket_knows_is_kept() {
     });
 }
 
-/// A prefix need not be on an interface: a route makes all of it this machine's (AnyIP), for listeners on all addresses.
+/// A prefix need not be on an interface: a route makes all of it this machine's (AnyIP), for listeners on all
+/// addresses.
 #[test]
 fn what_a_socket_knows_at_some_address_of_a_prefix_is_kept() {
     at_both("packets of connections to a prefix", |seen| {

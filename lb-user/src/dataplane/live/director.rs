@@ -118,7 +118,8 @@ impl OpenDirector {
         }));
     }
 
-    /// The programs over the same maps once more, before the first VIP that is a prefix: what runs does not look for such.
+    /// The programs over the same maps once more, before the first VIP that is a prefix: what runs does not look for
+    /// such.
     fn learn_prefixes(&mut self, config: &Config) -> Result<()> {
         let have = self.plane.options();
         if have.prefixes || !config.model.has_prefixes() {
