@@ -5,10 +5,10 @@
 //! not lose theirs because a router sees only the address.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use crate::health::HealthView;
 use crate::model::{Family, HostId, HostState, Model, ServiceKey};
+use crate::vip::Vip;
 
 /// What decides.
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +71,7 @@ pub struct Decision {
     /// Every configured service.
     pub services: BTreeMap<ServiceKey, ServiceDecision>,
     /// VIPs to announce; `None`: leave what is announced as it is.
-    pub vips: Option<BTreeSet<IpAddr>>,
+    pub vips: Option<BTreeSet<Vip>>,
 }
 
 /// What follows for a service.
@@ -91,7 +91,7 @@ pub struct ServiceDecision {
 pub fn decide(facts: &Facts<'_>) -> Decision {
     let mut services: BTreeMap<ServiceKey, ServiceDecision> =
         facts.model.services.keys().map(|key| (*key, judge(facts, key))).collect();
-    withhold_with_their_neighbours(&mut services);
+    withhold_with_their_neighbours(facts.model, &mut services);
     if facts.disabled {
         for service in services.values_mut() {
             service.announce = false;
@@ -135,7 +135,7 @@ fn active_of(model: &Model, pool: &str) -> Vec<HostId> {
 /// A service by itself.
 fn judge(facts: &Facts<'_>, key: &ServiceKey) -> ServiceDecision {
     let service = &facts.model.services[key];
-    let family = Family::of(key.vip);
+    let family = key.vip.family();
     let active = active_of(facts.model, &service.pool);
     let works = |id: &&HostId| {
         facts.health.get(*id).is_some_and(|health| health.healthy)
@@ -158,14 +158,22 @@ fn judge(facts: &Facts<'_>, key: &ServiceKey) -> ServiceDecision {
     ServiceDecision { hosts: active.len(), healthy, announce: reason.is_none(), reason }
 }
 
-/// A VIP goes with all its services or not at all.
-fn withhold_with_their_neighbours(services: &mut BTreeMap<ServiceKey, ServiceDecision>) {
-    let withheld: BTreeMap<IpAddr, ServiceKey> =
-        services.iter().filter(|(_, service)| !service.announce).map(|(key, _)| (key.vip, *key)).collect();
+/// A VIP goes with all services that its addresses have or not at all: those of a prefix around it count, but for what
+/// it has of its own.
+fn withhold_with_their_neighbours(model: &Model, services: &mut BTreeMap<ServiceKey, ServiceDecision>) {
+    let mut culprits: BTreeMap<Vip, ServiceKey> = BTreeMap::new();
+    if services.values().any(|service| !service.announce) {
+        for vip in model.vips() {
+            let withheld = model.services_at(vip).into_iter().map(|(key, _)| *key);
+            let withheld = withheld.filter(|key| !services[key].announce);
+            culprits.extend(withheld.max_by_key(|key| key.vip == vip).map(|key| (vip, key)));
+        }
+    }
     for (key, service) in services {
-        let Some(culprit) = withheld.get(&key.vip).filter(|_| service.announce) else { continue };
+        let Some(culprit) = culprits.get(&key.vip).filter(|_| service.announce) else { continue };
+        let place = if culprit.vip == key.vip { "on the same VIP" } else { "around it" };
         service.announce = false;
-        service.reason = Some(format!("{culprit} on the same VIP is not servable"));
+        service.reason = Some(format!("{culprit} {place} is not servable"));
     }
 }
 

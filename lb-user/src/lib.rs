@@ -26,3 +26,4 @@ pub mod replay;
 pub mod switch;
 pub mod table;
 pub mod trace;
+pub mod vip;

@@ -2,14 +2,16 @@
 //!
 //! All of them are plain data, compared with `==`; collections are sorted, because their order reaches tables.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
 
 use lb_common::maps;
 use serde::{Deserialize, Serialize};
 
 use crate::extras::Extras;
+use crate::vip::Vip;
 
 /// Transport protocol of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -79,8 +81,8 @@ pub const ANY_PORT: u16 = 0;
 /// What users connect to: VIP, port (host byte order) and protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ServiceKey {
-    /// The virtual address.
-    pub vip: IpAddr,
+    /// The virtual address, or prefix of such.
+    pub vip: Vip,
     /// Destination port, or [`ANY_PORT`].
     pub port: u16,
     /// TCP or UDP.
@@ -89,14 +91,43 @@ pub struct ServiceKey {
 
 impl fmt::Display for ServiceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.vip {
-            IpAddr::V4(vip) => write!(f, "{vip}:")?,
-            IpAddr::V6(vip) => write!(f, "[{vip}]:")?,
+        match self.vip.family() {
+            Family::V4 => write!(f, "{}:", self.vip)?,
+            Family::V6 => write!(f, "[{}]:", self.vip)?,
         }
         match self.port {
             ANY_PORT => write!(f, "*/{}", self.protocol),
             port => write!(f, "{port}/{}", self.protocol),
         }
+    }
+}
+
+impl ServiceKey {
+    /// Packets to the other one's address and port may be for it.
+    pub fn serves(&self, other: &ServiceKey) -> bool {
+        let port = self.port == ANY_PORT || self.port == other.port;
+        port && self.protocol == other.protocol && self.vip.covers(other.vip)
+    }
+}
+
+/// The text is no service as [`ServiceKey`] shows it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no service; write VIP:PORT/PROTOCOL, as in [2001:db8::1]:80/tcp")]
+pub struct ServiceKeyError(String);
+
+impl FromStr for ServiceKey {
+    type Err = ServiceKeyError;
+
+    fn from_str(text: &str) -> Result<Self, ServiceKeyError> {
+        let parse = || {
+            let (ends, protocol) = text.rsplit_once('/')?;
+            let (vip, port) = ends.rsplit_once(':')?;
+            let vip = vip.strip_prefix('[').and_then(|vip| vip.strip_suffix(']')).unwrap_or(vip);
+            let port = if port == "*" { ANY_PORT } else { port.parse().ok()? };
+            let protocol = [Protocol::Tcp, Protocol::Udp].into_iter().find(|p| p.to_string() == protocol)?;
+            Some(ServiceKey { vip: vip.parse().ok()?, port, protocol })
+        };
+        parse().ok_or_else(|| ServiceKeyError(text.to_owned()))
     }
 }
 
@@ -298,21 +329,77 @@ pub struct Model {
 }
 
 impl Model {
-    /// The service that packets to this address and port are for.
+    /// The VIPs that hold this one, itself first if it is one: each is in the next.
+    pub fn vips_over(&self, vip: Vip) -> impl Iterator<Item = Vip> {
+        // In order, what holds it comes before it; and what holds it and comes before another VIP, holds the start of
+        // that too.
+        let mut last = Some(vip);
+        std::iter::from_fn(move || {
+            loop {
+                let end = ServiceKey { vip: last?, port: u16::MAX, protocol: Protocol::Udp };
+                let (ServiceKey { vip: found, .. }, _) = self.services.range(..=end).next_back()?;
+                if found.covers(vip) {
+                    last = found.prefix().length.checked_sub(1).map(|length| vip.within(length));
+                    return Some(*found);
+                }
+                last = Some(vip.within(found.shared(vip)?));
+            }
+        })
+    }
+
+    /// The services of a VIP.
+    pub fn services_of(&self, vip: Vip) -> impl Iterator<Item = (&ServiceKey, &Service)> {
+        let first = ServiceKey { vip, port: 0, protocol: Protocol::Tcp };
+        self.services.range(first..).take_while(move |(key, _)| key.vip == vip)
+    }
+
+    /// The services that addresses of a VIP have, but for those that longer VIPs in it have of their own: its own ones,
+    /// and those of VIPs that hold it, as far as no longer one has a service of that port.
+    pub fn services_at(&self, vip: Vip) -> Vec<(&ServiceKey, &Service)> {
+        let mut found: Vec<(&ServiceKey, &Service)> = Vec::new();
+        for wider in self.vips_over(vip) {
+            let hides = |key: &ServiceKey, other: &ServiceKey| {
+                key.protocol == other.protocol && (key.port == other.port || key.port == ANY_PORT)
+            };
+            let seen = |other: &ServiceKey| !found.iter().any(|(key, _)| hides(key, other));
+            let more: Vec<_> = self.services_of(wider).filter(|(key, _)| seen(key)).collect();
+            found.extend(more);
+        }
+        found
+    }
+
+    /// The service that packets to this address and port are for: of the longest VIP that has one, and there of the
+    /// port rather than of any.
     pub fn service(&self, destination: SocketAddr, protocol: Protocol) -> Option<(ServiceKey, &Service)> {
-        let vip = destination.ip();
-        let of_port = |port| self.services.get_key_value(&ServiceKey { vip, port, protocol });
-        let (key, service) = of_port(destination.port()).or_else(|| of_port(ANY_PORT))?;
+        let of = |vip: Vip| {
+            let of_port = |port| self.services.get_key_value(&ServiceKey { vip, port, protocol });
+            of_port(destination.port()).or_else(|| of_port(ANY_PORT))
+        };
+        let (key, service) = self.vips_over(destination.ip().into()).find_map(of)?;
         Some((*key, service))
     }
 
-    /// The service whose host gets the fragments of a protocol for this address, if they are forwarded.
-    pub fn service_of_fragments(&self, vip: IpAddr, protocol: Protocol) -> Option<(ServiceKey, &Service)> {
-        let first = ServiceKey { vip, port: 0, protocol: Protocol::Tcp };
-        let of_vip = self.services.range(first..).take_while(|(key, _)| key.vip == vip);
-        let mut forwarding = of_vip
-            .filter(|(key, service)| key.protocol == protocol && service.fragments == Fragments::Forward);
+    /// The service whose host gets the fragments of a protocol for this address, if they are forwarded: of the longest
+    /// VIP that has the protocol.
+    pub fn service_of_fragments(
+        &self,
+        address: IpAddr,
+        protocol: Protocol,
+    ) -> Option<(ServiceKey, &Service)> {
+        let of = |vip: Vip| self.services_of(vip).filter(move |(key, _)| key.protocol == protocol);
+        let vip = self.vips_over(address.into()).find(|vip| of(*vip).next().is_some())?;
+        let mut forwarding = of(vip).filter(|(_, service)| service.fragments == Fragments::Forward);
         forwarding.next().map(|(key, service)| (*key, service))
+    }
+
+    /// All VIPs.
+    pub fn vips(&self) -> BTreeSet<Vip> {
+        self.services.keys().map(|key| key.vip).collect()
+    }
+
+    /// Some VIP is a prefix.
+    pub fn has_prefixes(&self) -> bool {
+        self.services.keys().any(|key| key.vip.is_prefix())
     }
 
     /// All hosts of all pools.
@@ -338,3 +425,7 @@ impl fmt::Display for HostId {
         write!(f, "{}/{}", self.pool, self.host)
     }
 }
+
+#[cfg(test)]
+#[path = "model_tests.rs"]
+mod tests;

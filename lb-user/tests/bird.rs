@@ -103,7 +103,7 @@ async fn wait(announcer: &Announcer, met: impl FnMut(&BgpStatus) -> bool) -> Bgp
     waited.unwrap_or_else(|_| panic!("not in time: {:?}", announcer.status().borrow())).unwrap().clone()
 }
 
-const BOTH: [&str; 3] = ["198.51.100.1/32", "198.51.100.2/32", "2001:db8::c633:6401/128"];
+const BOTH: [&str; 4] = ["198.51.100.1/32", "198.51.100.2/32", "2001:db8::c633:6401/128", "2001:db8:5::/64"];
 
 #[tokio::test]
 async fn routes_appear_change_and_go() {
@@ -113,7 +113,13 @@ async fn routes_appear_change_and_go() {
     bird.announce(&want(&BOTH)).await.unwrap();
     assert_eq!(bird.announced().await.unwrap(), want(&BOTH).routes);
     let shown = sidecar.birdc("show route all");
-    for text in ["198.51.100.1/32", "2001:db8::c633:6401/128", "BGP.med: 5", "BGP.community: (65000,100)"] {
+    for text in [
+        "198.51.100.1/32",
+        "2001:db8::c633:6401/128",
+        "2001:db8:5::/64",
+        "BGP.med: 5",
+        "BGP.community: (65000,100)",
+    ] {
         assert!(shown.contains(text), "{text} not in {shown}");
     }
     let other_med = Announcements { med: 6, ..want(&BOTH) };
@@ -205,7 +211,7 @@ async fn the_announcer_survives_restarts_of_bird_and_leaves_routes_when_it_ends(
     let Some(mut sidecar) = Sidecar::start().await else { return };
     let (wish, wants) = watch::channel(Some(want(&BOTH)));
     let announcer = Announcer::start(&sidecar.config(), wants);
-    wait(&announcer, |status| status.up && status.announced.len() == 3).await;
+    wait(&announcer, |status| status.up && status.announced.len() == BOTH.len()).await;
 
     let asked = Instant::now();
     wish.send_replace(Some(want(&BOTH[..1])));
@@ -218,12 +224,12 @@ async fn the_announcer_survives_restarts_of_bird_and_leaves_routes_when_it_ends(
     assert!(status.reason.unwrap().contains("BIRD does not answer"));
     wish.send_replace(Some(want(&BOTH)));
     sidecar.run().await;
-    wait(&announcer, |status| status.up && status.announced.len() == 3).await;
+    wait(&announcer, |status| status.up && status.announced.len() == BOTH.len()).await;
 
     // By hand, and undone.
     sidecar.birdc("disable lb_vips4");
-    wait(&announcer, |status| status.announced.len() != 3).await;
-    wait(&announcer, |status| status.up && status.announced.len() == 3).await;
+    wait(&announcer, |status| status.announced.len() != BOTH.len()).await;
+    wait(&announcer, |status| status.up && status.announced.len() == BOTH.len()).await;
 
     drop(announcer);
     sleep(Duration::from_millis(100)).await;

@@ -109,7 +109,7 @@ async fn wait(announcer: &Announcer, met: impl FnMut(&BgpStatus) -> bool) -> Bgp
 }
 
 const NO_PEERS: &str = "port = -1\n";
-const BOTH: [&str; 3] = ["198.51.100.1/32", "198.51.100.2/32", "2001:db8::c633:6401/128"];
+const BOTH: [&str; 4] = ["198.51.100.1/32", "198.51.100.2/32", "2001:db8::c633:6401/128", "2001:db8:5::/64"];
 
 #[tokio::test]
 async fn paths_appear_change_and_go() {
@@ -123,6 +123,7 @@ async fn paths_appear_change_and_go() {
     assert!(shown.contains("{Med: 5}") && shown.contains("65000:100"), "{shown}");
     let shown = sidecar.gobgp("global rib -a ipv6");
     assert!(shown.contains("2001:db8::c633:6401/128") && shown.contains("2001:db8::c000:284"), "{shown}");
+    assert!(shown.contains("2001:db8:5::/64"), "{shown}");
 
     gobgp.announce(&Announcements { med: 6, ..want(&BOTH[..1]) }).await.unwrap();
     assert_eq!(gobgp.announced().await.unwrap(), want(&BOTH[..1]).routes);
@@ -177,7 +178,7 @@ async fn injected_paths_return_within_a_second_of_a_restart() {
     let Some(mut sidecar) = Sidecar::start(NO_PEERS).await else { return };
     let (wish, wants) = watch::channel(Some(want(&BOTH)));
     let announcer = Announcer::start(&sidecar.config(), wants);
-    wait(&announcer, |status| status.up && status.announced.len() == 3).await;
+    wait(&announcer, |status| status.up && status.announced.len() == BOTH.len()).await;
 
     let asked = Instant::now();
     wish.send_replace(Some(want(&BOTH[..1])));
@@ -185,7 +186,7 @@ async fn injected_paths_return_within_a_second_of_a_restart() {
     eprintln!("withdrawn in {:?}", asked.elapsed());
     assert!(asked.elapsed() < Duration::from_millis(300), "{:?}", asked.elapsed());
     wish.send_replace(Some(want(&BOTH)));
-    wait(&announcer, |status| status.up && status.announced.len() == 3).await;
+    wait(&announcer, |status| status.up && status.announced.len() == BOTH.len()).await;
 
     sidecar.stop();
     sidecar.run().await;
@@ -279,7 +280,7 @@ async fn a_peer_hears_of_both_families_and_of_withdrawals() {
     gobgp.announce(&want(&BOTH)).await.unwrap();
     let routes = peer.wait(|routes| BOTH.iter().all(|route| routes.contains(route))).await;
     for text in ["BGP.med: 5", "BGP.community: (65000,100)"] {
-        assert_eq!(routes.matches(text).count(), 3, "{routes}");
+        assert_eq!(routes.matches(text).count(), BOTH.len(), "{routes}");
     }
     gobgp.announce(&want(&BOTH[1..2])).await.unwrap();
     peer.wait(|routes| !routes.contains(BOTH[0]) && routes.contains(BOTH[1]) && !routes.contains(BOTH[2]))

@@ -2,6 +2,7 @@
 
 mod asked;
 mod headers;
+mod prefixes;
 mod services;
 mod tagged;
 
@@ -29,6 +30,7 @@ pub fn all(world: &World) -> Vec<Vector<Director>> {
     all.extend(asked::all(world));
     all.extend(services::all(world));
     all.extend(headers::all(world));
+    all.extend(prefixes::all(world));
     all.extend(jumbo(world));
     all
 }

@@ -5,7 +5,7 @@ use lb_user::model::Protocol;
 
 use crate::packets::*;
 use crate::vector::{Context, Vector};
-use crate::world::{SERVER_A, SERVER_B, SERVER_C, client4, client6, from_client, vip};
+use crate::world::{SERVER_A, SERVER_B, SERVER_C, client4, client6, from_client, prefixes, vip};
 
 /// A generator of random numbers (SplitMix64, public domain): enough to choose by, and the same everywhere.
 #[derive(Clone, Debug)]
@@ -91,6 +91,9 @@ fn ends(random: &mut Random, v6: bool) -> (Ends, Protocol) {
         1, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 10, 11, 11, 12, 12, 13, 14, 14, 15, 16, 17, 18, 18, 19, 19, 19,
         20, 20, 99,
     ];
+    if v6 && random.once_in(4) {
+        return ends_in_a_prefix(random);
+    }
     let vip = random.of(VIPS);
     let mut ends = if v6 { client6(vip) } else { client4(vip) };
     if random.once_in(4) {
@@ -110,6 +113,21 @@ fn ends(random: &mut Random, v6: bool) -> (Ends, Protocol) {
     ends.destination.set_port(if random.once_in(16) { random.number() as u16 } else { port });
     let dns = [53, 443].contains(&ends.destination.port()) || random.once_in(16);
     (ends, if dns { Protocol::Udp } else { Protocol::Tcp })
+}
+
+/// The same to an address of a VIP that is a prefix, mostly, or to one next to it.
+fn ends_in_a_prefix(random: &mut Random) -> (Ends, Protocol) {
+    let port = match random.below(8) {
+        0 => random.number() as u16,
+        _ => random.of(&[80, 80, 53, 81, 443]),
+    };
+    let mut ends = prefixes::to(random.of(&prefixes::ADDRESSES), port);
+    if random.once_in(4) {
+        ends = from_client(ends, random.of(&["2001:db8::cb00:713f", "2001:db8::cb00:7140"]));
+    }
+    ends.source.set_port(40000 + random.below(256) as u16);
+    let udp = port == 53 || port == 443 && random.once_in(2) || random.once_in(16);
+    (ends, if udp { Protocol::Udp } else { Protocol::Tcp })
 }
 
 /// TCP or UDP, mostly short, and sometimes about as long as fits.

@@ -3,22 +3,21 @@
 //! Service `n` is 198.51.100.n and its twin 2001:db8::c633:64nn, port 80. Next hops are given by hand, so that nothing
 //! depends on routes and neighbours of the machine.
 
+mod kernel;
+pub mod prefixes;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use aya::maps::{Map, MapData, MapInfo};
-use aya::programs::ProgramInfo;
+use anyhow::Result;
 use lb_common::flow::{self, Addr, Flow};
 use lb_common::maps::{NO_OWNER, Row};
 use lb_user::config::{Capacity, FLOWS, XdpMode};
 use lb_user::dataplane::counters::Counter;
 use lb_user::dataplane::director::{Confirmed, Director, DirectorOptions};
 use lb_user::dataplane::nexthops::Sources;
-use lb_user::dataplane::services::Services;
-use lb_user::dataplane::tables::Tables;
 use lb_user::director_model::View;
 use lb_user::extras::{Counted, Limit, Quic, SourceList};
 use lb_user::model::{
@@ -28,9 +27,13 @@ use lb_user::model::{
 use lb_user::netlink::vlan::{Below, Tag};
 use lb_user::netlink::{NextHop, NextHops};
 use lb_user::table;
+use lb_user::vip::Vip;
 
 use crate::packets::{Ends, Outer, tunnel};
 use crate::vector::{self, Bench, Context};
+
+use kernel::take_table_away;
+pub use kernel::{directory, map};
 
 /// Rows of all tables: few, so that they are made at once.
 pub const ROWS: u32 = 251;
@@ -174,7 +177,7 @@ impl Default for World {
         world.add("by-source", vip::BY_SOURCE, &["a", "b", "c"]);
         world.add("by-addresses", vip::BY_ADDRESSES, &["a", "b", "c"]);
         world.add("any", vip::ANY, &["a", "b"]);
-        for vip in [IpAddr::from(vip4(vip::ANY)), vip6(vip::ANY).into()] {
+        for vip in [Vip::from(vip4(vip::ANY)), vip6(vip::ANY).into()] {
             let service = |port, protocol| ServiceKey { vip, port, protocol };
             world.serve(service(ANY_PORT, Protocol::Tcp), "any");
             world.serve(service(ANY_PORT, Protocol::Udp), "any");
@@ -185,7 +188,7 @@ impl Default for World {
         for (n, pool) in
             [(vip::WEB, "web"), (vip::BY_SOURCE, "by-source"), (vip::BY_ADDRESSES, "by-addresses")]
         {
-            for vip in [IpAddr::from(vip4(n)), vip6(n).into()] {
+            for vip in [Vip::from(vip4(n)), vip6(n).into()] {
                 world.serve(ServiceKey { vip, port: 53, protocol: Protocol::Udp }, pool);
             }
         }
@@ -208,7 +211,7 @@ impl Default for World {
         let slow =
             Limit { of: Counted::Connections, count: 1, per: hour, burst: 3, prefix4: 32, prefix6: 64 };
         let slower = Limit { of: Counted::Packets, count: 1, per: hour, burst: 2, prefix4: 24, prefix6: 56 };
-        for vip in [IpAddr::from(vip4(vip::SLOWER)), vip6(vip::SLOWER).into()] {
+        for vip in [Vip::from(vip4(vip::SLOWER)), vip6(vip::SLOWER).into()] {
             world.serve(ServiceKey { vip, port: 53, protocol: Protocol::Udp }, "slower");
         }
         for (key, service) in &mut world.model.services {
@@ -225,7 +228,7 @@ impl Default for World {
         let given = [("a", SERVER_A), ("b", SERVER_B), ("c", SERVER_C)];
         let given = given.map(|(host, id)| (host.to_owned(), number(id))).into();
         let quic = Arc::new(Quic { rotation: 2, length: 3, given });
-        for vip in [IpAddr::from(vip4(vip::QUIC)), vip6(vip::QUIC).into()] {
+        for vip in [Vip::from(vip4(vip::QUIC)), vip6(vip::QUIC).into()] {
             let key = ServiceKey { vip, port: 443, protocol: Protocol::Udp };
             world.serve(key, "quic");
             let service = world.model.services.get_mut(&key).unwrap();
@@ -252,6 +255,7 @@ impl Default for World {
         }
         world.add("jumbo", vip::JUMBO, &["a"]);
         world.hops("jumbo", |hop| hop.mtu = 9216);
+        prefixes::add(&mut world);
         world.make_rows();
         world
     }
@@ -267,7 +271,7 @@ impl World {
         for (number, name) in hosts.iter().enumerate() {
             self.add_host(pool, name, 8 * n + number as u8);
         }
-        for vip in [IpAddr::from(vip4(n)), vip6(n).into()] {
+        for vip in [Vip::from(vip4(n)), vip6(n).into()] {
             self.serve(ServiceKey { vip, port: 80, protocol: Protocol::Tcp }, pool);
         }
     }
@@ -298,7 +302,7 @@ impl World {
     }
 
     /// Gives the services of a VIP a list of sources.
-    pub fn sources(&mut self, vip: IpAddr, allow: &[&str], deny: &[&str]) {
+    pub fn sources(&mut self, vip: Vip, allow: &[&str], deny: &[&str]) {
         let set = |prefixes: &[&str]| prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect();
         let list = Arc::new(SourceList { allow: set(allow), deny: set(deny) });
         for (_, service) in self.model.services.iter_mut().filter(|(key, _)| key.vip == vip) {
@@ -389,6 +393,7 @@ impl World {
             xdp: XdpMode::Auto,
             flows: FLOWS,
             icmp_errors: u32::MAX,
+            prefixes: true,
             capacity: Capacity::default(),
         }
     }
@@ -467,37 +472,4 @@ fn rows_of(pool: &Pool) -> Vec<Row> {
         true => vec![[NO_OWNER; 4]; pool.size as usize],
         false => table::rows(&pool.generations(), pool.seed, pool.size, &slots).unwrap().rows,
     }
-}
-
-/// No agent takes a table away that a service names; here it is done behind its back.
-fn take_table_away(director: &mut Director) -> Result<()> {
-    let services = directory(director)?;
-    let mut tables = Tables::new(Map::from_map_data(data(&director.program()?.info()?, "TABLES")?)?)?;
-    for vip in [IpAddr::from(vip4(vip::TABLELESS)), vip6(vip::TABLELESS).into()] {
-        let key = lb_common::maps::ServiceKey::new(vip.into(), 80u16.to_be(), 6);
-        let table = services.get(&key).context("no such service")?.table;
-        tables.remove(table)?;
-    }
-    Ok(())
-}
-
-/// The directory of services as it is in the kernel.
-pub fn directory(director: &mut Director) -> Result<Services> {
-    let info = director.program()?.info()?;
-    let (chains, entries) = (data(&info, "SERVICE_CHAINS")?, data(&info, "SERVICES")?);
-    Ok(Services::take(&chains, &entries, entries.info()?.max_entries())?)
-}
-
-/// A map of a loaded program.
-pub fn map<T: TryFrom<Map, Error = aya::maps::MapError>>(program: &ProgramInfo, name: &str) -> Result<T> {
-    Ok(T::try_from(Map::from_map_data(data(program, name)?)?)?)
-}
-
-fn data(program: &ProgramInfo, name: &str) -> Result<MapData> {
-    for id in program.map_ids()?.unwrap_or_default() {
-        if MapInfo::from_id(id)?.name_as_str() == Some(name) {
-            return Ok(MapData::from_id(id)?);
-        }
-    }
-    None.with_context(|| format!("no map {name}"))
 }

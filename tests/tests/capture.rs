@@ -158,6 +158,26 @@ fn reasons_are_chosen_in_the_kernel_and_samples_are_taken() {
     });
 }
 
+/// The program that stands in has to look for prefixes, too.
+#[test]
+fn a_prefix_is_served_while_packets_are_captured() {
+    if !isolation::can_run("a prefix beside lb capture") {
+        return;
+    }
+    isolated(|pins| {
+        let _director = director(pins);
+        let to = "2001:db8:5::9";
+        ip(&format!("-6 route add {to} dev router src 2001:db8::cb00:7107"));
+        ip(&format!("neigh add {to} lladdr 02:00:00:00:00:01 dev router"));
+        let mut capture = Capture::start(pins, &ALL).unwrap();
+        let client = UdpSocket::bind("[2001:db8::cb00:7107]:40000").unwrap();
+        client.send_to(b"a query", (to, 53)).unwrap();
+        let packets = captured(&mut capture, 1);
+        let told = packets[0].line();
+        assert!(told.starts_with("tx (forwarded) service [2001:db8:5::9]:53/udp host 2001:db8::"), "{told}");
+    });
+}
+
 /// Whoever replaces the program meanwhile keeps what he has put there.
 #[test]
 fn an_agent_that_starts_meanwhile_is_not_undone() {

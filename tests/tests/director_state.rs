@@ -10,12 +10,13 @@ use lb_common::reasons::Director as Reason;
 use lb_tests::isolation::{self, ip, isolated};
 use lb_tests::packets::{ETHERNET, Ends, Tcp, tcp};
 use lb_tests::vector::{Bench, Context, counted};
-use lb_tests::world::{World, client4, client6, generation, vip, vip4};
+use lb_tests::world::{World, client4, client6, generation, prefixes, vip, vip4};
 use lb_user::config::{Capacity, XdpMode};
 use lb_user::dataplane::director::{Confirmed, Director, DirectorOptions};
 use lb_user::dataplane::services::Services;
 use lb_user::dataplane::{Error, Mode};
 use lb_user::model::{Affinity, HostId, HostState, Protocol};
+use lb_user::vip::Vip;
 
 fn open<T: TryFrom<Map, Error = aya::maps::MapError>>(pins: &Path, name: &str) -> T {
     let path = pins.join("director/maps").join(name);
@@ -216,7 +217,7 @@ fn a_service_that_is_removed_leaves_no_key_behind() {
     assert_eq!(send(&mut director, web).0, Reason::Forwarded);
     // Port 53 keeps the one VIP; nothing keeps the other.
     let gone = [web.destination, dns.destination];
-    world.model.services.retain(|key, _| !gone.contains(&(key.vip, key.port).into()));
+    world.model.services.retain(|key, _| !gone.contains(&(key.vip.first(), key.port).into()));
     let confirmed = world.bring_to(&mut director).unwrap();
     assert_eq!(
         confirmed.services.keys().collect::<Vec<_>>(),
@@ -225,6 +226,63 @@ fn a_service_that_is_removed_leaves_no_key_behind() {
     assert_eq!(send(&mut director, web).0, Reason::NoService);
     assert_eq!(send(&mut director, dns).0, Reason::NotVip);
     assert_eq!(send(&mut director, client6(vip::WEB)).0, Reason::Forwarded);
+}
+
+#[test]
+fn prefixes_come_and_go_and_stay_while_no_agent_runs() {
+    if !isolation::can_run("prefixes that come and go") {
+        return;
+    }
+    isolated(|pins| {
+        let mut world = World::default();
+        let (mut director, _) = start(&world, World::options(), pins);
+        let (ends, dns) = (prefixes::to("2001:db8:5::1", 80), prefixes::to("2001:db8:5::1", 53));
+        let sent = |world: &World| world.sent(ends, Protocol::Tcp, &tcp(ends, Tcp::Syn, b""));
+        let fate = |director: &mut Director| send(director, ends);
+        assert_eq!(fate(&mut director), (Reason::Forwarded, sent(&world)));
+        drop(director);
+        let mut director = Director::load(World::options(), Some(pins)).unwrap();
+        assert!(director.adopted());
+        assert_eq!(fate(&mut director), (Reason::Forwarded, sent(&world)));
+
+        let all = world.model.services.clone();
+        let prefix = |text: &str| text.parse::<Vip>().unwrap();
+        world.model.services.retain(|key, _| key.vip != prefix(prefixes::WIDE));
+        world.bring_to(&mut director).unwrap();
+        assert_eq!(world.service(ends.destination, Protocol::Tcp).unwrap().pool, "widest");
+        assert_eq!(fate(&mut director), (Reason::Forwarded, sent(&world)));
+        assert_eq!(send(&mut director, dns).0, Reason::Forwarded, "over TCP any port is served");
+        world.model.services.retain(|key, _| !key.vip.is_prefix());
+        world.bring_to(&mut director).unwrap();
+        assert_eq!(fate(&mut director).0, Reason::NotVip);
+        world.model.services = all;
+        world.bring_to(&mut director).unwrap();
+        assert_eq!(fate(&mut director), (Reason::Forwarded, sent(&world)));
+    });
+}
+
+/// What looks for prefixes is no part of a program that need not; the next one takes over its maps.
+#[test]
+fn a_program_that_looks_for_prefixes_takes_the_place_of_one_that_does_not() {
+    if !isolation::can_run("the first prefix") {
+        return;
+    }
+    isolated(|pins| {
+        let world = World::default();
+        let plain = DirectorOptions { prefixes: false, ..World::options() };
+        let (mut director, _) = start(&world, plain, pins);
+        let ends = prefixes::to("2001:db8:5::1", 80);
+        assert_eq!(send(&mut director, ends).0, Reason::NotVip);
+        let (long, web) = (director.program().unwrap().info().unwrap(), client6(vip::WEB));
+        assert_eq!(send(&mut director, web).0, Reason::Forwarded);
+        let (mut director, _) = start(&world, World::options(), pins);
+        assert!(director.adopted());
+        assert_eq!(send(&mut director, ends).0, Reason::Forwarded);
+        let longer = director.program().unwrap().info().unwrap();
+        assert!(long.size_translated() < longer.size_translated());
+        let [without, with] = [long, longer].map(|info| info.verified_instruction_count().unwrap());
+        println!("figure: instructions that the verifier goes through: {without}, and {with} with prefixes");
+    });
 }
 
 #[test]

@@ -8,13 +8,18 @@ use lb_common::reasons::{Host, Verdict};
 use lb_tests::isolation;
 use lb_tests::packets::*;
 use lb_tests::vector::{self, Bench, Context, Hook, Vector, all_seen, check};
-use lb_tests::world::{DIRECTOR4, DIRECTOR6, client4, client6, vip, vip4, vip6};
+use lb_tests::world::{DIRECTOR4, DIRECTOR6, client4, client6, prefixes, to_port, vip, vip4, vip6};
 use lb_user::config::{Capacity, Decapsulation, XdpMode};
 use lb_user::dataplane::counters::Counter;
 use lb_user::dataplane::host::{Accept, HostOptions, HostPlane};
 
 const HOST4: [u8; 4] = [192, 0, 2, 161];
 const HOST6: &str = "2001:db8::c000:2a1";
+/// A VIP.
+const PREFIX: &str = "2001:db8:5::/64";
+/// What its last address ends in, and the address behind.
+const LAST: &str = ":0:ffff:ffff:ffff:ffff";
+const BEHIND: &str = ":1::";
 
 /// This host knows no service here: `second_chance.rs` shows what it does with them.
 const ELSEWHERE: &[(Host, &str)] = &[
@@ -66,13 +71,14 @@ fn plane() -> HostPlane {
         interfaces: Vec::new(),
         decapsulation: Decapsulation::Auto,
         xdp: XdpMode::Auto,
+        prefixes: true,
         capacity: Capacity::default(),
     };
     let mut plane = HostPlane::load(options, None).unwrap();
     let accept = Accept {
         senders: vec![([192, 0, 2, 128].into(), 26), ("2001:db8::c000:280".parse().unwrap(), 122)],
         locals: vec![HOST4.into(), host6()],
-        vips: vec![vip4(vip::WEB).into(), vip6(vip::WEB).into()],
+        vips: [vip4(vip::WEB).into(), vip6(vip::WEB).into(), PREFIX.parse().unwrap()].into(),
     };
     plane.sync(&accept).unwrap();
     plane
@@ -174,6 +180,11 @@ fn tcp4() -> Vec<u8> {
     tcp(client4(vip::WEB), Tcp::Ack, b"GET /")
 }
 
+/// To an address that begins as [`PREFIX`] does.
+fn in_prefix(rest: &str) -> Vec<u8> {
+    tcp(to_port(prefixes::to(&format!("2001:db8:5{rest}"), 80), 4711), Tcp::Ack, b"GET /")
+}
+
 fn tcp6() -> Vec<u8> {
     tcp(client6(vip::WEB), Tcp::Ack, b"GET /")
 }
@@ -217,6 +228,8 @@ fn unwrapped() -> Vec<Vector<Host>> {
         is("IPv4 comes out of IPv6", wrapped(d6, h6, &tcp4()), tcp4()),
         is("IPv6 comes out of IPv4", wrapped(d4, h4, &tcp6()), tcp6()),
         is("UDP comes out", wrapped(d4, h4, &udp4()), udp4()),
+        is("what is for the first address of a prefix", wrapped(d4, h4, &in_prefix("::")), in_prefix("::")),
+        is("and for its last one", wrapped(d6, h6, &in_prefix(LAST)), in_prefix(LAST)),
         is("an ICMP error comes out", wrapped(d6, h6, &error), error.clone()),
         is("a long packet comes out", wrapped(d6, h6, &big), big.clone()),
         is("padding comes out with it", wrapped(d4, h4, &padded(&udp4(), 60)), padded(&udp4(), 60)),
@@ -337,6 +350,7 @@ fn not_ours() -> Vec<Vector<Host>> {
             Host::NotVip,
         ),
         is("an IPv4 VIP in an inner IPv6 header is none", mapped_vip, Host::NotVip),
+        is("the address behind a prefix is none", wrapped(d6, h6, &in_prefix(BEHIND)), Host::NotVip),
     ]
 }
 

@@ -34,7 +34,7 @@ fn many(count: u32) -> BTreeSet<Prefix> {
 fn set(world: &mut World, list: SourceList) {
     let list = Arc::new(list);
     for (key, service) in &mut world.model.services {
-        if key.vip == vip4(vip::PICKY) {
+        if key.vip == vip4(vip::PICKY).into() {
             service.extras.sources = Some(list.clone());
         }
     }

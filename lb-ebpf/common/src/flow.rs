@@ -37,6 +37,7 @@ impl Addr {
     }
 
     /// From what [`Addr::pairs`] gave.
+    #[inline(always)]
     pub const fn from_pairs([high, low]: [u64; 2]) -> Self {
         Addr([
             (high as u32).to_le(),

@@ -16,4 +16,5 @@ pub mod limit;
 pub mod maps;
 pub mod measures;
 pub mod outer;
+pub mod prefixes;
 pub mod reasons;

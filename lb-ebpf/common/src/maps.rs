@@ -24,7 +24,7 @@ pub struct ServiceKey {
     port_protocol: u64,
 }
 
-/// Bits that no port and protocol have.
+/// Bits that no port and protocol have; another eight are those of [`crate::prefixes`].
 const OF_VIP: u64 = 1 << 32;
 const OF_FRAGMENTS: u64 = 1 << 33;
 /// The bits of a port.
@@ -61,7 +61,7 @@ impl ServiceKey {
         ServiceKey { vip: vip.pairs(), port_protocol: OF_FRAGMENTS | (protocol as u64) << 16 }
     }
 
-    /// The same for any port.
+    /// The same for any port; of fragments, the same.
     #[inline(always)]
     pub const fn any_port(self) -> Self {
         ServiceKey { port_protocol: self.port_protocol & !PORT, ..self }
@@ -77,7 +77,8 @@ impl ServiceKey {
         self.port_protocol & (OF_VIP | OF_FRAGMENTS) == 0
     }
 
-    /// The VIP.
+    /// The VIP; of a prefix, its first address.
+    #[inline(always)]
     pub const fn vip(&self) -> Addr {
         Addr::from_pairs(self.vip)
     }

@@ -235,11 +235,14 @@ mod tests {
                 purpose: "flows".into(),
                 bytes: 4096,
             }],
-            service_traffic: vec![ServiceTraffic {
-                service: Account::example().service,
-                packets: 5,
-                bytes: 300,
-            }],
+            service_traffic: vec![
+                ServiceTraffic { service: Account::example().service, packets: 5, bytes: 300 },
+                ServiceTraffic {
+                    service: "[2001:db8:5::/64]:80/tcp".parse().unwrap(),
+                    packets: 1,
+                    bytes: 60,
+                },
+            ],
             host_traffic: vec![HostTraffic { pool: "web".into(), host: "a".into(), packets: 4, bytes: 240 }],
             accounts: vec![Account { generation: None, ..Account::example() }],
             disagreement: [("web".to_owned(), true)].into(),
@@ -257,6 +260,7 @@ mod tests {
              fate=\"rescued1\"} 4\n",
             "lb_map_bytes{role=\"director\",map=\"FLOWS\"} 4096\n",
             "lb_service_bytes_total{vip=\"198.51.100.1\",port=\"80\",protocol=\"tcp\"} 300\n",
+            "lb_service_bytes_total{vip=\"2001:db8:5::/64\",port=\"80\",protocol=\"tcp\"} 60\n",
             "# HELP lb_sent_packets_total Packets sent to the host.\n# TYPE lb_sent_packets_total counter\n\
              lb_sent_packets_total{pool=\"web\",host=\"a\"} 4\n",
             "lb_host_usable6{pool=\"we\\\"b\",host=\"a\"} 0\n",

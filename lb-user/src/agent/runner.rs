@@ -22,7 +22,7 @@ use super::kernel_thread::{self, KernelHandle};
 use super::reload::Changes;
 use super::status::{Known, ReloadStatus, Status};
 use super::{SETTLE, systemd};
-use crate::bgp::{Announcements, Announcer, BgpStatus, Prefix};
+use crate::bgp::{Announcements, Announcer, BgpStatus};
 use crate::config::{Config, ConfigErrors};
 use crate::desired::{self, Decision, Facts, Paths};
 use crate::health::{self, Checker, HealthView};
@@ -296,7 +296,7 @@ impl Runner {
             self.inherited_until = None;
         }
         let want = Announcements {
-            routes: vips.iter().map(|vip| Prefix::host(*vip)).collect(),
+            routes: vips.iter().map(|vip| vip.prefix()).collect(),
             med: bgp.med,
             communities: bgp.communities.clone(),
             next_hop4: self.applied.source4,

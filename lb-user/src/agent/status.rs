@@ -1,19 +1,20 @@
 //! What the agent says of itself: the document behind `lb status`, and a pure function that writes it.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
 use super::dataplane::{Account, Applied, Interface, Role};
 use super::readings::{HostTraffic, MapMemory, ServiceTraffic};
-use crate::bgp::{BgpStatus, Prefix};
+use crate::bgp::BgpStatus;
 use crate::config::Config;
 use crate::connections::HostConnections;
 use crate::desired::{Decision, Path, Paths, ServiceDecision};
 use crate::health::HealthView;
 use crate::model::{Doubt, HostId, HostState, Protocol, Service, ServiceKey};
 use crate::peers::Disagreement;
+use crate::vip::Vip;
 
 /// The document behind `lb status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,7 +80,7 @@ pub struct Status {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceStatus {
     /// The virtual address.
-    pub vip: IpAddr,
+    pub vip: Vip,
     /// Its port.
     pub port: u16,
     /// TCP or UDP.
@@ -248,7 +249,7 @@ fn disagreement(known: &Known<'_>) -> BTreeMap<String, bool> {
 fn service(known: &Known<'_>, key: &ServiceKey, decision: &ServiceDecision) -> ServiceStatus {
     let wanted = &known.config.model.services[key];
     let serving = known.applied.services.get(key).and_then(|confirmed| confirmed.as_ref().ok());
-    let announced = known.bgp.is_some_and(|bgp| bgp.announced.contains(&Prefix::host(key.vip)));
+    let announced = known.bgp.is_some_and(|bgp| bgp.announced.contains(&key.vip.prefix()));
     let reason = match (known.bgp, announced) {
         (_, true) => None,
         (None, false) => {
@@ -330,7 +331,7 @@ fn reasons(known: &Known<'_>) -> Vec<String> {
         return reasons;
     }
     for (key, decision) in &known.decision.services {
-        let announced = known.bgp.is_none_or(|bgp| bgp.announced.contains(&Prefix::host(key.vip)));
+        let announced = known.bgp.is_none_or(|bgp| bgp.announced.contains(&key.vip.prefix()));
         match &decision.reason {
             Some(reason) => reasons.push(format!("{key}: {reason}")),
             None if !announced => reasons.push(format!("{key}: being announced")),

@@ -18,6 +18,7 @@ use crate::dataplane::host::{self, Accept, Fellows, HostOptions, HostPlane};
 use crate::dataplane::nexthops::Sources;
 use crate::model::{Affinity, Host, HostId, HostState, Model, Pool, Protocol, Service, ServiceKey};
 use crate::netlink::{NextHop, NextHops};
+use crate::vip::Vip;
 
 const HOSTS: u8 = 13;
 const VIP4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
@@ -80,6 +81,7 @@ impl Subjects {
             interfaces: vec![],
             decapsulation: Decapsulation::Xdp,
             xdp: XdpMode::Auto,
+            prefixes: false,
             capacity: Capacity::default(),
         };
         let mut host = HostPlane::load(options, None)?;
@@ -87,7 +89,7 @@ impl Subjects {
         host.sync(&Accept {
             senders: vec![(Ipv4Addr::new(192, 0, 2, 0).into(), 24)],
             locals: locals.to_vec(),
-            vips: vec![VIP4.into(), VIP6.into()],
+            vips: [VIP4.into(), VIP6.into()].into(),
         })?;
         host.sync_fellows(&Fellows {
             model: &model,
@@ -216,7 +218,7 @@ pub(super) fn large_subjects() -> Result<Vec<Subject>> {
         model.pools.insert(format!("pool{index}"), pool(if index == 1 { 61439 - 254 * 240 } else { 240 }));
     }
     for index in model.services.len() as u32..10_000 {
-        let vip = IpAddr::from(Ipv4Addr::from_bits(0xc612_0000 + index / 4));
+        let vip = Vip::from(Ipv4Addr::from_bits(0xc612_0000 + index / 4));
         let pool = format!("pool{}", 1 + index % 255);
         let service = Service::of(&pool, Protocol::Tcp);
         model
@@ -237,8 +239,14 @@ pub(super) fn large_subjects() -> Result<Vec<Subject>> {
 
 /// The real director over maps of this model, in which every host is one hop away and healthy.
 fn director(model: &Model, capacity: Capacity) -> Result<Director> {
-    let options =
-        DirectorOptions { interfaces: vec![], xdp: XdpMode::Auto, capacity, flows: 1 << 16, icmp_errors: 0 };
+    let options = DirectorOptions {
+        interfaces: vec![],
+        xdp: XdpMode::Auto,
+        flows: 1 << 16,
+        icmp_errors: 0,
+        prefixes: model.has_prefixes(),
+        capacity,
+    };
     let health: BTreeMap<HostId, bool> = model.hosts().map(|(id, _)| (id, true)).collect();
     let mut director = Director::load(options, None)?;
     director.sync(model, Sources::default(), &nexthops(model), &health)?;
@@ -273,13 +281,13 @@ fn model() -> Model {
     let hosts = (1..=HOSTS).map(|number| (format!("lb7-{number}"), host(number))).collect();
     let pool = Pool { seed: 0, size: 65537, generation: GENERATION, hosts, others: vec![] };
     let mut model = Model { pools: [("web".to_owned(), pool)].into(), ..Model::default() };
-    for vip in [IpAddr::from(VIP4), VIP6.into()] {
+    for vip in [Vip::from(VIP4), VIP6.into()] {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             let service = Service::of("web", protocol);
             model.services.insert(ServiceKey { vip, port: 80, protocol }, service);
         }
     }
-    for vip in [IpAddr::from(VIP4), VIP6.into()] {
+    for vip in [Vip::from(VIP4), VIP6.into()] {
         let kept = Service { affinity: Affinity::FlowTable, ..Service::of("web", Protocol::Tcp) };
         model.services.insert(ServiceKey { vip, port: FLOW_TABLE_PORT, protocol: Protocol::Tcp }, kept);
     }

@@ -302,7 +302,12 @@ mod tests {
 
     #[test]
     fn routes_are_written_by_family_with_their_attributes() {
-        let text = render(&want(&["2001:db8::c633:6401/128", "198.51.100.2/32", "198.51.100.1/32"]));
+        let text = render(&want(&[
+            "2001:db8::c633:6401/128",
+            "2001:db8:5::/64",
+            "198.51.100.2/32",
+            "198.51.100.1/32",
+        ]));
         assert_eq!(
             text,
             "# written by lb agent; changes are lost
@@ -314,6 +319,7 @@ protocol static lb_vips4 {
 protocol static lb_vips6 {
     ipv6;
     route 2001:db8::c633:6401/128 blackhole { bgp_med = 5; bgp_community.add((65000,100)); bgp_community.add((65000,7)); };
+    route 2001:db8:5::/64 blackhole { bgp_med = 5; bgp_community.add((65000,100)); bgp_community.add((65000,7)); };
 }
 "
         );

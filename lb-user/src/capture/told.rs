@@ -78,7 +78,7 @@ impl Told {
     pub fn service(&self) -> Option<ServiceKey> {
         let flow = self.flow?;
         let (vip, port) = (flow.destination.ip(), flow.destination.port());
-        Some(ServiceKey { vip, port, protocol: flow.protocol })
+        Some(ServiceKey { vip: vip.into(), port, protocol: flow.protocol })
     }
 
     /// In a line.

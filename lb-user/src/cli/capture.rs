@@ -21,6 +21,8 @@ use crate::agent::status::Status;
 use crate::capture::pcapng::{Packet, Writer};
 use crate::capture::{Capture, Options, Told};
 use crate::config::Config;
+use crate::model::ServiceKey;
+use crate::vip::Vip;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -42,12 +44,12 @@ pub(super) struct Args {
     /// Only packets with this reason, as `lb status` names it; may be repeated.
     #[arg(long, value_name = "REASON", value_parser = reason)]
     reason: Vec<Director>,
-    /// Only packets of flows to this VIP; may be repeated.
+    /// Only packets of flows to this VIP, or to addresses of this prefix; may be repeated.
     #[arg(long, value_name = "ADDRESS")]
-    vip: Vec<IpAddr>,
-    /// Only packets of flows to this service, as VIP:PORT/tcp or VIP:PORT/udp; may be repeated.
+    vip: Vec<Vip>,
+    /// Only packets of flows to this service, as VIP:PORT/tcp or VIP:PORT/udp, with * for any port; may be repeated.
     #[arg(long, value_name = "SERVICE")]
-    service: Vec<String>,
+    service: Vec<ServiceKey>,
     #[command(flatten)]
     api: Api,
     /// How to print packets, and the end.
@@ -139,7 +141,8 @@ fn is_wanted(args: &Args, packet: &Told) -> bool {
         return true;
     }
     let Some(service) = packet.service() else { return false };
-    args.vip.contains(&service.vip) || args.service.contains(&service.to_string())
+    let address = service.vip.first();
+    args.vip.iter().any(|vip| vip.contains(address)) || args.service.iter().any(|of| of.serves(&service))
 }
 
 fn put(sink: &mut Sink, packet: &Told) -> io::Result<()> {

@@ -9,6 +9,7 @@ use crate::bgp::{self, BgpConfig, Prefix};
 use crate::manifest;
 use crate::model::{Family, Model};
 use crate::peers;
+use crate::vip::Vip;
 
 use super::check_dns;
 use super::check_pools::pools;
@@ -95,14 +96,34 @@ pub(super) fn quorum(written: &Maybe<u32>, pool: Option<&written::Pool>, r: &mut
     quorum.value as usize
 }
 
-pub(super) fn usable_vip(vip: &At<IpAddr>, r: &mut Reader) -> Option<IpAddr> {
-    let kind = not_unicast(vip.value);
-    if let Some(kind) = kind {
-        let message =
-            format!("{kind} address cannot be a VIP: {}; write a routable unicast address", vip.value);
-        r.wrong(vip.at, &vip.key, message);
+pub(super) fn usable_vip(vip: &At<Vip>, r: &mut Reader) -> Option<Vip> {
+    let wrong = match vip.value.address() {
+        Some(address) => not_unicast(address).map(|kind| {
+            format!("{kind} address cannot be a VIP: {address}; write a routable unicast address")
+        }),
+        None => special_in(vip.value).map(|special| {
+            format!("holds {special}, which cannot be VIPs: {}; write a prefix of this site", vip.value)
+        }),
+    };
+    let usable = wrong.is_none();
+    if let Some(wrong) = wrong {
+        r.wrong(vip.at, &vip.key, wrong);
     }
-    kind.is_none().then_some(vip.value)
+    usable.then_some(vip.value)
+}
+
+/// What [`not_unicast`] says of some address of a prefix.
+fn special_in(prefix: Vip) -> Option<&'static str> {
+    const SPECIAL: [(&str, &str); 5] = [
+        ("::/128", "the unspecified address"),
+        ("::1/128", "the loopback address"),
+        ("::ffff:0:0/96", "IPv4-mapped addresses"),
+        ("fe80::/10", "link-local addresses"),
+        ("ff00::/8", "multicast addresses"),
+    ];
+    let meets = |special: &Vip| special.covers(prefix) || prefix.covers(*special);
+    let mut held = SPECIAL.iter().filter(|(special, _)| special.parse().is_ok_and(|special| meets(&special)));
+    held.next().map(|(_, name)| *name)
 }
 
 /// What makes an address none that packets can be routed to.
@@ -147,8 +168,12 @@ fn vips_are_not_hosts(w: &Written, r: &mut Reader) {
     let own = w.host.iter().filter_map(|host| host.vips.as_ref()).flat_map(|vips| &vips.value);
     let mut said = BTreeSet::new();
     for vip in w.services.iter().filter_map(|service| service.vip.as_ref()).chain(own) {
-        if let Some(whose) = taken.get(&vip.value).filter(|_| said.insert((vip.value, vip.at))) {
-            let message = format!("{} is {whose} as well; a VIP needs an address of its own", vip.value);
+        let found = taken.iter().find(|(address, _)| vip.value.contains(**address));
+        if let Some((address, whose)) = found.filter(|_| said.insert((vip.value, vip.at))) {
+            let message = match vip.value.is_prefix() {
+                false => format!("{address} is {whose} as well; a VIP needs an address of its own"),
+                true => format!("{} holds {address}, {whose}; a VIP needs addresses of its own", vip.value),
+            };
             r.wrong(vip.at, &vip.key, message);
         }
     }
@@ -257,7 +282,7 @@ fn capacity(role: &str, at: Position, written: &written::Capacity, w: &Written, 
 fn host_config(host: &written::Host, w: &Written, r: &mut Reader) -> HostConfig {
     let services = &w.services;
     let served = services.iter().filter_map(|service| service.vip.as_ref()).map(|vip| vip.value);
-    let vips: BTreeSet<IpAddr> = match &host.vips {
+    let vips: BTreeSet<Vip> = match &host.vips {
         Some(vips) => vips.value.iter().filter_map(|vip| usable_vip(vip, r)).collect(),
         None => served.collect(),
     };

@@ -152,7 +152,7 @@ fn one_check(name: &At<String>, w: &dns::Check, around: &Around<'_>, r: &mut Rea
 }
 
 fn known_vip(vip: &At<IpAddr>, around: &Around<'_>, r: &mut Reader) {
-    if !around.model.services.keys().any(|key| key.vip == vip.value) {
+    if !around.model.services.keys().any(|key| key.vip.contains(vip.value)) {
         let message = format!("no service has the VIP {}; add one, or check otherwise", vip.value);
         r.wrong(vip.at, &vip.key, message);
     }

@@ -1,21 +1,21 @@
 //! The services: what users connect to, and how it is spread over hosts.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
-use crate::extras::{Counted, Extras};
+use crate::extras::Counted;
 use crate::model::{Affinity, Fragments, HashBy, Protocol, Service, ServiceKey};
+use crate::vip::Vip;
 
 use super::check::{copied, known_pool, quorum, usable_vip};
-use super::extras;
 use super::reader::Reader;
 use super::written::{self, Written};
+use super::{extras, overlaps};
 
 type Services = BTreeMap<ServiceKey, Service>;
 
 pub(super) fn services(w: &Written, r: &mut Reader) -> Services {
     let mut services = Services::new();
-    let mut first_lines: BTreeMap<ServiceKey, u64> = BTreeMap::new();
+    let mut places = overlaps::Places::new();
     let mut of_fragments = BTreeMap::new();
     for service in &w.services {
         let pool = service.pool.as_ref().and_then(|pool| known_pool(pool, w, r));
@@ -27,13 +27,14 @@ pub(super) fn services(w: &Written, r: &mut Reader) -> Services {
         let protocol = service.protocol.as_ref().map_or(Protocol::Tcp, |protocol| protocol.value);
         let key = ServiceKey { vip, port: port.value.0, protocol };
         let place = &service.place;
-        if let Some(line) = first_lines.get(&key) {
+        if let Some(first) = places.get(&key) {
+            let line = first.at.line;
             let message =
                 format!("{key} is a service already, in line {line}; remove one or change its port");
             r.wrong(place.at, &place.key, message);
             continue;
         }
-        first_lines.insert(key, place.at.line);
+        places.insert(key, place.clone());
         let pool = service.pool.as_ref().map(|pool| pool.value.clone()).unwrap_or_default();
         let affinity = service.affinity.as_ref().map_or(Affinity::of(protocol), |affinity| affinity.value);
         let fragments = copied(&service.fragments);
@@ -44,6 +45,7 @@ pub(super) fn services(w: &Written, r: &mut Reader) -> Services {
         fragments_open_nothing(&checked, service, r);
         services.insert(key, checked);
     }
+    overlaps::fragments(&services, &places, r);
     services
 }
 
@@ -78,22 +80,13 @@ fn fragments_agree(
     key: &ServiceKey,
     service: &Service,
     written: &written::Service,
-    seen: &mut BTreeMap<(IpAddr, Protocol), (Service, u64)>,
+    seen: &mut BTreeMap<(Vip, Protocol), (Service, u64)>,
     r: &mut Reader,
 ) {
     let at = written.fragments.as_ref().map_or(written.place.at, |fragments| fragments.at);
     let (first, line) =
         seen.entry((key.vip, key.protocol)).or_insert_with(|| (service.clone(), written.place.at.line));
-    let treated = |service: &Service| {
-        let Extras { sources, limit, .. } = service.extras.clone();
-        (service.pool.clone(), service.hash, sources, limit)
-    };
-    let alike = match (first.fragments, service.fragments) {
-        (Fragments::Drop, Fragments::Drop) => true,
-        (Fragments::Forward, Fragments::Forward) => treated(first) == treated(service),
-        _ => false,
-    };
-    if !alike {
+    if !overlaps::alike(first, service) {
         let message = format!(
             "fragments of {}/{} have no ports: services of one VIP and protocol forward all of them or none, with the same \
              pool, hash, sources and limit; line {line} says otherwise",

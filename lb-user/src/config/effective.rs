@@ -1,7 +1,7 @@
 //! The configuration with every default filled in, as it would be written.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use crate::health::{self, CheckKind, Through};
 use crate::manifest;
 use crate::model::{self, ANY_PORT, Affinity, Fragments, HashBy, HostState, Protocol, ServiceKey};
 use crate::peers;
+use crate::vip::Vip;
 
 use super::Config;
 use super::dns_effective;
@@ -67,7 +68,7 @@ struct Host {
     decapsulation: Decapsulation,
     xdp: XdpMode,
     accept_from: Vec<String>,
-    vips: BTreeSet<IpAddr>,
+    vips: BTreeSet<Vip>,
     second_chances: u32,
     capacity: Capacity,
 }
@@ -122,7 +123,7 @@ pub(super) struct Probe {
 
 #[derive(Clone, Debug, Serialize)]
 struct Service {
-    vip: IpAddr,
+    vip: Vip,
     port: Port,
     protocol: Protocol,
     pool: String,

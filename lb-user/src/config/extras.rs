@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::bgp::Prefix;
 use crate::extras::{Extras, SourceList};
-use crate::model::{Affinity, ServiceKey};
+use crate::model::{Affinity, Family, ServiceKey};
 
 use super::limit;
 use super::problem::Position;
@@ -92,7 +92,7 @@ fn prefixes(
     let Some(written) = written else { return BTreeSet::new() };
     let mut prefixes = BTreeSet::new();
     for At { value: prefix, at, key } in &written.value {
-        if prefix.address.is_ipv4() != service.vip.is_ipv4() {
+        if Family::of(prefix.address) != service.vip.family() {
             let message =
                 format!("{prefix} holds no client of {}, which is of the other family", service.vip);
             r.wrong(*at, key, format!("{message}; remove it"));

@@ -7,8 +7,9 @@ use std::time::Duration;
 use crate::bgp::Prefix;
 use crate::dns::BeforeChecks;
 use crate::dns::policy::{AllDown, Policy};
-use crate::model::{ANY_PORT, Affinity, Fragments, HashBy, HostState, Protocol};
+use crate::model::{ANY_PORT, Affinity, Family, Fragments, HashBy, HostState, Protocol};
 use crate::peers::PeerUrl;
+use crate::vip::Vip;
 
 use super::dns::State;
 use super::tree::{Node, Value};
@@ -109,8 +110,7 @@ impl Leaf for ServicePort {
 
 impl Leaf for IpAddr {
     fn read(node: &Node) -> Result<Self, String> {
-        parsed(node)
-            .ok_or_else(|| format!("not an IP address: {}; write an IPv4 or IPv6 address", node.shown()))
+        parsed(node).ok_or_else(|| no_address(node))
     }
 }
 
@@ -156,12 +156,32 @@ impl Leaf for Prefix {
         if length > longest {
             return Err(format!("prefix longer than its address: {text:?}; the length is at most {longest}"));
         }
-        let network = network(address, length);
-        if network == address {
-            return Ok(Prefix { address, length });
+        let prefix = Prefix { address, length };
+        let right = prefix.network();
+        match right == prefix {
+            true => Ok(prefix),
+            false => Err(format!("address bits beyond the length: {text:?}; write {right}")),
         }
-        let right = Prefix { address: network, length };
-        Err(format!("address bits beyond the length: {text:?}; write {right}"))
+    }
+}
+
+impl Leaf for Vip {
+    fn read(node: &Node) -> Result<Self, String> {
+        let Value::Text(text) = &node.value else { return Err(no_address(node)) };
+        let Some((address, _)) = text.split_once('/') else { return IpAddr::read(node).map(Vip::from) };
+        if address.parse::<IpAddr>().is_err() {
+            return Err(no_address(node));
+        }
+        let vip = Vip::new(Prefix::read(node)?);
+        if vip.is_prefix() && vip.family() == Family::V4 {
+            return Err(format!(
+                "an IPv4 prefix: {text:?}; only IPv6 prefixes can be VIPs, write each address"
+            ));
+        }
+        if vip.prefix().length == 0 {
+            return Err(format!("all addresses there are: {text:?}; write a length from 1 to 128"));
+        }
+        Ok(vip)
     }
 }
 
@@ -261,16 +281,6 @@ fn parsed<T: std::str::FromStr>(node: &Node) -> Option<T> {
     }
 }
 
-/// The address without the bits beyond the length.
-fn network(address: IpAddr, length: u8) -> IpAddr {
-    match address {
-        IpAddr::V4(address) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
-            Ipv4Addr::from_bits(address.to_bits() & mask).into()
-        }
-        IpAddr::V6(address) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
-            Ipv6Addr::from_bits(address.to_bits() & mask).into()
-        }
-    }
+fn no_address(node: &Node) -> String {
+    format!("not an IP address: {}; write an IPv4 or IPv6 address", node.shown())
 }

@@ -16,6 +16,7 @@ mod effective;
 mod extras;
 pub(crate) mod leaf;
 mod limit;
+mod overlaps;
 mod problem;
 mod quic;
 pub(crate) mod reader;

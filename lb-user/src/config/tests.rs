@@ -4,6 +4,7 @@ mod dns;
 mod dns_sinks;
 mod extras;
 mod files;
+mod prefixes;
 mod services;
 
 use super::Config;

@@ -1,11 +1,12 @@
 //! What the checked configuration is made of, beside [`crate::model`].
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::Serialize;
 
 use crate::bgp::Prefix;
+use crate::vip::Vip;
 
 /// The role of a director: VIP packets come in, encapsulated ones go out to the hosts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +66,7 @@ pub struct HostConfig {
     /// Outer sources that are believed; at least one.
     pub accept_from: Vec<Prefix>,
     /// Inner destinations that are taken; at least one.
-    pub vips: BTreeSet<IpAddr>,
+    pub vips: BTreeSet<Vip>,
     /// Packets per second that may be passed on to other hosts; 0: none.
     pub second_chances: u32,
     /// Sizes of the maps.

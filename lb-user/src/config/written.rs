@@ -1,12 +1,13 @@
 //! The configuration as it is written: every value of the right type and in its place, nothing yet known to fit.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::bgp::Prefix;
 use crate::model::{Affinity, Fragments, HashBy, HostState, Protocol};
 use crate::peers::PeerUrl;
+use crate::vip::Vip;
 
 use super::dns;
 use super::extras;
@@ -75,7 +76,7 @@ pub(super) struct Host {
     pub decapsulation: Maybe<Decapsulation>,
     pub xdp: Maybe<XdpMode>,
     pub accept_from: List<Prefix>,
-    pub vips: List<IpAddr>,
+    pub vips: List<Vip>,
     /// The key is there, rightly or wrongly.
     pub has_vips: bool,
     pub second_chances: Maybe<u32>,
@@ -118,7 +119,7 @@ pub(super) struct Check {
 }
 
 pub(super) struct Service {
-    pub vip: Maybe<IpAddr>,
+    pub vip: Maybe<Vip>,
     pub port: Maybe<ServicePort>,
     pub protocol: Maybe<Protocol>,
     /// The key is there but not one of the protocols, so that nothing can be said of duplicates.

@@ -9,12 +9,15 @@ use super::{ByGeneration, Connection, Explanation, HostConnections, Other};
 use crate::model::{Generation, HashBy, HostState, Model, Pool, Protocol};
 use crate::table::maglev::{self, Member, TableError};
 use crate::table::{self};
+use crate::vip::Vip;
 
 /// A connection of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrived {
     /// The connection.
     pub connection: Connection,
+    /// The VIP of its service.
+    pub vip: Vip,
     /// What of it chose its row.
     pub hash: HashBy,
 }
@@ -82,13 +85,13 @@ impl Explainer {
             draining: self.pool.hosts.get(&self.host).is_some_and(|host| host.state == HostState::Drain),
             ..HostConnections::default()
         };
-        let mut by: BTreeMap<(IpAddr, Explanation), u64> = BTreeMap::new();
+        let mut by: BTreeMap<(Vip, Explanation), u64> = BTreeMap::new();
         let mut needs = vec![0; self.others.len()];
         for arrived in connections {
-            let Arrived { connection, .. } = arrived;
+            let Arrived { connection, vip, .. } = arrived;
             let seat = self.rows[self.row(arrived)];
             match connection.established {
-                true => *by.entry((connection.local.ip(), seat.explanation)).or_default() += 1,
+                true => *by.entry((*vip, seat.explanation)).or_default() += 1,
                 false => count.half_open += 1,
             }
             for (bit, needs) in needs.iter_mut().enumerate().take(16) {
@@ -152,8 +155,8 @@ fn held(generations: &[Generation], pool: &Pool, host: &str) -> Result<Vec<bool>
 pub fn by_pool(model: &Model, connections: &[Connection]) -> BTreeMap<String, Vec<Arrived>> {
     let mut pools: BTreeMap<String, Vec<Arrived>> = BTreeMap::new();
     for connection in connections {
-        if let Some((_, service)) = model.service(connection.local, Protocol::Tcp) {
-            let arrived = Arrived { connection: *connection, hash: service.hash };
+        if let Some((key, service)) = model.service(connection.local, Protocol::Tcp) {
+            let arrived = Arrived { connection: *connection, vip: key.vip, hash: service.hash };
             pools.entry(service.pool.clone()).or_default().push(arrived);
         }
     }

@@ -36,7 +36,7 @@ fn connections() -> Vec<Arrived> {
 }
 
 fn arrived(connection: Connection) -> Arrived {
-    Arrived { connection, hash: HashBy::FiveTuple }
+    Arrived { connection, vip: connection.local.ip().into(), hash: HashBy::FiveTuple }
 }
 
 /// The connections that a generation sends to a host.
@@ -133,6 +133,15 @@ fn connections_belong_to_the_pool_of_their_service_and_names_go_by_address() {
         [to("198.51.100.1:80"), to("[2001:db8::100]:443"), to("198.51.100.1:53"), to("198.51.100.1:22")];
     let pools = by_pool(&model, &all);
     assert_eq!(pools, BTreeMap::from([("web".to_owned(), all[..2].iter().copied().map(arrived).collect())]));
+    let text = text.replace("\"2001:db8::100\"", "\"2001:db8:100::/48\"");
+    let model = Config::parse("lb.yaml", &text, "n").unwrap().model;
+    let all = ["[2001:db8:100::1]:443", "[2001:db8:100:ffff::2]:443", "[2001:db8:101::]:443"].map(to);
+    let vip = "2001:db8:100::/48".parse().unwrap();
+    let of_prefix: Vec<_> = all[..2].iter().map(|c| Arrived { vip, ..arrived(*c) }).collect();
+    assert_eq!(by_pool(&model, &all), BTreeMap::from([("web".to_owned(), of_prefix.clone())]));
+    let count = Explainer::new(&pool(&["a"], 1, &[]), "a").unwrap().count("web", &of_prefix);
+    let by = ByGeneration { vip, generation: Explanation::Generation(1), established: 2 };
+    assert_eq!(count.by_generation, [by], "all addresses of a prefix are one VIP");
     let names = |address: &str| own_names(&model, &[address.parse().unwrap()]);
     assert_eq!(names("2001:db8::2"), BTreeMap::from([("web".into(), "b".into())]));
     assert!(names("192.0.2.77").is_empty());

@@ -15,9 +15,11 @@ pub mod sampler;
 pub mod sockets;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
+
+use crate::vip::Vip;
 
 pub use explain::Explainer;
 pub use oracle::{PoolFacts, retirable, safe_now};
@@ -65,8 +67,8 @@ pub struct HostConnections {
 /// Established connections to a VIP that have one explanation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ByGeneration {
-    /// The virtual address.
-    pub vip: IpAddr,
+    /// The VIP, however many addresses it has.
+    pub vip: Vip,
     /// What explains them.
     pub generation: Explanation,
     /// How many.

@@ -1,6 +1,6 @@
 //! The L7 host's end of the tunnel in the kernel.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -22,12 +22,14 @@ use super::per_cpu::PerCpu;
 use super::pools::{
     self, HOST_IDS, InForce, NEXTHOPS, Named, Pools, SERVICE_CHAINS, SERVICES, TABLES, map_error, shape,
 };
+use super::prefixes::{self, ANY_PREFIX, PREFIXES};
 use super::slots::stable_id;
 use super::usage::MapUse;
 use super::{Error, Mode, Result, modes};
 use crate::config::{Capacity, Decapsulation, XdpMode};
 use crate::model::{Affinity, Doubt, Family, Host, HostId, HostState, Model, Service, ServiceKey};
 use crate::netlink::NextHops;
+use crate::vip::Vip;
 
 /// The host's object.
 pub static OBJECT: Object = Object {
@@ -39,6 +41,7 @@ pub static OBJECT: Object = Object {
         TABLES,
         NEXTHOPS,
         HOST_IDS,
+        PREFIXES,
         shape("ADDRESSES", kind::HASH, 16, 4, 1024),
         MapShape { flags: NO_PREALLOC, ..shape("SENDERS", kind::LPM_TRIE, 20, 4, 1024) },
         shape("VIEWS", kind::ARRAY, 4, size_of::<View>(), 64),
@@ -46,13 +49,15 @@ pub static OBJECT: Object = Object {
         shape("BUDGET", kind::ARRAY, 4, size_of::<Budget>(), 1),
         shape("HOST_COUNTERS", kind::PERCPU_ARRAY, 4, 8, reasons::Host::COUNT as u32),
     ],
-    constants: &[],
+    constants: &[(ANY_PREFIX, ANY_PREFIX)],
 };
 
 /// How many entries each map has.
-fn entries(capacity: Capacity) -> Capacities {
+fn entries(options: &HostOptions) -> Capacities {
+    let capacity = options.capacity;
     let mut entries = pools::entries(capacity);
     entries.extend([("VIEWS", capacity.tables), ("ACCOUNTS", account_index(capacity.services, 0))]);
+    prefixes::tell(options.prefixes, &mut entries);
     entries
 }
 
@@ -65,6 +70,8 @@ pub struct HostOptions {
     pub decapsulation: Decapsulation,
     /// Which XDP modes may be used.
     pub xdp: XdpMode,
+    /// Some VIP is a prefix. A host that does not know unwraps nothing for such.
+    pub prefixes: bool,
     /// Sizes of the maps.
     pub capacity: Capacity,
 }
@@ -77,7 +84,7 @@ pub struct Accept {
     /// Addresses of this machine that tunnels end at.
     pub locals: Vec<IpAddr>,
     /// VIPs.
-    pub vips: Vec<IpAddr>,
+    pub vips: BTreeSet<Vip>,
 }
 
 /// What the second chance needs to know.
@@ -111,7 +118,7 @@ pub struct HostPlane {
 impl HostPlane {
     /// Loads the programs over the maps pinned below `pins`, without attaching them; without pins, for test runs.
     pub fn load(options: HostOptions, pins: Option<&Path>) -> Result<Self> {
-        let mut loaded = OBJECT.load(pins, &entries(options.capacity))?;
+        let mut loaded = OBJECT.load(pins, &entries(&options))?;
         Ok(HostPlane {
             pools: Pools::take(&mut loaded, "host", options.capacity)?,
             accounts: Accounts::take(&mut loaded)?,
@@ -188,6 +195,11 @@ impl HostPlane {
         self.loaded.follow_log();
     }
 
+    /// What it was loaded with.
+    pub fn options(&self) -> &HostOptions {
+        &self.options
+    }
+
     /// The maps were pinned by an agent before this one.
     pub fn adopted(&self) -> bool {
         self.loaded.adopted
@@ -216,11 +228,12 @@ impl HostPlane {
     /// Brings the maps to what is wanted: additions first, so that nothing that stays accepted is ever refused.
     pub fn sync(&mut self, want: &Accept) -> Result<()> {
         let mut addresses = BTreeMap::new();
-        for (list, role) in [(&want.locals, ADDRESS_LOCAL), (&want.vips, ADDRESS_VIP)] {
-            for address in list {
-                *addresses.entry(*address).or_insert(0) |= role;
-            }
+        let locals = want.locals.iter().map(|address| (*address, ADDRESS_LOCAL));
+        let vips = want.vips.iter().filter_map(|vip| Some((vip.address()?, ADDRESS_VIP)));
+        for (address, role) in locals.chain(vips) {
+            *addresses.entry(address).or_insert(0) |= role;
         }
+        self.pools.write_prefixes(&want.vips)?;
         write_addresses(&mut self.addresses, &addresses)?;
         let senders: Vec<_> = want.senders.iter().map(|(address, len)| sender_key(*address, *len)).collect();
         for key in &senders {

@@ -20,7 +20,7 @@ use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
-use super::{Error, Result};
+use super::{Error, Result, prefixes};
 
 /// A compiled object: its name, which is also that of its folder of pins, its bytes and its maps.
 pub struct Object {
@@ -30,7 +30,7 @@ pub struct Object {
     pub bytes: &'static [u8],
     /// Its maps.
     pub maps: &'static [MapShape],
-    /// Globals of the programs that say how many entries a map has.
+    /// Globals of the programs that say how many entries a map has, or another of [`Capacities`].
     pub constants: &'static [(&'static str, &'static str)],
 }
 
@@ -74,7 +74,7 @@ pub struct Loaded {
     pub adopted: bool,
 }
 
-/// Capacities that override those of the object, by map name.
+/// Capacities that override those of the object, by map name; and what is told to programs like one.
 pub type Capacities = BTreeMap<&'static str, u32>;
 
 impl Object {
@@ -145,6 +145,7 @@ impl Object {
                 return Err(misfit(reason));
             }
         }
+        prefixes::tell(prefixes::any_in(maps), &mut capacities);
         let mut loader = EbpfLoader::new();
         for (name, value) in self.constants {
             if let Some(value) = capacities.get(value) {

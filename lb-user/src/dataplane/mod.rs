@@ -18,6 +18,7 @@ pub mod memory;
 pub mod nexthops;
 pub mod per_cpu;
 mod pools;
+mod prefixes;
 pub mod probe_route;
 pub mod services;
 pub mod slots;

@@ -4,22 +4,23 @@
 //! nothing names any more.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use aya::maps::{Array, MapData};
 use lb_common::maps::{self, CHAINS, Entry, HEALTHY, Nexthop, nexthop_index};
 
 use super::load::{Capacities, Loaded, MapShape, kind};
 use super::nexthops::{self, Sources, Standing};
+use super::prefixes::{Prefixes, fragments_key, kernel_key, user_key};
 use super::services::{self, Services};
 use super::slots::{Slots, stable_id};
 use super::tables::{MMAPABLE, Tables};
 use super::usage::{self, MapUse};
 use super::{Error, Result};
 use crate::config::Capacity;
-use crate::model::{Family, Fragments, Host, HostId, Model, Pool, Protocol, Service, ServiceKey};
+use crate::model::{Family, Fragments, Host, HostId, Model, Pool, Service, ServiceKey};
 use crate::netlink::NextHops;
 use crate::table;
+use crate::vip::Vip;
 
 /// The maps' shapes in both objects.
 pub(super) const SERVICES: MapShape = memory("SERVICES", size_of::<Entry>(), services::entries(1024));
@@ -46,6 +47,7 @@ pub(super) const fn memory(name: &'static str, value: usize, entries: u32) -> Ma
 pub(super) fn entries(capacity: Capacity) -> Capacities {
     BTreeMap::from([
         ("SERVICES", services::entries(capacity.services)),
+        ("PREFIXES", services::entries(capacity.services)),
         ("TABLES", capacity.tables),
         ("NEXTHOPS", capacity.hosts * 2),
         ("HOST_IDS", capacity.hosts),
@@ -99,6 +101,7 @@ pub(super) struct Pools {
     role: &'static str,
     capacity: Capacity,
     services: Services,
+    prefixes: Prefixes,
     tables: Tables,
     nexthops: Array<MapData, Nexthop>,
     host_ids: Array<MapData, u64>,
@@ -122,6 +125,7 @@ impl Pools {
                 services::entries(capacity.services),
             )
             .map_err(map_io("SERVICES"))?,
+            prefixes: Prefixes::take(loaded)?,
             tables: Tables::new(loaded.any_map("TABLES")?)?,
             nexthops: loaded.map("NEXTHOPS")?,
             host_ids: loaded.map("HOST_IDS")?,
@@ -196,10 +200,9 @@ impl Pools {
 
     pub fn check_capacity(&self, model: &Model) -> Result<()> {
         let Capacity { services, hosts, tables } = self.capacity;
-        let vips = vips(model).len();
         let rooms = [
             ("services", model.services.len(), services, "services"),
-            ("VIPs", vips, services, "services"),
+            ("VIPs", model.vips().len(), services, "services"),
             ("hosts", model.hosts().count(), hosts, "hosts"),
             // One slot more than pools, or no table could ever be replaced.
             ("tables", model.pools.len() + 1, tables, "tables"),
@@ -353,9 +356,7 @@ impl Pools {
         // First, so that what they held is there for new ones.
         let (have, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
             self.services().into_iter().partition(|(key, _)| model.services.contains_key(key));
-        for key in gone.keys() {
-            self.services.remove(&kernel_key(key));
-        }
+        gone.keys().try_for_each(|key| self.remove(&kernel_key(key)))?;
         let mut ids: BTreeSet<u32> = have.values().map(|service| service.id).collect();
         for (key, service) in &model.services {
             let Some(table) = tables.get(&service.pool) else { continue };
@@ -389,32 +390,32 @@ impl Pools {
     /// Writes what directors find apart from services: fragments, and VIPs.
     pub fn write_apart(&mut self, model: &Model) -> Result<()> {
         self.write_fragments(model)?;
-        self.write_vips(&vips(model))
+        self.write_vips(&model.vips())
     }
 
     /// Fragments go where a service of theirs sends everything.
     fn write_fragments(&mut self, model: &Model) -> Result<()> {
         let forwards = |service: &Service| service.fragments == Fragments::Forward;
-        let of = |key: &ServiceKey| maps::ServiceKey::of_fragments(key.vip.into(), key.protocol.number());
         let mut want = BTreeMap::new();
         for (key, _) in model.services.iter().filter(|(_, service)| forwards(service)) {
             if let Some(entry) = self.services.get(&kernel_key(key)) {
-                want.entry(of(key)).or_insert(entry);
+                want.entry(fragments_key(key.vip, key.protocol)).or_insert(entry);
             }
         }
         let have = self.services.iter().filter(|(key, _)| !key.is_vip() && !key.is_service());
         let have: BTreeMap<_, _> = have.collect();
-        for key in have.keys().filter(|key| !want.contains_key(key)) {
-            self.services.remove(key);
-        }
-        want.into_iter()
-            .filter(|(key, entry)| have.get(key) != Some(entry))
-            .try_for_each(|(key, entry)| self.insert(key, entry))
+        let mut gone = have.keys().filter(|key| !want.contains_key(key));
+        gone.try_for_each(|key| self.remove(key))?;
+        let mut new = want.iter().filter(|(key, entry)| have.get(key) != Some(entry));
+        new.try_for_each(|(key, entry)| self.insert(*key, *entry))?;
+        self.prefixes.set_fragments(model, want.into_keys())
     }
 
-    /// Makes exactly these addresses VIPs, so that what is for one of them but of no service is told from other traffic.
-    fn write_vips(&mut self, vips: &BTreeSet<IpAddr>) -> Result<()> {
-        let want: BTreeSet<_> = vips.iter().map(|vip| maps::ServiceKey::of_vip((*vip).into())).collect();
+    /// Makes exactly these VIPs, so that what is for one of them but of no service is told from other traffic.
+    fn write_vips(&mut self, vips: &BTreeSet<Vip>) -> Result<()> {
+        self.write_prefixes(vips)?;
+        let key = |vip: &Vip| Some(maps::ServiceKey::of_vip(vip.address()?.into()));
+        let want: BTreeSet<_> = vips.iter().filter_map(key).collect();
         let have: BTreeSet<_> = self.services.iter().map(|(key, _)| key).filter(|key| key.is_vip()).collect();
         for key in have.difference(&want) {
             self.services.remove(key);
@@ -422,10 +423,23 @@ impl Pools {
         want.difference(&have).try_for_each(|key| self.insert(*key, maps::Service::default()))
     }
 
+    /// Makes exactly those of these VIPs known that are prefixes.
+    pub fn write_prefixes(&mut self, vips: &BTreeSet<Vip>) -> Result<()> {
+        self.prefixes.set_vips(vips)
+    }
+
+    /// What of a prefix is to be found, is found after its entry has come, and not any more before that goes.
     fn insert(&mut self, key: maps::ServiceKey, service: maps::Service) -> Result<()> {
         let room = self.capacity.services;
         let inserted = self.services.insert(key, service);
-        inserted.map_err(|_| self.full("services", room as usize + 1, room, "services"))
+        inserted.map_err(|_| self.full("services", room as usize + 1, room, "services"))?;
+        self.prefixes.insert(key)
+    }
+
+    fn remove(&mut self, key: &maps::ServiceKey) -> Result<()> {
+        self.prefixes.remove(key)?;
+        self.services.remove(key);
+        Ok(())
     }
 
     /// The last step: `tables` are in force, others are given up, and hosts that none of them names lose their slots,
@@ -476,30 +490,12 @@ impl Pools {
     }
 }
 
-/// All VIPs of a model.
-fn vips(model: &Model) -> BTreeSet<IpAddr> {
-    model.services.keys().map(|key| key.vip).collect()
-}
-
 pub(super) fn map_error(map: &'static str) -> impl Fn(aya::maps::MapError) -> Error {
     move |source| Error::Map { map, source }
 }
 
 pub(super) fn map_io(map: &'static str) -> impl Fn(std::io::Error) -> Error {
     move |error| map_error(map)(aya::maps::MapError::IoError(error))
-}
-
-fn kernel_key(key: &ServiceKey) -> maps::ServiceKey {
-    maps::ServiceKey::new(key.vip.into(), key.port.to_be(), key.protocol.number())
-}
-
-/// None for a VIP, and for fragments.
-fn user_key(key: &maps::ServiceKey) -> Option<ServiceKey> {
-    if !key.is_service() {
-        return None;
-    }
-    let protocol = Protocol::from_number(key.protocol())?;
-    Some(ServiceKey { vip: key.vip().into(), port: key.port(), protocol })
 }
 
 fn lowest_free(ids: &mut BTreeSet<u32>) -> u32 {

@@ -29,6 +29,7 @@ pub const ROWS: &str = "table rows";
 const PURPOSES: &[(&str, &str)] = &[
     ("SERVICES", "services and VIPs"),
     ("SERVICE_CHAINS", "the way to services"),
+    ("PREFIXES", "VIPs that are prefixes"),
     ("TABLES", "slots of tables"),
     (ROWS, "owners of all rows of all tables"),
     ("NEXTHOPS", "ways to hosts, with outer headers"),

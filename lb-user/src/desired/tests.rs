@@ -42,6 +42,28 @@ fn one_service_that_cannot_be_served_withholds_its_vip_from_all() {
 }
 
 #[test]
+fn a_prefix_is_announced_by_itself_and_what_is_in_it_goes_with_what_it_has_of_it() {
+    let key = |text: &str| text.parse::<ServiceKey>().unwrap();
+    let all = ["[2001:db8:5::/64]:80/tcp", "[2001:db8:5::/64]:443/tcp", "[2001:db8:5::1]:80/tcp"].map(key);
+    let (inner, around) = (all[2].vip, all[0].vip);
+    let announced = |broken: usize| {
+        let mut case = Case::new(3, 1);
+        all.iter().for_each(|key| case.add(*key, 1));
+        if let Some(key) = all.get(broken) {
+            case.confirmed.insert(*key, Err("map full".into()));
+        }
+        let decision = case.decide();
+        let reason = decision.services[&all[2]].reason.clone();
+        (decision.vips.unwrap(), reason)
+    };
+    assert_eq!(announced(3), ([vip(1), around, inner].into(), None));
+    assert_eq!(announced(2).0, [vip(1), around].into());
+    assert_eq!(announced(0), ([vip(1), inner].into(), None), "its own port 80 works");
+    let reason = "[2001:db8:5::/64]:443/tcp around it is not servable".to_owned();
+    assert_eq!(announced(1), ([vip(1)].into(), Some(reason)));
+}
+
+#[test]
 fn inherited_announcements_stand_until_health_paths_and_kernel_are_known() {
     let mut case = Case::new(3, 1);
     case.inherited = true;
@@ -184,12 +206,12 @@ impl Case {
     }
 
     /// Counted in another way than the code under test does.
-    fn working(&self, pool: &str, vip: IpAddr) -> usize {
+    fn working(&self, pool: &str, vip: Vip) -> usize {
         let mut working = 0;
         for (name, host) in &self.model.pools[pool].hosts {
             let id = HostId { pool: pool.into(), host: name.clone() };
             let path = &self.paths[&id];
-            let reached = if vip.is_ipv4() { path.usable4 } else { path.usable6 };
+            let reached = if vip.family() == Family::V4 { path.usable4 } else { path.usable6 };
             if host.state == HostState::Active && self.health[&id].healthy && reached {
                 working += 1;
             }
@@ -233,7 +255,7 @@ fn id(number: usize) -> HostId {
     HostId { pool: "web".into(), host: format!("h{number}") }
 }
 
-fn vip(number: u8) -> IpAddr {
+fn vip(number: u8) -> Vip {
     match number {
         3 => "2001:db8::c633:6403".parse().unwrap(),
         _ => [198, 51, 100, number].into(),

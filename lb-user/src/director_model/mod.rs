@@ -85,10 +85,9 @@ impl View {
         self.service(packet).map(|(_, name, _)| name)
     }
 
-    /// The address is a VIP, of whatever service.
+    /// The address is a VIP, or in one, of whatever service.
     pub fn is_vip(&self, address: IpAddr) -> bool {
-        let least = ServiceKey { vip: address, port: 0, protocol: Protocol::Tcp };
-        self.model.services.range(least..).next().is_some_and(|(key, _)| key.vip == address)
+        self.model.vips_over(address.into()).next().is_some()
     }
 
     /// The service that a packet is of, and its pool. A service whose pool is not known is none.

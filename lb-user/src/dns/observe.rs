@@ -95,7 +95,11 @@ fn probe(facts: &Facts<'_>, watch: &Watch) -> Observed {
 }
 
 fn of_vip(facts: &Facts<'_>, vip: IpAddr) -> Observed {
-    let services: Vec<_> = facts.status.services.iter().filter(|service| service.vip == vip).collect();
+    let all = || facts.status.services.iter();
+    // An address in a prefix follows that, unless it is a VIP itself.
+    let is_one = all().any(|service| service.vip == vip.into());
+    let services: Vec<_> =
+        all().filter(|s| if is_one { s.vip == vip.into() } else { s.vip.contains(vip) }).collect();
     // Without BGP a VIP is somewhere by other means, and what counts is whether it can be served.
     let works = |announced: bool, healthy: usize, quorum: usize| match facts.status.bgp {
         Some(_) => announced,

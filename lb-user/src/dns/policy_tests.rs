@@ -126,7 +126,7 @@ fn hashing_spreads_clients_by_weight() {
     choice.members[0].weight = 2;
     let mut drawn = [0u32; 4];
     for network in 0..40_000u32 {
-        let who = client(&format!("{}/24", std::net::Ipv4Addr::from_bits(0x0a00_0000 + (network << 8))));
+        let who = client(&format!("{}/24", Ipv4Addr::from_bits(0x0a00_0000 + (network << 8))));
         drawn[usize::from(lasts(&chosen(&choice, &[UP; 3], &who, 0))[0])] += 1;
     }
     for (last, expected) in [(1, 20_000), (2, 10_000), (3, 10_000)] {
@@ -236,7 +236,7 @@ proptest! {
     ) {
         let mut choice = choice(policy, standings.len() as u8);
         (choice.min_up, choice.answers) = (Least::Count(least), answers);
-        let who = Client { source: std::net::Ipv4Addr::from_bits(source).into(), subnet: None };
+        let who = Client { source: Ipv4Addr::from_bits(source).into(), subnet: None };
         let given = chosen(&choice, &standings, &who, roll);
         prop_assert_eq!(given.fates.len(), standings.len());
         let Verdict::Addresses(addresses) = &given.verdict else { return Ok(()) };
@@ -254,7 +254,7 @@ proptest! {
     #[test]
     fn only_the_clients_of_a_failed_member_move(source: u32, failed in 0usize..8) {
         let choice = choice(Policy::Hash, 8);
-        let who = Client { source: std::net::Ipv4Addr::from_bits(source).into(), subnet: None };
+        let who = Client { source: Ipv4Addr::from_bits(source).into(), subnet: None };
         let before = lasts(&chosen(&choice, &[UP; 8], &who, 0));
         let mut standings = [UP; 8];
         standings[failed] = Standing::Failed;
@@ -271,11 +271,11 @@ proptest! {
     ) {
         let mut choice = choice(Policy::Subnet, 6);
         for ((address, length), member) in subnets.iter().zip(&mut choice.members) {
-            let address = std::net::Ipv4Addr::from_bits(address & (u32::MAX << (32 - length)));
+            let address = Ipv4Addr::from_bits(address & (u32::MAX << (32 - length)));
             member.subnets = vec![Prefix { address: address.into(), length: *length }];
         }
         let of = |bits: u32| {
-            let who = Client { source: std::net::Ipv4Addr::from_bits(bits).into(), subnet: None };
+            let who = Client { source: Ipv4Addr::from_bits(bits).into(), subnet: None };
             chosen(&choice, &[UP; 6], &who, 0)
         };
         let first = of(client);

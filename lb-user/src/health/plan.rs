@@ -5,12 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{Check, Plan, Probe, ProbeTarget, Through};
 use crate::model::{Family, Host, HostId, Model};
+use crate::vip::Vip;
 
 /// Derives the probes of every host of every pool.
 ///
 /// A probe to the host's address is made per address family of the VIPs that the pool serves (per family that the host
-/// has, while no service uses the pool). A probe through the tunnel is made per VIP; `marks` says how the data plane
-/// knows packets of this VIP family to this host, and what has no mark yet waits for it.
+/// has, while no service uses the pool). A probe through the tunnel is made per VIP, of prefixes to one address each;
+/// `marks` says how the data plane knows packets of this VIP family to this host, and what has no mark yet waits for
+/// it.
 pub fn plan(
     model: &Model,
     checks: &BTreeMap<String, Vec<Check>>,
@@ -18,7 +20,7 @@ pub fn plan(
 ) -> Plan {
     let mut plan = Plan::new();
     for (pool_name, pool) in &model.pools {
-        let vips: BTreeSet<IpAddr> =
+        let vips: BTreeSet<Vip> =
             model.services.iter().filter(|(_, s)| s.pool == *pool_name).map(|(key, _)| key.vip).collect();
         let checks = checks.get(pool_name).map_or(&[][..], Vec::as_slice);
         for (host_name, host) in &pool.hosts {
@@ -36,10 +38,10 @@ pub fn plan(
     plan
 }
 
-fn to_addresses(check: &Check, host: &Host, vips: &BTreeSet<IpAddr>) -> Vec<Probe> {
+fn to_addresses(check: &Check, host: &Host, vips: &BTreeSet<Vip>) -> Vec<Probe> {
     let families: BTreeSet<Family> = match vips.is_empty() {
         true => Family::ALL.into(),
-        false => vips.iter().map(|vip| Family::of(*vip)).collect(),
+        false => vips.iter().map(|vip| vip.family()).collect(),
     };
     let addresses: BTreeSet<IpAddr> = families.into_iter().filter_map(|family| host.outer(family)).collect();
     addresses.into_iter().map(|address| probe_of(check, address, None)).collect()
@@ -48,11 +50,11 @@ fn to_addresses(check: &Check, host: &Host, vips: &BTreeSet<IpAddr>) -> Vec<Prob
 fn through_tunnel(
     check: &Check,
     id: &HostId,
-    vips: &BTreeSet<IpAddr>,
+    vips: &BTreeSet<Vip>,
     marks: &BTreeMap<(HostId, Family), u32>,
 ) -> Vec<Probe> {
-    let mark = |vip: &IpAddr| marks.get(&(id.clone(), Family::of(*vip))).copied();
-    vips.iter().map(|vip| probe_of(check, *vip, mark(vip))).collect()
+    let mark = |vip: &Vip| marks.get(&(id.clone(), vip.family())).copied();
+    vips.iter().map(|vip| probe_of(check, vip.sample(), mark(vip))).collect()
 }
 
 fn probe_of(check: &Check, address: IpAddr, mark: Option<u32>) -> Probe {
@@ -127,10 +129,12 @@ mod tests {
     #[test]
     fn every_vip_is_probed_through_the_tunnel_with_the_hosts_mark() {
         let marks = BTreeMap::from([((id(), Family::V4), 0x100)]);
-        let plan = plan(&model(&["198.51.100.1", "2001:db8::1"], SIX), &checks(Through::Tunnel), &marks);
+        let vips = ["198.51.100.1", "2001:db8::1", "2001:db8:5::/64"];
+        let plan = plan(&model(&vips, SIX), &checks(Through::Tunnel), &marks);
         let four = ("198.51.100.1:80".to_owned(), Some(0x100), "198.51.100.1");
         let six = ("[2001:db8::1]:80".to_owned(), None, "[2001:db8::1]");
-        assert_eq!(targets(&plan), [four, six]);
+        let one_of_many = ("[2001:db8:5::1]:80".to_owned(), None, "[2001:db8:5::1]");
+        assert_eq!(targets(&plan), [four, six, one_of_many]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The configuration and the manifest together are what the agent goes by.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::Manifest;
@@ -68,17 +68,18 @@ fn pools_that_are_gone(config: &Config, manifest: &Manifest) -> Vec<Problem> {
 
 /// A VIP at which a tunnel ends would make packets go round.
 fn vips_that_are_hosts(config: &Config, manifest: &Manifest) -> Vec<Problem> {
-    let vips: BTreeMap<IpAddr, String> =
-        config.model.services.keys().map(|key| (key.vip, key.to_string())).collect();
     let mut problems = Vec::new();
     for (pool, members) in &manifest.pools {
         for (name, host) in &members.hosts {
             let addresses = [host.address4.map(IpAddr::V4), host.address6.map(IpAddr::V6)];
             for address in addresses.into_iter().flatten() {
-                let Some(service) = vips.get(&address) else { continue };
+                let Some(vip) = config.model.vips_over(address.into()).last() else { continue };
+                let Some((service, _)) = config.model.services_of(vip).next() else { continue };
                 let key = format!("pools.{pool}.hosts.{name}");
-                let message =
-                    format!("{address} is the VIP of service {service} here; give the host its own address");
+                let in_ = if vip.is_prefix() { "in " } else { "" };
+                let message = format!(
+                    "{address} is {in_}the VIP of service {service} here; give the host its own address"
+                );
                 problems.push(Problem { at: None, key, message });
             }
         }

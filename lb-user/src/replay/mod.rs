@@ -112,6 +112,7 @@ impl Replay {
             flows: role.map_or(FLOWS, |role| role.flows),
             // The answer to each, as the model says it.
             icmp_errors: u32::MAX,
+            prefixes: view.model.has_prefixes(),
             capacity: role.map(|role| role.capacity).unwrap_or_default(),
         };
         let mut director = Director::load(options, None).context("loading the director's program")?;

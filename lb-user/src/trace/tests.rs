@@ -57,6 +57,24 @@ fn port_of_c() -> u16 {
 }
 
 #[test]
+fn an_address_of_a_prefix_is_traced_to_the_prefixs_service() {
+    let mut model = model();
+    let key: ServiceKey = "[2001:db8:5::/64]:80/tcp".parse().unwrap();
+    model.services.insert(key, Service::of("web", Protocol::Tcp));
+    let to = |destination: &str| Ends {
+        source: "[2001:db8::7]:40000".parse().unwrap(),
+        destination: destination.parse().unwrap(),
+        protocol: Protocol::Tcp,
+    };
+    let told = |destination| {
+        trace(view(model.clone(), &[]), &Source::Assumed, &first_of(&to(destination), 0).unwrap())
+    };
+    let way = told("[2001:db8:5::1234]:80").way.unwrap();
+    assert_eq!(way.service, key);
+    assert_eq!(told("[2001:db8:6::]:80").way.map(|way| way.service), None);
+}
+
+#[test]
 fn the_first_healthy_owner_gets_it_and_the_others_have_their_reasons() {
     let told = asked(view(model(), &[]), &Source::Assumed).way.unwrap();
     let first = told.host.clone().unwrap();

@@ -14,10 +14,13 @@ use lb_user::config::{Capacity, Decapsulation, XdpMode};
 use lb_user::dataplane::counters::Counter;
 use lb_user::dataplane::host::{Accept, Fellows, HostOptions, HostPlane};
 use lb_user::dataplane::slots::stable_id;
-use lb_user::model::{Doubt, HostId, Protocol};
+use lb_user::model::{Doubt, HostId, Protocol, ServiceKey};
 
 const DIRECTOR4: [u8; 4] = [192, 0, 2, 150];
 const DIRECTOR6: &str = "2001:db8::c000:296";
+
+/// A VIP, whose port 80/tcp is the same pool's.
+pub const PREFIX: &str = "2001:db8:7::/64";
 
 /// The pool of [`vip::WEB`].
 const POOL: &str = "web";
@@ -51,6 +54,7 @@ impl Seen {
             interfaces: Vec::new(),
             decapsulation: Decapsulation::Auto,
             xdp: XdpMode::Auto,
+            prefixes: true,
             capacity: Capacity::default(),
         };
         let mut seen = Seen {
@@ -61,6 +65,8 @@ impl Seen {
             plane: HostPlane::load(options, None).unwrap(),
             hook,
         };
+        let vip = PREFIX.parse().unwrap();
+        seen.world.serve(ServiceKey { vip, port: 80, protocol: Protocol::Tcp }, POOL);
         seen.sync();
         seen
     }
@@ -69,7 +75,7 @@ impl Seen {
         let accept = Accept {
             senders: vec![([192, 0, 2, 0].into(), 24), ("2001:db8::c000:200".parse().unwrap(), 120)],
             locals: self.locals(),
-            vips: vec![vip4(vip::WEB).into(), vip6(vip::WEB).into()],
+            vips: [vip4(vip::WEB).into(), vip6(vip::WEB).into(), PREFIX.parse().unwrap()].into(),
         };
         self.plane.sync(&accept).unwrap();
         let fellows = Fellows {
@@ -190,10 +196,12 @@ pub fn at_both(what: &str, test: impl Fn(&mut Seen) + Sync) {
 
 /// Two flows, one of each family, of which `a` is no owner or the second one, whose first owner is therefore another.
 pub fn flows(seen: &Seen) -> [Ends; 2] {
-    let find = |ends: Ends| {
-        let with_port = |port| Ends { source: (ends.source.ip(), port).into(), ..ends };
-        let fits = |ends: &Ends| seen.world.owners(*ends, Protocol::Tcp)[0] != seen.own;
-        (40000..41000).map(with_port).find(fits).unwrap()
-    };
-    [find(client4(vip::WEB)), find(client6(vip::WEB))]
+    [strange(seen, client4(vip::WEB)), strange(seen, client6(vip::WEB))]
+}
+
+/// Such a flow between these ends.
+pub fn strange(seen: &Seen, ends: Ends) -> Ends {
+    let with_port = |port| Ends { source: (ends.source.ip(), port).into(), ..ends };
+    let fits = |ends: &Ends| seen.world.owners(*ends, Protocol::Tcp)[0] != seen.own;
+    (40000..41000).map(with_port).find(fits).unwrap()
 }

@@ -3,12 +3,13 @@
 use std::net::{TcpListener, TcpStream, UdpSocket};
 
 use lb_common::reasons::Host;
+use lb_tests::isolation::ip;
 use lb_tests::packets::*;
 use lb_tests::vector::Vector;
 use lb_tests::world::{generation, to_port, vip};
 use lb_user::model::{Affinity, Protocol};
 
-use crate::seen::{at_both, flows};
+use crate::seen::{PREFIX, at_both, flows, strange};
 
 #[test]
 fn what_a_socket_knows_is_kept() {
@@ -53,6 +54,29 @@ fn what_a_socket_knows_is_kept() {
             "{accounts:?}"
         );
         assert!(known.iter().all(|by| by.generation == Some(generation(vip::WEB))), "{accounts:?}");
+    });
+}
+
+/// A prefix need not be on an interface: a route makes all of it this machine's (AnyIP), for listeners on all
+/// addresses.
+#[test]
+fn what_a_socket_knows_at_some_address_of_a_prefix_is_kept() {
+    at_both("packets of connections to a prefix", |seen| {
+        ip(&format!("-6 route add local {PREFIX} dev lo"));
+        let listener = TcpListener::bind("[::]:80").unwrap();
+        let to = |address| strange(seen, Ends::new("[2001:db8::cb00:7107]:1", address));
+        let (known, other) = (to("[2001:db8:7::abcd]:80"), to("[2001:db8:7:0:8000::1]:80"));
+        let [of_known, of_other] = [known, other].map(|ends| tcp(ends, Tcp::Ack, b"x"));
+        seen.check(&[seen.passes("a listener knows no connections", known, &of_known)]);
+        let _client = connected(known);
+        let (server, _) = listener.accept().unwrap();
+        assert_eq!(server.local_addr().unwrap(), known.destination);
+        let syn = tcp(other, Tcp::Syn, b"");
+        seen.check(&[
+            seen.keeps("one to the address that was asked is kept", &of_known, 0, Host::Local),
+            seen.passes("one to another address of the prefix is another", other, &of_other),
+            seen.keeps("a new one to any address is kept", &syn, 0, Host::Local),
+        ]);
     });
 }
 

@@ -1,4 +1,4 @@
-//! Packets of services that ask for more than a table: see [`lb_common::extras`].
+//! Packets of services that ask for more than a table: see [`lb_common::extras`]. And of those whose VIP is a prefix.
 
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::btf_maps::lpm_trie::Key;
@@ -53,7 +53,7 @@ fn treated(ctx: &XdpContext) -> Result<Sent, Director> {
     let frame = Frame::xdp(ctx);
     let (flow, packet) = parse::flow(ctx, &frame)?;
     let service = pools::service(flow.destination, flow.destination_port(), flow.protocol);
-    let service = service.ok_or(Director::NoService)?;
+    let service = service.or_else(|| pools::service_within(&flow)).ok_or(Director::NoService)?;
     let (ip, flags) = if flow.v6 {
         (IPV6, frame.read::<u8>(ETHERNET + IPV6 + FLAGS))
     } else {

@@ -145,13 +145,15 @@ fn destination6<const BYTES: usize>(ip: &Window<BYTES>) -> Addr {
     Addr::v6([ip.read::<u32, 24>(), ip.read::<u32, 28>(), ip.read::<u32, 32>(), ip.read::<u32, 36>()])
 }
 
-/// A service of exactly this address and port: such exist only for TCP and UDP. Other packets for a VIP are looked at apart.
+/// A service of exactly this address and port: such exist only for TCP and UDP. Other packets for a VIP are looked at
+/// apart, and so are those for an address in one.
 #[inline(always)]
 fn of_service<const V6: bool>(ctx: &XdpContext, flow: &Flow, packet: Packet) -> Done {
     match pools::service(flow.destination, flow.destination_port(), flow.protocol) {
         Some(service) if service.flags & EXTRA != 0 => extras::treat(ctx.ctx),
         Some(service) => finish(ctx, forward(ctx, flow, service, packet, Director::Forwarded)),
-        None if pools::is_vip(flow.destination) => any::<V6>(ctx.ctx),
+        None if pools::is_vip_itself(flow.destination) => any::<V6>(ctx.ctx),
+        None if V6 && pools::is_within(flow.destination) => extras::treat(ctx.ctx),
         None => finish(ctx, Err(Director::NotVip)),
     }
 }

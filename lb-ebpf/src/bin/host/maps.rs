@@ -6,7 +6,7 @@ use aya_ebpf::macros::btf_map;
 use lb_common::flow::Addr;
 use lb_common::maps::{ADDRESS_LOCAL, ADDRESS_VIP, Account, Budget, GENERATIONS, View, account_index};
 use lb_common::reasons::Host;
-use lb_ebpf::budget;
+use lb_ebpf::{budget, pools};
 
 /// What an address is to this host: a bit set, read as one word.
 #[btf_map]
@@ -67,10 +67,10 @@ pub fn is_local(address: Addr) -> bool {
     roles(address) & ADDRESS_LOCAL != 0
 }
 
-/// The address is a VIP of this host.
+/// The address is a VIP of this host, or in one.
 #[inline(always)]
 pub fn is_vip(address: Addr) -> bool {
-    roles(address) & ADDRESS_VIP != 0
+    roles(address) & ADDRESS_VIP != 0 || pools::is_within(address)
 }
 
 /// Packets of this sender are unwrapped.

@@ -2,7 +2,6 @@
 //! have changed.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,9 +13,11 @@ use super::{INHERITANCE, PATHS, Runner, silent};
 use crate::agent::SETTLE;
 use crate::agent::reload::{Changes, merge};
 use crate::agent::status::ManifestStatus;
+use crate::bgp::Prefix;
 use crate::config::{Config, ConfigErrors};
 use crate::manifest::{self, Manifests, Reading};
 use crate::switch::Switch;
+use crate::vip::Vip;
 
 impl Runner {
     pub(super) fn answer_reload(&mut self, reply: Option<oneshot::Sender<Result<Changes, ConfigErrors>>>) {
@@ -101,10 +102,10 @@ impl Runner {
 
     /// Does this configuration lack a VIP that is announced?
     pub(super) fn withdraws(&self, config: &Config) -> bool {
-        let vips: BTreeSet<IpAddr> = config.model.services.keys().map(|key| key.vip).collect();
+        let vips: BTreeSet<Prefix> = config.model.vips().into_iter().map(Vip::prefix).collect();
         let (bgp, routes) = (self.bgp.borrow(), self.routes.borrow());
         let announced = bgp.announced.iter().chain(routes.iter().flat_map(|routes| &routes.routes));
-        announced.into_iter().any(|prefix| !vips.contains(&prefix.address))
+        announced.into_iter().any(|prefix| !vips.contains(prefix))
     }
 
     pub(super) fn manifest_status(&self) -> Option<ManifestStatus> {

@@ -95,7 +95,7 @@ async fn drains() {
     let owned: u64 = owned.map(|by| by.established).sum();
     assert!((5..35).contains(&owned), "about half of 40: {held:?}");
     for vip in [VIP4, VIP6] {
-        let of_vip = held.by_generation.iter().filter(|by| by.vip == vip);
+        let of_vip = held.by_generation.iter().filter(|by| by.vip == vip.into());
         assert_eq!(of_vip.map(|by| by.established).sum::<u64>(), 20, "{held:?}");
     }
     // It has been looked at by now, and the generation is still there.

@@ -18,7 +18,7 @@ use crate::dataplane::pools::{Named, map_error, shape};
 use crate::dataplane::services::grace_period;
 use crate::dataplane::{Error, Result};
 use crate::extras::{Counted, Limit, SourceList};
-use crate::model::{Host, HostId, Model, ServiceKey};
+use crate::model::{Family, Host, HostId, Model, ServiceKey};
 
 use super::NO_PREALLOC;
 use super::server_ids::Groups;
@@ -106,7 +106,7 @@ impl Extras {
                 flags |= SOURCES;
             }
             if let Some(limit) = &service.extras.limit {
-                limited(&mut record, limit, key.vip.is_ipv4());
+                limited(&mut record, limit, key.vip.family() == Family::V4);
                 flags |= LIMITED;
             }
             if let (Some(quic), Some(pool)) = (&service.extras.quic, model.pools.get(&service.pool)) {

@@ -43,6 +43,8 @@ pub struct DirectorOptions {
     pub flows: u32,
     /// ICMP errors per second that tell senders of packets too big for the tunnel.
     pub icmp_errors: u32,
+    /// Some VIP is a prefix. A director that does not know serves none.
+    pub prefixes: bool,
     /// Sizes of the maps.
     pub capacity: Capacity,
 }
@@ -136,6 +138,11 @@ impl Director {
     /// See [`Loaded::follow_log`].
     pub fn follow_log(&mut self) {
         self.loaded.follow_log();
+    }
+
+    /// What it was loaded with.
+    pub fn options(&self) -> &DirectorOptions {
+        &self.options
     }
 
     /// The maps were pinned by an agent before this one.

@@ -9,6 +9,7 @@ use super::extras::{self, BUCKETS, EXTRAS, SOURCE_LISTS};
 use super::server_ids::SERVER_IDS;
 use crate::dataplane::load::{Capacities, Object, kind};
 use crate::dataplane::pools::{self, HOST_IDS, NEXTHOPS, SERVICE_CHAINS, SERVICES, TABLES, memory, shape};
+use crate::dataplane::prefixes::{self, ANY_PREFIX, PREFIXES};
 
 /// `BPF_F_NO_PREALLOC`, which the kernel wants of LPM tries.
 pub(crate) const NO_PREALLOC: u32 = 1;
@@ -23,6 +24,7 @@ pub static OBJECT: Object = Object {
         TABLES,
         NEXTHOPS,
         HOST_IDS,
+        PREFIXES,
         EXTRAS,
         SOURCE_LISTS,
         BUCKETS,
@@ -34,7 +36,7 @@ pub static OBJECT: Object = Object {
         shape("TRAFFIC", kind::PERCPU_ARRAY, 4, size_of::<Traffic>(), 1024),
         shape("HOST_TRAFFIC", kind::PERCPU_ARRAY, 4, size_of::<Traffic>(), 4096),
     ],
-    constants: &[("FLOW_SETS", "FLOWS")],
+    constants: &[("FLOW_SETS", "FLOWS"), (ANY_PREFIX, ANY_PREFIX)],
 };
 
 /// Sets of the flow table that hold so many flows.
@@ -57,5 +59,6 @@ pub(super) fn entries(options: &DirectorOptions) -> Capacities {
         ("HOST_TRAFFIC", capacity.hosts),
         ("FLOWS", sets(options.flows)),
     ]);
+    prefixes::tell(options.prefixes, &mut entries);
     entries
 }

@@ -49,6 +49,7 @@ impl OpenDirector {
             xdp: role.xdp,
             flows: role.flows,
             icmp_errors: role.icmp_errors,
+            prefixes: config.model.has_prefixes(),
             capacity: role.capacity,
         };
         let mut plane = Director::load(options, Some(&config.pins))?;
@@ -86,7 +87,8 @@ impl OpenDirector {
         (applied.source4, applied.source6) = (sources.v4, sources.v6);
         self.health = config.model.hosts().map(|(id, _)| (id.clone(), want.healthy.contains(&id))).collect();
         let nexthops = self.nexthops.borrow().clone();
-        match self.plane.sync(&config.model, sources, &nexthops, &self.health) {
+        let learnt = self.learn_prefixes(config);
+        match learnt.and_then(|()| self.plane.sync(&config.model, sources, &nexthops, &self.health)) {
             Ok(confirmed) => {
                 applied.services =
                     confirmed.services.into_iter().map(|(key, f)| (key, Ok(serving(f)))).collect();
@@ -114,6 +116,20 @@ impl OpenDirector {
             role: Role::Director,
             mode: attached.mode.name().into(),
         }));
+    }
+
+    /// The programs over the same maps once more, before the first VIP that is a prefix: what runs does not look for
+    /// such.
+    fn learn_prefixes(&mut self, config: &Config) -> Result<()> {
+        let have = self.plane.options();
+        if have.prefixes || !config.model.has_prefixes() {
+            return Ok(());
+        }
+        let options = DirectorOptions { prefixes: true, ..have.clone() };
+        self.plane = Director::load(options, Some(&config.pins))?;
+        self.plane.follow_log();
+        (self.attached, self.probe) = (false, None);
+        Ok(())
     }
 
     pub fn seen(&self) -> Seen {
@@ -148,9 +164,7 @@ impl OpenDirector {
             want.config.model.hosts().any(|(id, host)| {
                 id.pool == service.pool
                     && want.healthy.contains(&id)
-                    && nexthops::entry(host, Family::of(key.vip), Standing::Good, sources, &nexthops)
-                        .1
-                        .is_none()
+                    && nexthops::entry(host, key.vip.family(), Standing::Good, sources, &nexthops).1.is_none()
             })
         });
         served || !self.plane.replaces_older_maps() || self.opened.elapsed() > PATIENCE

@@ -34,6 +34,7 @@ impl OpenHost {
             interfaces: role.interfaces.clone(),
             decapsulation: role.decapsulation,
             xdp: role.xdp,
+            prefixes: has_prefixes(config),
             capacity: role.capacity,
         };
         let mut plane = HostPlane::load(options, Some(&config.pins))?;
@@ -48,14 +49,13 @@ impl OpenHost {
     pub fn apply(&mut self, want: &Want, applied: &mut Applied) -> Result<()> {
         let config = &*want.config;
         let Some(role) = &config.host else { return Ok(()) };
-        let vips: Vec<IpAddr> = role.vips.iter().copied().collect();
-        let locals: Vec<_> =
-            addresses(None).into_iter().filter(|address| !role.vips.contains(address)).collect();
+        self.learn_prefixes(config)?;
+        let locals: Vec<_> = addresses(None).into_iter().filter(|address| !is_vip(role, *address)).collect();
         if locals.is_empty() {
             applied.problems.push("this machine has no address that a tunnel could end at; add one".into());
         }
         let senders = role.accept_from.iter().map(|prefix| (prefix.address, prefix.length)).collect();
-        let accept = Accept { senders, locals, vips };
+        let accept = Accept { senders, locals, vips: role.vips.clone() };
         self.plane.sync(&accept)?;
         if let Some(wanted) = &self.wanted {
             wanted.send_if_modified(|wanted| replace(wanted, fellow_addresses(config)));
@@ -86,6 +86,20 @@ impl OpenHost {
                 Ok(())
             }
         }
+    }
+
+    /// The programs over the same maps once more, before the first VIP that is a prefix: what runs does not look for
+    /// such.
+    fn learn_prefixes(&mut self, config: &Config) -> Result<()> {
+        let have = self.plane.options();
+        if have.prefixes || !has_prefixes(config) {
+            return Ok(());
+        }
+        let options = HostOptions { prefixes: true, ..have.clone() };
+        self.plane = HostPlane::load(options, Some(&config.pins))?;
+        self.plane.follow_log();
+        self.attached = false;
+        Ok(())
     }
 
     /// Without them everything that comes here is kept, as the directors sent it.
@@ -120,14 +134,23 @@ impl OpenHost {
     fn ensure_tunnels(&mut self, role: &HostConfig, applied: &mut Applied) -> Result<()> {
         applied.problems.extend(kernel_tunnel::obstacle());
         let of_interface = role.interfaces.first().map(|name| addresses(Some(name))).unwrap_or_default();
-        let locals: Vec<_> =
-            of_interface.into_iter().filter(|address| !role.vips.contains(address)).collect();
+        let locals: Vec<_> = of_interface.into_iter().filter(|address| !is_vip(role, *address)).collect();
         if self.tunnels.as_ref() != Some(&locals) || !kernel_tunnel::exist(&locals) {
             kernel_tunnel::ensure(&locals)?;
             self.tunnels = Some(locals);
         }
         Ok(())
     }
+}
+
+fn has_prefixes(config: &Config) -> bool {
+    let own = config.host.iter().any(|host| host.vips.iter().any(|vip| vip.is_prefix()));
+    own || config.model.has_prefixes()
+}
+
+/// It is a VIP, or in one.
+fn is_vip(role: &HostConfig, address: IpAddr) -> bool {
+    role.vips.iter().any(|vip| vip.contains(address))
 }
 
 /// Every address that this host may pass packets on to.
