@@ -1,0 +1,82 @@
+//! The tables of pools, as far as they are not in the kernel yet.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lb_common::maps;
+
+use super::{PoolTable, Pools, kernel_key};
+use crate::dataplane::{Error, Result};
+use crate::model::{HostId, Model, Pool};
+
+impl Pools {
+    /// Makes or finds the table of each pool. A table in force is never touched: a new one goes to a free slot.
+    pub fn write_tables(&mut self, model: &Model) -> Result<BTreeMap<String, PoolTable>> {
+        let mut next: BTreeMap<String, PoolTable> = BTreeMap::new();
+        self.made.retain(|name, _| model.pools.contains_key(name));
+        let mut taken = self.slots_in_services();
+        // Also those of pools that no service uses: one may use them later.
+        next.extend(
+            model.pools.iter().filter_map(|(name, pool)| Some((name.clone(), self.stays(name, pool)?))),
+        );
+        taken.extend(next.values().map(|have| have.slot));
+        for (name, pool) in &model.pools {
+            if next.contains_key(name) {
+                continue;
+            }
+            let rows = self.rows(name, pool)?;
+            let slot = match self.adopted_slot(model, name, &rows)? {
+                Some(slot) => slot,
+                None => {
+                    let room = self.tables.capacity();
+                    let free = (0..room).find(|slot| !taken.contains(slot));
+                    let slot = free.ok_or_else(|| self.full("tables", room as usize + 1, room, "tables"))?;
+                    self.tables.put(slot, &rows)?;
+                    if !self.tables.holds(slot, &rows)? {
+                        return Err(Error::Written { pool: name.clone() });
+                    }
+                    slot
+                }
+            };
+            taken.insert(slot);
+            next.insert(name.clone(), PoolTable { slot, made_of: pool.clone(), digest: None });
+        }
+        Ok(next)
+    }
+
+    /// The table of the pool in force, if it is the wanted one.
+    fn stays(&self, name: &String, pool: &Pool) -> Option<PoolTable> {
+        self.in_force.get(name).filter(|have| have.made_of == *pool).cloned()
+    }
+
+    fn rows(&mut self, name: &str, pool: &Pool) -> Result<Vec<maps::Row>> {
+        let generations = pool.generations();
+        if generations.iter().all(|generation| generation.hosts.is_empty()) {
+            return Ok(vec![maps::EMPTY_ROW; pool.size as usize]);
+        }
+        let slots = pool.hosts.keys().filter_map(|host| {
+            let id = HostId { pool: name.into(), host: host.clone() };
+            Some((id.host.clone(), *self.named.get(&id)?))
+        });
+        let slots = slots.collect();
+        let made = self.made.entry(name.into()).or_default();
+        let table = made.rows(&generations, pool.seed, pool.size, &slots);
+        table.map(|table| table.rows).map_err(|source| Error::Pool { pool: name.into(), source })
+    }
+
+    /// The table that the pool's services in the kernel name already, if it is the wanted one. Only an agent before this one
+    /// can have left it there.
+    fn adopted_slot(&self, model: &Model, name: &str, rows: &[maps::Row]) -> Result<Option<u32>> {
+        if self.in_force.contains_key(name) {
+            return Ok(None);
+        }
+        let of_pool = model.services.iter().filter(|(_, service)| service.pool == name);
+        let named = of_pool.filter_map(|(key, _)| self.services.get(&kernel_key(key)));
+        let tables: BTreeSet<u32> = named.map(|service| service.table).collect();
+        for table in tables {
+            if self.tables.holds(table, rows)? {
+                return Ok(Some(table));
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,115 @@
+//! Populations that were made before, to make the next ones from.
+
+use std::collections::BTreeMap;
+use std::panic::resume_unwind;
+use std::thread::{self, ScopedJoinHandle};
+
+use super::backup::Backups;
+use super::grow::grow;
+use super::maglev::{Member, Population, TableError};
+use super::owners::{self, NO_OWNER, Table};
+use super::parallel;
+use crate::model::Generation;
+
+/// The populations of the generations of a table: 8 bytes per row and generation.
+///
+/// What is made with them is what would be made without: a set of hosts that is here is not populated again, and one that has
+/// more hosts grows from the one that is here.
+#[derive(Default)]
+pub struct Made {
+    seed: u64,
+    size: u32,
+    populated: Vec<Populated>,
+}
+
+/// A set of hosts on their rows.
+struct Populated {
+    /// Weights by name.
+    hosts: BTreeMap<String, u32>,
+    population: Population,
+    backups: Vec<u16>,
+}
+
+impl Made {
+    /// The rows over `generations`: see [`owners::rows`]. Keeps the populations of these alone.
+    pub fn rows(
+        &mut self,
+        generations: &[Generation],
+        seed: u64,
+        size: u32,
+        slots: &BTreeMap<String, u16>,
+    ) -> Result<Table, TableError> {
+        let sets = generations.iter().map(|generation| &generation.hosts);
+        let sets: Vec<_> = sets.filter(|hosts| !hosts.is_empty()).collect();
+        let [first, others @ ..] = sets.as_slice() else { return Err(TableError::NoHosts) };
+        if (self.seed, self.size) != (seed, size) {
+            *self = Made { seed, size, populated: Vec::new() };
+        }
+        self.populate(&sets)?;
+        let layer = |hosts: &BTreeMap<String, u32>| {
+            let populated = self.of(hosts)?;
+            let slot = |name| slots.get(name).copied().unwrap_or(NO_OWNER);
+            Some(owners::Layer {
+                owners: &populated.population.owners,
+                backups: &populated.backups,
+                slots: hosts.keys().map(slot).collect(),
+            })
+        };
+        let others: Vec<_> = others.iter().filter_map(|hosts| layer(hosts)).collect();
+        Ok(owners::join(&layer(first).ok_or(TableError::NoHosts)?, &others))
+    }
+
+    fn of(&self, hosts: &BTreeMap<String, u32>) -> Option<&Populated> {
+        self.populated.iter().find(|populated| populated.hosts == *hosts)
+    }
+
+    /// Makes what is missing of `sets`, all at once, and forgets what is none of them.
+    fn populate(&mut self, sets: &[&BTreeMap<String, u32>]) -> Result<(), TableError> {
+        let mut missing: Vec<_> = sets.iter().copied().filter(|hosts| self.of(hosts).is_none()).collect();
+        missing.sort();
+        missing.dedup();
+        let made = &*self;
+        let new = thread::scope(|scope| {
+            let (last, others) = missing.split_last()?;
+            let others: Vec<_> = others.iter().map(|hosts| scope.spawn(|| made.make(hosts))).collect();
+            let last = made.make(last);
+            let joined =
+                |made: ScopedJoinHandle<'_, _>| made.join().unwrap_or_else(|panic| resume_unwind(panic));
+            Some(others.into_iter().map(joined).chain([last]).collect::<Result<Vec<_>, _>>())
+        });
+        self.populated.retain(|populated| sets.contains(&&populated.hosts));
+        self.populated.extend(new.transpose()?.into_iter().flatten());
+        Ok(())
+    }
+
+    fn make(&self, hosts: &BTreeMap<String, u32>) -> Result<Populated, TableError> {
+        let members = members(hosts);
+        let population = match self.grown(&members)? {
+            Some(population) => population,
+            None => Population::new(&members, self.seed, self.size)?,
+        };
+        let backups = Backups::new(&members, self.seed, &population.owners);
+        let backups = parallel::rows(self.size as usize, |row| backups.of(row as u32));
+        Ok(Populated { hosts: hosts.clone(), population, backups })
+    }
+
+    /// From the one that lacks the least hosts.
+    fn grown(&self, members: &[Member<'_>]) -> Result<Option<Population>, TableError> {
+        let mut from: Vec<_> = self.populated.iter().collect();
+        from.sort_by_key(|populated| std::cmp::Reverse(populated.hosts.len()));
+        for Populated { hosts, population, .. } in from {
+            if let Some(grown) = grow((&self::members(hosts), population), members, self.seed)? {
+                return Ok(Some(grown));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn members(hosts: &BTreeMap<String, u32>) -> Vec<Member<'_>> {
+    hosts.iter().map(|(name, &weight)| Member { name, weight }).collect()
+}
+
+#[cfg(test)]
+#[path = "made_tests.rs"]
+mod tests;
