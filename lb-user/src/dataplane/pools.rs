@@ -370,7 +370,7 @@ impl Pools {
     pub fn settle(&mut self, model: &Model, tables: BTreeMap<String, PoolTable>) -> Result<Vec<u16>> {
         self.in_force = tables;
         self.take_digests()?;
-        self.tables.finish()?;
+        self.finish_tables()?;
         let mut named = self.slots_in_services();
         named.extend(self.in_force.values().map(|table| table.slot));
         let idle: Vec<u32> = self.tables.filled().filter(|slot| !named.contains(slot)).collect();

@@ -24,10 +24,10 @@ fn plain(members: &[Member<'_>], seed: u64, primary: &[u16]) -> Vec<u16> {
     let size = primary.len() as u64;
     let of = |row: usize| {
         let key = hash(members[usize::from(primary[row])].name, 0xdead_bacc, seed);
-        let start = (u128::from(digest::step(key, row as u64) >> 32) * u128::from(size)) >> 32;
-        let stride = key % (size - 1) + 1;
-        let on_walk = (0..size).map(|times| primary[((start as u64 + times * stride) % size) as usize]);
-        on_walk.into_iter().find(|owner| *owner != primary[row]).unwrap_or(NOBODY)
+        let near = u128::from(size - 1).min(4096);
+        let start = row as u64 + 1 + ((u128::from(digest::step(key, row as u64) >> 32) * near) >> 32) as u64;
+        let mut on_walk = (start..start + size).map(|row| primary[(row % size) as usize]);
+        on_walk.find(|owner| *owner != primary[row]).unwrap_or(NOBODY)
     };
     (0..primary.len()).map(of).collect()
 }

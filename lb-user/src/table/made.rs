@@ -1,33 +1,40 @@
 //! Populations that were made before, to make the next ones from.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::panic::resume_unwind;
 use std::thread::{self, ScopedJoinHandle};
 
 use super::backup::Backups;
-use super::grow::grow;
+use super::grow::{self, grow};
 use super::maglev::{Member, Population, TableError};
 use super::owners::{self, NO_OWNER, Table};
 use super::parallel;
+use super::roots::{DEPTH, Roots, Taken};
 use crate::model::Generation;
 
-/// The populations of the generations of a table: 8 bytes per row and generation.
+/// The populations of the generations of a table, and what is needed to make the next ones of them.
 ///
 /// What is made with them is what would be made without: a set of hosts that is here is not populated again, and one that has
-/// more hosts grows from the one that is here.
+/// a few more hosts grows from the one that is here.
 #[derive(Default)]
 pub struct Made {
     seed: u64,
     size: u32,
     populated: Vec<Populated>,
+    /// What is not in force any more: to give its memory back takes time.
+    past: Vec<Populated>,
 }
 
 /// A set of hosts on their rows.
 struct Populated {
     /// Weights by name.
     hosts: BTreeMap<String, u32>,
-    population: Population,
+    owners: Vec<u16>,
     backups: Vec<u16>,
+    /// If it was not grown, and until there are roots.
+    turns: Option<Vec<u32>>,
+    roots: Option<Roots>,
 }
 
 impl Made {
@@ -43,20 +50,32 @@ impl Made {
         let sets: Vec<_> = sets.filter(|hosts| !hosts.is_empty()).collect();
         let [first, others @ ..] = sets.as_slice() else { return Err(TableError::NoHosts) };
         if (self.seed, self.size) != (seed, size) {
-            *self = Made { seed, size, populated: Vec::new() };
+            *self = Made { seed, size, ..Made::default() };
         }
         self.populate(&sets)?;
         let layer = |hosts: &BTreeMap<String, u32>| {
             let populated = self.of(hosts)?;
             let slot = |name| slots.get(name).copied().unwrap_or(NO_OWNER);
             Some(owners::Layer {
-                owners: &populated.population.owners,
+                owners: &populated.owners,
                 backups: &populated.backups,
                 slots: hosts.keys().map(slot).collect(),
             })
         };
         let others: Vec<_> = others.iter().filter_map(|hosts| layer(hosts)).collect();
         Ok(owners::join(&layer(first).ok_or(TableError::NoHosts)?, &others))
+    }
+
+    /// Makes ready for hosts that are added, which takes longer than to populate anew: for when nobody waits.
+    pub fn prepare(&mut self) {
+        self.past.clear();
+        for populated in self.populated.iter_mut().filter(|populated| populated.roots.is_none()) {
+            let members = members(&populated.hosts);
+            let populate = || Population::new(&members, self.seed, self.size).ok().map(|new| new.turns);
+            let Some(turns) = populated.turns.take().or_else(populate) else { continue };
+            let taken = Taken { owners: &populated.owners, turns };
+            populated.roots = Some(Roots::new(&members, self.seed, taken, DEPTH));
+        }
     }
 
     fn of(&self, hosts: &BTreeMap<String, u32>) -> Option<&Populated> {
@@ -77,28 +96,34 @@ impl Made {
                 |made: ScopedJoinHandle<'_, _>| made.join().unwrap_or_else(|panic| resume_unwind(panic));
             Some(others.into_iter().map(joined).chain([last]).collect::<Result<Vec<_>, _>>())
         });
-        self.populated.retain(|populated| sets.contains(&&populated.hosts));
-        self.populated.extend(new.transpose()?.into_iter().flatten());
+        let new = new.transpose()?;
+        self.past = self.populated.extract_if(.., |populated| !sets.contains(&&populated.hosts)).collect();
+        self.populated.extend(new.into_iter().flatten());
         Ok(())
     }
 
     fn make(&self, hosts: &BTreeMap<String, u32>) -> Result<Populated, TableError> {
         let members = members(hosts);
-        let population = match self.grown(&members)? {
-            Some(population) => population,
-            None => Population::new(&members, self.seed, self.size)?,
+        let (owners, turns) = match self.grown(&members)? {
+            Some(owners) => (owners, None),
+            None => {
+                let Population { owners, turns } = Population::new(&members, self.seed, self.size)?;
+                (owners, Some(turns))
+            }
         };
-        let backups = Backups::new(&members, self.seed, &population.owners);
+        let backups = Backups::new(&members, self.seed, &owners);
         let backups = parallel::rows(self.size as usize, |row| backups.of(row as u32));
-        Ok(Populated { hosts: hosts.clone(), population, backups })
+        Ok(Populated { hosts: hosts.clone(), owners, backups, turns, roots: None })
     }
 
     /// From the one that lacks the least hosts.
-    fn grown(&self, members: &[Member<'_>]) -> Result<Option<Population>, TableError> {
+    fn grown(&self, members: &[Member<'_>]) -> Result<Option<Vec<u16>>, TableError> {
         let mut from: Vec<_> = self.populated.iter().collect();
-        from.sort_by_key(|populated| std::cmp::Reverse(populated.hosts.len()));
-        for Populated { hosts, population, .. } in from {
-            if let Some(grown) = grow((&self::members(hosts), population), members, self.seed)? {
+        from.sort_by_key(|populated| Reverse(populated.hosts.len()));
+        for Populated { hosts, owners, roots, .. } in from {
+            let Some(roots) = roots else { continue };
+            let from = grow::From { members: &self::members(hosts), owners, roots };
+            if let Some(grown) = grow(from, members, self.seed)? {
                 return Ok(Some(grown));
             }
         }

@@ -24,13 +24,16 @@ proptest! {
 
     #[test]
     fn what_was_made_before_changes_nothing(
-        tables in vec((generations(), 0_u64..2, prop::sample::select(vec![31_u32, 251])), 1..8),
+        tables in vec((generations(), 0_u64..2, prop::sample::select(vec![31_u32, 251]), any::<bool>()), 1..8),
     ) {
         let mut made = Made::default();
         let slots = slots();
-        for (generations, seed, size) in tables {
+        for (generations, seed, size, prepare) in tables {
             let alone = owners::rows(&generations, seed, size, &slots);
             prop_assert_eq!(made.rows(&generations, seed, size, &slots), alone);
+            if prepare {
+                made.prepare();
+            }
         }
     }
 }
@@ -43,8 +46,7 @@ fn a_set_of_hosts_is_populated_once_and_kept_while_it_is_in_force() {
     let mut kept = |generations: &[Generation]| {
         made.rows(generations, 0, 251, &slots()).unwrap();
         let kept = made.populated.iter();
-        kept.map(|populated| (populated.hosts.len(), populated.population.owners.as_ptr()))
-            .collect::<Vec<_>>()
+        kept.map(|populated| (populated.hosts.len(), populated.owners.as_ptr())).collect::<Vec<_>>()
     };
     let first = kept(std::slice::from_ref(&few));
     let both = kept(&[few.clone(), many.clone()]);
@@ -64,4 +66,19 @@ fn an_error_leaves_what_can_be_used() {
     assert_eq!(made.rows(&[hosts(3)], 0, 2, &slots()), Err(TableError::TooManyHosts { hosts: 3, size: 2 }));
     assert_eq!(made.rows(&[], 0, 2, &slots()), Err(TableError::NoHosts));
     assert_eq!(made.rows(&[hosts(2)], 0, 2, &slots()), want);
+}
+
+#[test]
+fn one_host_more_grows_and_can_grow_again() {
+    let mut made = Made::default();
+    let slots: BTreeMap<String, u16> = (0..60).map(|number| (format!("h{number}"), number)).collect();
+    for count in 50..60 {
+        let hosts = generation(1, &(0..count).map(|number| (format!("h{number}"), 1 + number % 3)).collect());
+        let generations = [hosts];
+        let alone = owners::rows(&generations, 0, 1009, &slots);
+        assert_eq!(made.rows(&generations, 0, 1009, &slots), alone);
+        let grown = made.populated[0].turns.is_none();
+        assert_eq!(grown, count > 50, "{count} hosts");
+        made.prepare();
+    }
 }

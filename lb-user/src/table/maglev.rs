@@ -157,19 +157,29 @@ impl Walk {
     /// The same where few rows are free: a walk would meet hundreds that are taken, so it is asked of each free one how far
     /// off it is.
     fn take_of_few(&mut self, free: &mut Free) -> Option<usize> {
-        if self.inverse == 0 {
-            self.inverse = inverse(self.skip, self.size);
-        }
-        let off = |row: u32| {
-            let from_here = if row >= self.next { row - self.next } else { row + (self.size - self.next) };
-            free.modulus.times(from_here, self.inverse)
-        };
-        let ahead = free.few.iter().enumerate().map(|(at, &row)| (off(row), at, row));
-        let (_, at, row) = ahead.min()?;
+        let (at, row) = self.nearest(self.next, free.few.iter().copied(), &free.modulus)?;
         self.next = self.after(row);
         free.few.swap_remove(at);
         free.left -= 1;
         Some(row as usize)
+    }
+
+    /// Which of `rows` the host tries first from `from` on, and its place among them.
+    pub fn nearest(
+        &mut self,
+        from: u32,
+        rows: impl Iterator<Item = u32>,
+        modulus: &Modulus,
+    ) -> Option<(usize, u32)> {
+        if self.inverse == 0 {
+            self.inverse = inverse(self.skip, self.size);
+        }
+        let off = |row: u32| {
+            let from_here = if row >= from { row - from } else { row + (self.size - from) };
+            modulus.times(from_here, self.inverse)
+        };
+        let all = rows.enumerate().map(|(at, row)| (off(row), at, row));
+        all.min().map(|(_, at, row)| (at, row))
     }
 
     /// The row that the host tries after `row`.
@@ -229,14 +239,14 @@ impl Free {
 }
 
 /// Multiplication modulo a number, without division.
-struct Modulus {
+pub(super) struct Modulus {
     size: u32,
     /// 2⁶⁴ / size, rounded down.
     reciprocal: u64,
 }
 
 impl Modulus {
-    fn new(size: u32) -> Self {
+    pub fn new(size: u32) -> Self {
         Modulus { size, reciprocal: u64::MAX / u64::from(size) }
     }
 

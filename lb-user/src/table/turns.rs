@@ -17,10 +17,21 @@ impl Turn {
     /// Whether it comes before `other`.
     #[inline]
     pub fn is_before(self, other: Turn) -> bool {
-        match time(self.number.into(), self.weight, other.number.into(), other.weight) {
-            Ordering::Equal => (other.weight, self.host) < (self.weight, other.host),
-            order => order.is_lt(),
-        }
+        self.cmp(&other).is_lt()
+    }
+}
+
+impl Ord for Turn {
+    #[inline]
+    fn cmp(&self, other: &Self) -> Ordering {
+        let time = time(self.number.into(), self.weight, other.number.into(), other.weight);
+        time.then(other.weight.cmp(&self.weight)).then(self.host.cmp(&other.host))
+    }
+}
+
+impl PartialOrd for Turn {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -31,7 +42,7 @@ fn time(turn: u64, weight: u32, other: u64, of_weight: u32) -> Ordering {
 }
 
 /// The time at which so many rows would be taken if rows could be taken in parts, all hosts at once.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Moment {
     rows: u32,
     weights: u64,

@@ -1,12 +1,16 @@
 //! The tables of pools, as far as they are not in the kernel yet.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::resume_unwind;
+use std::thread;
 
 use lb_common::maps;
 
 use super::{PoolTable, Pools, kernel_key};
+use crate::dataplane::tables::NewTable;
 use crate::dataplane::{Error, Result};
 use crate::model::{HostId, Model, Pool};
+use crate::table;
 
 impl Pools {
     /// Makes or finds the table of each pool. A table in force is never touched: a new one goes to a free slot.
@@ -23,14 +27,20 @@ impl Pools {
             if next.contains_key(name) {
                 continue;
             }
-            let rows = self.rows(name, pool)?;
+            // The kernel clears memory while the rows are computed.
+            let (new, rows) = thread::scope(|scope| {
+                let new = scope.spawn(|| NewTable::new(pool.size));
+                let rows = self.rows(name, pool);
+                (new.join().unwrap_or_else(|panic| resume_unwind(panic)), rows)
+            });
+            let rows = rows?;
             let slot = match self.adopted_slot(model, name, &rows)? {
                 Some(slot) => slot,
                 None => {
                     let room = self.tables.capacity();
                     let free = (0..room).find(|slot| !taken.contains(slot));
                     let slot = free.ok_or_else(|| self.full("tables", room as usize + 1, room, "tables"))?;
-                    self.tables.put(slot, &rows)?;
+                    self.tables.put_new(slot, new?, &rows)?;
                     if !self.tables.holds(slot, &rows)? {
                         return Err(Error::Written { pool: name.clone() });
                     }
@@ -78,5 +88,14 @@ impl Pools {
             }
         }
         Ok(None)
+    }
+
+    /// Waits until no program reads a table that was replaced, and makes ready for hosts that are added meanwhile.
+    pub(super) fn finish_tables(&mut self) -> Result<()> {
+        let (tables, made) = (&mut self.tables, &mut self.made);
+        thread::scope(|scope| {
+            scope.spawn(|| made.values_mut().for_each(table::Made::prepare));
+            tables.finish()
+        })
     }
 }
