@@ -124,11 +124,11 @@ fn the_kernel_finds_the_golden_digests_of_tables() {
     const SEED: u64 = 0xfeed_f00d_dead_beef;
     let pools = [
         ((1, 1, 0, 251), 0x42d0_4bf9_a716_7b3c),
-        ((13, 1, 0, 251), 0x8539_56dc_f508_f23f),
-        ((13, 7, 0, 251), 0x20b8_3987_b222_84bd),
-        ((13, 7, SEED, 65537), 0xef6a_0541_f0a3_a596),
-        ((1000, 7, 0, 65537), 0xf552_38ff_ccfc_0423),
-        ((13, 1, 0, 655_373), 0xe09a_68a3_493d_f648),
+        ((13, 1, 0, 251), 0x548c_7ef0_3b38_bd47),
+        ((13, 7, 0, 251), 0x1449_fc6f_1665_6a2f),
+        ((13, 7, SEED, 65537), 0xf453_80df_db41_3dfb),
+        ((1000, 7, 0, 65537), 0xfbab_27d9_7f24_7b1c),
+        ((13, 1, 0, 655_373), 0xcb24_7baf_b1c4_433c),
     ];
     let mut ebpf = object();
     let mut tables = Tables::new(ebpf.take_map("TABLES").unwrap()).unwrap();

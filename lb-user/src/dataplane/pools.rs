@@ -3,6 +3,8 @@
 //! Written in this order, at every moment what is named exists: hosts, tables, the services that name them; then go what
 //! nothing names any more.
 
+mod new_tables;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use aya::maps::{Array, MapData};
@@ -111,6 +113,8 @@ pub(super) struct Pools {
     /// What the next hop map holds, to write only what changes.
     entries: BTreeMap<u32, Nexthop>,
     in_force: BTreeMap<String, PoolTable>,
+    /// By pool, to make the next table of.
+    made: BTreeMap<String, table::Made>,
 }
 
 impl Pools {
@@ -133,6 +137,7 @@ impl Pools {
             named: BTreeMap::new(),
             entries: BTreeMap::new(),
             in_force: BTreeMap::new(),
+            made: BTreeMap::new(),
         };
         if loaded.adopted {
             pools.adopt()?;
@@ -266,51 +271,6 @@ impl Pools {
         Ok(reached)
     }
 
-    /// Makes or finds the table of each pool. A table in force is never touched: a new one goes to a free slot.
-    pub fn write_tables(&mut self, model: &Model) -> Result<BTreeMap<String, PoolTable>> {
-        let mut next = BTreeMap::new();
-        let mut taken = self.slots_in_services();
-        // Also those of pools that no service uses: one may use them later.
-        let stay = |name: &String, pool: &Pool| self.in_force.get(name).filter(|have| have.made_of == *pool);
-        taken.extend(model.pools.iter().filter_map(|(name, pool)| stay(name, pool)).map(|have| have.slot));
-        for (name, pool) in &model.pools {
-            if let Some(have) = stay(name, pool) {
-                next.insert(name.clone(), have.clone());
-                continue;
-            }
-            let rows = self.rows(name, pool)?;
-            let slot = match self.adopted_slot(model, name, &rows)? {
-                Some(slot) => slot,
-                None => {
-                    let room = self.tables.capacity();
-                    let free = (0..room).find(|slot| !taken.contains(slot));
-                    let slot = free.ok_or_else(|| self.full("tables", room as usize + 1, room, "tables"))?;
-                    self.tables.put(slot, &rows)?;
-                    if !self.tables.holds(slot, &rows)? {
-                        return Err(Error::Written { pool: name.clone() });
-                    }
-                    slot
-                }
-            };
-            taken.insert(slot);
-            next.insert(name.clone(), PoolTable { slot, made_of: pool.clone(), digest: None });
-        }
-        Ok(next)
-    }
-
-    fn rows(&self, name: &str, pool: &Pool) -> Result<Vec<maps::Row>> {
-        let generations = pool.generations();
-        if generations.iter().all(|generation| generation.hosts.is_empty()) {
-            return Ok(vec![maps::EMPTY_ROW; pool.size as usize]);
-        }
-        let slots = pool.hosts.keys().filter_map(|host| {
-            let id = HostId { pool: name.into(), host: host.clone() };
-            Some((id.host.clone(), *self.named.get(&id)?))
-        });
-        let table = table::rows(&generations, pool.seed, pool.size, &slots.collect());
-        table.map(|table| table.rows).map_err(|source| Error::Pool { pool: name.into(), source })
-    }
-
     /// The ids as they are in the kernel, each read once: a digest asks for one per place of every row.
     fn ids(&self) -> Vec<u64> {
         let slots: BTreeMap<u16, u64> = self.slots.iter().map(|(id, slot)| (slot, id)).collect();
@@ -325,23 +285,6 @@ impl Pools {
     /// Slots that entries in the kernel name, those for fragments too. VIPs name none.
     fn slots_in_services(&self) -> BTreeSet<u32> {
         self.services.iter().filter(|(key, _)| !key.is_vip()).map(|(_, service)| service.table).collect()
-    }
-
-    /// The table that the pool's services in the kernel name already, if it is the wanted one. Only an agent before this one
-    /// can have left it there.
-    fn adopted_slot(&self, model: &Model, name: &str, rows: &[maps::Row]) -> Result<Option<u32>> {
-        if self.in_force.contains_key(name) {
-            return Ok(None);
-        }
-        let of_pool = model.services.iter().filter(|(_, service)| service.pool == name);
-        let named = of_pool.filter_map(|(key, _)| self.services.get(&kernel_key(key)));
-        let tables: BTreeSet<u32> = named.map(|service| service.table).collect();
-        for table in tables {
-            if self.tables.holds(table, rows)? {
-                return Ok(Some(table));
-            }
-        }
-        Ok(None)
     }
 
     /// Writes the services, each with what `named` gives beside what both roles know, and calls `fresh` with the id of
@@ -447,7 +390,7 @@ impl Pools {
     pub fn settle(&mut self, model: &Model, tables: BTreeMap<String, PoolTable>) -> Result<Vec<u16>> {
         self.in_force = tables;
         self.take_digests()?;
-        self.tables.finish()?;
+        self.finish_tables()?;
         let mut named = self.slots_in_services();
         named.extend(self.in_force.values().map(|table| table.slot));
         let idle: Vec<u32> = self.tables.filled().filter(|slot| !named.contains(slot)).collect();

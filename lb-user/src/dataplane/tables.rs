@@ -34,6 +34,20 @@ pub struct Tables {
     writes: Vec<JoinHandle<io::Result<()>>>,
 }
 
+/// A table that no slot has yet. The kernel takes a while to clear its memory.
+pub struct NewTable {
+    inner: MapData,
+    memory: Memory,
+}
+
+impl NewTable {
+    /// Of so many rows.
+    pub fn new(rows: u32) -> Result<Self> {
+        let inner = create(rows)?;
+        Ok(NewTable { memory: memory(&inner, rows)?, inner })
+    }
+}
+
 impl Tables {
     /// Takes over the outer map.
     pub fn new(outer: Map) -> Result<Self> {
@@ -50,11 +64,15 @@ impl Tables {
         self.outer.len()
     }
 
-    /// Writes `rows` to a new table and puts it into `slot`, replacing what was there. When it returns, programs find the new
-    /// table; some may still read the old one until [`Tables::finish`].
+    /// Writes `rows` to a new table and puts it into `slot`: see [`Tables::put_new`].
     pub fn put(&mut self, slot: u32, rows: &[Row]) -> Result<()> {
-        let inner = create(rows.len() as u32)?;
-        for (word, row) in memory(&inner, rows.len() as u32)?.words().iter().zip(rows) {
+        self.put_new(slot, NewTable::new(rows.len() as u32)?, rows)
+    }
+
+    /// Writes `rows`, as many as it has, to a new table and puts it into `slot`, replacing what was there. When it
+    /// returns, programs find the new table; some may still read the old one until [`Tables::finish`].
+    pub fn put_new(&mut self, slot: u32, NewTable { inner, memory }: NewTable, rows: &[Row]) -> Result<()> {
+        for (word, row) in memory.words().iter().zip(rows) {
             word.store(word_of(*row), Relaxed);
         }
         let id = id(&inner)?;

@@ -12,15 +12,14 @@
 //! are taken at time T, a host of weight `w` holds between `w·T` and `w·T + 1` of them. The times of a host depend on
 //! its own weight only: changing one weight leaves the others' turns in their order.
 
-use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeMap, BinaryHeap};
-
 use siphasher::sip::SipHasher24;
+
+use super::turns::Turns;
 
 const KEY0: u64 = u64::from_be_bytes(*b"lb maglv");
 const KEY1: u64 = u64::from_be_bytes(*b"rowOrder");
 
-/// Row without a host; only in tables of [`backup`] over a single host.
+/// No host: what backs up the rows of a single one.
 pub const NOBODY: u16 = u16::MAX;
 
 /// A host as the population sees it.
@@ -61,18 +60,24 @@ pub enum TableError {
 
 /// The host of every row, as an index into `members`, which must be sorted by name.
 pub fn populate(members: &[Member<'_>], seed: u64, size: u32) -> Result<Vec<u16>, TableError> {
-    check(members, size)?;
-    Ok(fill(members, seed, size, |_, _| true))
+    Ok(Population::new(members, seed, size)?.owners)
 }
 
-/// The host that stands in for the one of `primary`, which is what [`populate`] gave for the same arguments.
-///
-/// The same turns over the same rows, but no host takes a row that is its own in `primary`. A host that has walked all
-/// rows drops out. It ends with every row taken, since any host but its primary can take it; a single host backs
-/// nobody up, and its rows are [`NOBODY`]'s.
-pub fn backup(members: &[Member<'_>], seed: u64, size: u32, primary: &[u16]) -> Result<Vec<u16>, TableError> {
-    check(members, size)?;
-    Ok(fill(members, seed, size, |row, host| primary[row] != host))
+/// Who has each row, and by which turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Population {
+    /// The host of every row, as an index into the members.
+    pub owners: Vec<u16>,
+    /// The number of the turn, among those of its host, that took the row.
+    pub(super) turns: Vec<u32>,
+}
+
+impl Population {
+    /// Of `members`, which must be sorted by name.
+    pub fn new(members: &[Member<'_>], seed: u64, size: u32) -> Result<Self, TableError> {
+        check(members, size)?;
+        Ok(fill(members, seed, size))
+    }
 }
 
 /// Whether `n` is a prime: what a table's size must be.
@@ -80,7 +85,7 @@ pub fn is_prime(n: u32) -> bool {
     n >= 2 && (2..).take_while(|d| d * d <= u64::from(n)).all(|d| !u64::from(n).is_multiple_of(d))
 }
 
-fn check(members: &[Member<'_>], size: u32) -> Result<(), TableError> {
+pub(super) fn check(members: &[Member<'_>], size: u32) -> Result<(), TableError> {
     if !is_prime(size) {
         return Err(TableError::NotPrime(size));
     }
@@ -99,53 +104,50 @@ fn check(members: &[Member<'_>], size: u32) -> Result<(), TableError> {
     Ok(())
 }
 
-fn fill(members: &[Member<'_>], seed: u64, size: u32, may: impl Fn(usize, u16) -> bool) -> Vec<u16> {
-    let mut rows = vec![NOBODY; size as usize];
+fn fill(members: &[Member<'_>], seed: u64, size: u32) -> Population {
+    let mut owners = vec![NOBODY; size as usize];
+    let mut turns = vec![0; size as usize];
     let mut walks: Vec<Walk> = members.iter().map(|member| Walk::new(member.name, seed, size)).collect();
     let mut free = Free::all(size);
-    let mut turns = Turns::new(members);
-    while let Some(mut class) = turns.pop() {
-        class.hosts.retain(|&host| {
-            let Some(row) = walks[usize::from(host)].take(&mut free, |row| may(row, host)) else {
-                return false;
-            };
-            rows[row] = host;
-            true
-        });
-        turns.push_next(class);
+    let mut queue = Turns::new(members, |_| 0);
+    while let Some(class) = queue.pop().filter(|_| free.left > 0) {
+        for &host in &class.hosts {
+            let Some(row) = walks[usize::from(host)].take(&mut free) else { break };
+            owners[row] = host;
+            turns[row] = class.turn as u32;
+        }
+        queue.push_next(class);
     }
-    rows
+    Population { owners, turns }
 }
 
 /// The rows in the order in which a host tries them; each once.
-struct Walk {
-    next: u32,
+pub(super) struct Walk {
+    pub next: u32,
     skip: u32,
     size: u32,
-    left: u32,
     /// 1 / skip modulo size, once it is needed.
     inverse: u32,
 }
 
 impl Walk {
-    fn new(name: &str, seed: u64, size: u32) -> Self {
+    pub fn new(name: &str, seed: u64, size: u32) -> Self {
         // Remainders of a number below 2³² fit in 32 bits.
         let offset = hash(name, 0xdead_babe, seed) % u64::from(size);
         let skip = hash(name, 0xdead_beef, seed) % u64::from(size - 1) + 1;
-        Walk { next: offset as u32, skip: skip as u32, size, left: size, inverse: 0 }
+        Walk { next: offset as u32, skip: skip as u32, size, inverse: 0 }
     }
 
-    /// Goes on to the next free row that the host may have, and takes it; `None` if there is none any more.
+    /// Goes on to the next free row and takes it; `None` if there is none any more.
     #[inline]
-    fn take(&mut self, free: &mut Free, may: impl Fn(usize) -> bool) -> Option<usize> {
+    fn take(&mut self, free: &mut Free) -> Option<usize> {
         if free.are_few() {
-            return self.take_of_few(free, may);
+            return self.take_of_few(free);
         }
         loop {
-            self.left = self.left.checked_sub(1)?;
             let row = self.next;
             self.next = self.after(row);
-            if free.has(row) && may(row as usize) {
+            if free.has(row) {
                 free.remove(row);
                 return Some(row as usize);
             }
@@ -154,29 +156,44 @@ impl Walk {
 
     /// The same where few rows are free: a walk would meet hundreds that are taken, so it is asked of each free one how far
     /// off it is.
-    fn take_of_few(&mut self, free: &mut Free, may: impl Fn(usize) -> bool) -> Option<usize> {
+    fn take_of_few(&mut self, free: &mut Free) -> Option<usize> {
+        let (at, row) = self.nearest(self.next, free.few.iter().copied(), &free.modulus)?;
+        self.next = self.after(row);
+        free.few.swap_remove(at);
+        free.left -= 1;
+        Some(row as usize)
+    }
+
+    /// Which of `rows` the host tries first from `from` on, and its place among them.
+    pub fn nearest(
+        &mut self,
+        from: u32,
+        rows: impl Iterator<Item = u32>,
+        modulus: &Modulus,
+    ) -> Option<(usize, u32)> {
         if self.inverse == 0 {
             self.inverse = inverse(self.skip, self.size);
         }
         let off = |row: u32| {
-            let from_here = if row >= self.next { row - self.next } else { row + (self.size - self.next) };
-            free.modulus.times(from_here, self.inverse)
+            let from_here = if row >= from { row - from } else { row + (self.size - from) };
+            modulus.times(from_here, self.inverse)
         };
-        let may_be = free.few.iter().enumerate().map(|(at, &row)| (off(row), at, row));
-        let ahead = may_be.filter(|(off, _, row)| *off < self.left && may(*row as usize));
-        let (off, at, row) = ahead.min()?;
-        self.left -= off + 1;
-        self.next = self.after(row);
-        free.few.swap_remove(at);
-        Some(row as usize)
+        let all = rows.enumerate().map(|(at, row)| (off(row), at, row));
+        all.min().map(|(_, at, row)| (at, row))
     }
 
-    /// (row + skip) mod size without overflow: both are at most size.
+    /// The row that the host tries after `row`.
     #[inline]
-    fn after(&self, row: u32) -> u32 {
-        let to_end = self.size - row;
-        if self.skip >= to_end { self.skip - to_end } else { row + self.skip }
+    pub fn after(&self, row: u32) -> u32 {
+        step(row, self.skip, self.size)
     }
+}
+
+/// (row + stride) mod size without overflow: both are below size.
+#[inline]
+pub(super) fn step(row: u32, stride: u32, size: u32) -> u32 {
+    let to_end = size - row;
+    if stride >= to_end { stride - to_end } else { row + stride }
 }
 
 /// Rows that nobody has taken yet.
@@ -222,14 +239,14 @@ impl Free {
 }
 
 /// Multiplication modulo a number, without division.
-struct Modulus {
+pub(super) struct Modulus {
     size: u32,
     /// 2⁶⁴ / size, rounded down.
     reciprocal: u64,
 }
 
 impl Modulus {
-    fn new(size: u32) -> Self {
+    pub fn new(size: u32) -> Self {
         Modulus { size, reciprocal: u64::MAX / u64::from(size) }
     }
 
@@ -256,63 +273,10 @@ fn inverse(number: u32, size: u32) -> u32 {
     of_b.rem_euclid(i64::from(size)) as u32
 }
 
-fn hash(name: &str, number: u32, seed: u64) -> u64 {
+pub(super) fn hash(name: &str, number: u32, seed: u64) -> u64 {
     let bytes = [&number.to_le_bytes(), name.as_bytes(), &[0xff]].concat();
     SipHasher24::new_with_keys(KEY0 ^ seed, KEY1).hash(&bytes)
 }
-
-/// Whose turn it is: hosts of equal weight always come together, so only classes of weight need ordering.
-struct Turns(BinaryHeap<Reverse<Class>>);
-
-/// The hosts of one weight, by name, before their next turn.
-struct Class {
-    turn: u64,
-    weight: u32,
-    hosts: Vec<u16>,
-}
-
-impl Turns {
-    fn new(members: &[Member<'_>]) -> Self {
-        let mut classes: BTreeMap<u32, Vec<u16>> = BTreeMap::new();
-        for (host, member) in members.iter().enumerate() {
-            classes.entry(member.weight).or_default().push(host as u16);
-        }
-        let class = |(weight, hosts)| Reverse(Class { turn: 0, weight, hosts });
-        Turns(classes.into_iter().map(class).collect())
-    }
-
-    fn pop(&mut self) -> Option<Class> {
-        self.0.pop().map(|Reverse(class)| class)
-    }
-
-    fn push_next(&mut self, class: Class) {
-        if !class.hosts.is_empty() {
-            self.0.push(Reverse(Class { turn: class.turn + 1, ..class }));
-        }
-    }
-}
-
-impl Ord for Class {
-    /// By time, turn / weight (as integers: a turn is at most 2³², a weight below it); the heavier first.
-    fn cmp(&self, other: &Self) -> Ordering {
-        let (this, that) = (self.turn * u64::from(other.weight), other.turn * u64::from(self.weight));
-        this.cmp(&that).then(other.weight.cmp(&self.weight))
-    }
-}
-
-impl PartialOrd for Class {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Class {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Class {}
 
 #[cfg(test)]
 #[path = "maglev_tests.rs"]

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 
 use maglev::{ConsistentHasher, Maglev};
@@ -102,19 +103,6 @@ proptest! {
         let counts = counts(&populate(&members, seed, 251).unwrap(), members.len());
         prop_assert!(counts.iter().all(|&rows| rows > 0), "{counts:?}");
     }
-
-    #[test]
-    fn a_backup_is_never_the_primary_and_every_row_has_one(
-        hosts in hosts(1..=100), seed: u64, size in prop::sample::select(&PRIMES[..3]),
-    ) {
-        let members = members(&hosts);
-        let primary = populate(&members, seed, size).unwrap();
-        let backup = backup(&members, seed, size, &primary).unwrap();
-        for (row, (&primary, &backup)) in primary.iter().zip(&backup).enumerate() {
-            prop_assert!(usize::from(backup) < members.len(), "row {row} has no backup");
-            prop_assert_ne!(primary, backup, "row {}", row);
-        }
-    }
 }
 
 proptest! {
@@ -154,47 +142,9 @@ proptest! {
 }
 
 #[test]
-fn turns_come_by_time_then_weight_then_name() {
-    let hosts = [("a", 1), ("b", 2), ("c", 2), ("d", 3)].map(|(name, weight)| Member { name, weight });
-    let mut turns = Turns::new(&hosts);
-    let mut order = String::new();
-    while order.len() < 16 {
-        let class = turns.pop().unwrap();
-        order.extend(class.hosts.iter().map(|&host| hosts[usize::from(host)].name));
-        turns.push_next(class);
-    }
-    assert_eq!(order, "dbcadbcddbcadbcd");
-}
-
-#[test]
-fn backups_of_a_failed_host_are_spread_over_all_others() {
-    let hosts = fleet(13);
-    let members = members(&hosts);
-    let primary = populate(&members, 0, 65537).unwrap();
-    let backup = backup(&members, 0, 65537, &primary).unwrap();
-    for failed in 0..13 {
-        let mut heirs = [0_u32; 13];
-        for (row, &heir) in backup.iter().enumerate().filter(|(row, _)| primary[*row] == failed) {
-            assert_ne!(heir, failed, "row {row}");
-            heirs[usize::from(heir)] += 1;
-        }
-        let share = 65537 / 13 / 12;
-        let others = heirs.iter().enumerate().filter(|(host, _)| *host != usize::from(failed));
-        for (heir, &rows) in others {
-            assert!(
-                (share / 2..share * 3 / 2).contains(&rows),
-                "{failed} → {heir}: {rows} rows, even: {share}"
-            );
-        }
-    }
-}
-
-#[test]
-fn a_single_host_has_all_rows_and_no_backup() {
+fn a_single_host_has_all_rows() {
     let hosts = fleet(1);
-    let primary = populate(&members(&hosts), 7, 251).unwrap();
-    assert_eq!(primary, [0; 251]);
-    assert_eq!(backup(&members(&hosts), 7, 251, &primary).unwrap(), [NOBODY; 251]);
+    assert_eq!(populate(&members(&hosts), 7, 251).unwrap(), [0; 251]);
 }
 
 #[test]

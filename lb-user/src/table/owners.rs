@@ -1,15 +1,16 @@
 //! The rows that BPF programs read: the owners of each row over the generations in force, and their digest.
 
 use std::collections::BTreeMap;
-use std::panic::resume_unwind;
-use std::thread::{self, ScopedJoinHandle};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use lb_common::digest;
 use lb_common::maps::EMPTY_ROW;
 pub use lb_common::maps::{NO_OWNER, OWNERS, Row};
 use siphasher::sip::SipHasher24;
 
-use super::maglev::{self, Member, NOBODY, TableError};
+use super::made::Made;
+use super::maglev::TableError;
+use super::parallel;
 use crate::model::Generation;
 
 /// What [`rows`] makes.
@@ -36,29 +37,74 @@ pub fn rows(
     size: u32,
     slots: &BTreeMap<String, u16>,
 ) -> Result<Table, TableError> {
-    let with_hosts = generations.iter().filter(|generation| !generation.hosts.is_empty());
-    let (primaries, backups) = all_layers(with_hosts.collect(), seed, size, slots)?;
-    if primaries.is_empty() {
-        return Err(TableError::NoHosts);
+    Made::default().rows(generations, seed, size, slots)
+}
+
+/// The slots of each row's host and of its backup, by one generation.
+pub(super) struct Layer<'a> {
+    /// By row, as indices into `slots`.
+    pub owners: &'a [u16],
+    /// By row; what is no index is nobody.
+    pub backups: &'a [u16],
+    pub slots: Vec<u16>,
+}
+
+impl Layer<'_> {
+    #[inline]
+    fn pair(&self, row: usize) -> (u16, u16) {
+        let slot = |host: u16| self.slots.get(usize::from(host)).copied().unwrap_or(NO_OWNER);
+        (slot(self.owners[row]), slot(self.backups[row]))
     }
-    let mut table = Table { rows: vec![EMPTY_ROW; size as usize], crowded: 0, tight: 0 };
-    for (number, row) in table.rows.iter_mut().enumerate() {
-        let lost = |row: &mut Row, layers: &[Layer]| {
-            let slots = layers.iter().map(|layer| layer[number]).filter(|slot| *slot != NO_OWNER);
-            slots.fold(false, |lost, slot| !push(row, slot) | lost)
-        };
-        let crowded = lost(row, &primaries);
-        let tight = lost(row, &backups);
-        table.crowded += usize::from(crowded);
-        table.tight += usize::from(tight && !crowded);
-        let backup = backups[0][number];
-        if backup != NO_OWNER
-            && let Some(place) = row.iter().position(|slot| *slot == backup).filter(|place| *place > 1)
-        {
-            row[1..=place].rotate_right(1);
+}
+
+/// The rows over `first` and what follows it in precedence.
+pub(super) fn join(first: &Layer<'_>, others: &[Layer<'_>]) -> Table {
+    let [crowded, tight] = [const { AtomicUsize::new(0) }; 2];
+    let rows = parallel::rows(first.owners.len(), |number| {
+        let pair = first.pair(number);
+        // Most rows are of the same hosts in all generations.
+        if others.iter().all(|other| other.pair(number) == pair) {
+            return match pair {
+                (NO_OWNER, backup) => [backup, NO_OWNER, NO_OWNER, NO_OWNER],
+                (host, backup) => [host, backup, NO_OWNER, NO_OWNER],
+            };
+        }
+        let (row, lost) = over_all(pair, others.iter().map(|other| other.pair(number)));
+        match lost {
+            Lost::Nobody => {}
+            Lost::Host => drop(crowded.fetch_add(1, Relaxed)),
+            Lost::Backup => drop(tight.fetch_add(1, Relaxed)),
+        }
+        row
+    });
+    Table { rows, crowded: crowded.into_inner(), tight: tight.into_inner() }
+}
+
+/// For whom there is no room.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Lost {
+    Nobody,
+    Backup,
+    Host,
+}
+
+fn over_all(first: (u16, u16), others: impl Iterator<Item = (u16, u16)> + Clone) -> (Row, Lost) {
+    let (mut row, mut lost) = (EMPTY_ROW, Lost::Nobody);
+    let all = || [first].into_iter().chain(others.clone());
+    let owners =
+        all().map(|(host, _)| (host, Lost::Host)).chain(all().map(|(_, backup)| (backup, Lost::Backup)));
+    for (slot, loss) in owners.filter(|(slot, _)| *slot != NO_OWNER) {
+        if !push(&mut row, slot) {
+            lost = lost.max(loss);
         }
     }
-    Ok(table)
+    let (_, backup) = first;
+    if backup != NO_OWNER
+        && let Some(place) = row.iter().position(|slot| *slot == backup).filter(|place| *place > 1)
+    {
+        row[1..=place].rotate_right(1);
+    }
+    (row, lost)
 }
 
 /// The digest of `rows`, independent of slots: `host_of` gives the host id ([`host_id`]) of a slot.
@@ -74,43 +120,6 @@ pub fn host_id(name: &str) -> u64 {
     const KEYS: (u64, u64) = (u64::from_be_bytes(*b"lb hosts"), u64::from_be_bytes(*b"identity"));
     SipHasher24::new_with_keys(KEYS.0, KEYS.1).hash(name.as_bytes()).max(1)
 }
-
-/// The populations of all generations, and their backups. Each takes milliseconds, and needs nothing of the others.
-fn all_layers(
-    generations: Vec<&Generation>,
-    seed: u64,
-    size: u32,
-    slots: &BTreeMap<String, u16>,
-) -> Result<(Vec<Layer>, Vec<Layer>), TableError> {
-    let Some((last, others)) = generations.split_last() else { return Ok(Default::default()) };
-    let made: Vec<_> = thread::scope(|scope| {
-        let others: Vec<_> =
-            others.iter().map(|generation| scope.spawn(|| layers(generation, seed, size, slots))).collect();
-        let last = layers(last, seed, size, slots);
-        let joined = |made: ScopedJoinHandle<'_, _>| made.join().unwrap_or_else(|panic| resume_unwind(panic));
-        others.into_iter().map(joined).chain([last]).collect()
-    });
-    Ok(made.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().unzip())
-}
-
-fn layers(
-    generation: &Generation,
-    seed: u64,
-    size: u32,
-    slots: &BTreeMap<String, u16>,
-) -> Result<(Layer, Layer), TableError> {
-    let members: Vec<_> = generation.hosts.iter().map(|(name, &weight)| Member { name, weight }).collect();
-    let slots: Vec<_> =
-        members.iter().map(|member| slots.get(member.name).copied().unwrap_or(NO_OWNER)).collect();
-    let owners = maglev::populate(&members, seed, size)?;
-    let backup = maglev::backup(&members, seed, size, &owners)?;
-    let slot = |owner: u16| if owner == NOBODY { NO_OWNER } else { slots[usize::from(owner)] };
-    let layer = |owners: Vec<u16>| owners.into_iter().map(slot).collect();
-    Ok((layer(owners), layer(backup)))
-}
-
-/// One population: the slot of each row's host.
-type Layer = Vec<u16>;
 
 /// Appends an owner unless it is there; false if there is no room.
 fn push(row: &mut Row, slot: u16) -> bool {

@@ -1,0 +1,77 @@
+//! Who stands in for the host of a row: the host of another row, not far from it.
+//!
+//! **Order of backups.** With the key `K = H(0xdeadbacc, h)` (`H` as in [`super::maglev`]), the upper 32 bits of
+//! [`digest::step`] of `K` and `r`, scaled to the lesser of 4096 and `size − 1`, are how many rows are left out after row `r` of host
+//! `h`. The first row from there on, modulo `size`, that is not `h`'s names the backup. So the rows of a host that fails go to
+//! the others as rows picked at random would, in proportion to what each has; and a backup changes only where a row does
+//! that it was found by.
+//!
+//! No fixed distance would do: hosts have many rows at equal distances, the first ones that they asked for, and what is shifted
+//! from there comes to rows at equal distances, too often of one host. And no more than 4096, so that the rows that are
+//! looked at lie in the nearest cache.
+
+use lb_common::digest;
+
+use super::maglev::{Member, NOBODY, hash, step};
+use super::turns::counts;
+
+/// Rows among which a backup is looked for first.
+const NEAR: u32 = 4096;
+
+/// Backups of the rows of one population.
+pub(super) struct Backups<'a> {
+    owners: &'a [u16],
+    /// By host.
+    keys: Vec<u64>,
+    /// A host that has more than half of the rows, and the next other host from each row, which would be ever farther away.
+    most: Option<(u16, Vec<u16>)>,
+}
+
+impl<'a> Backups<'a> {
+    /// Of the population `owners` of `members`.
+    pub fn new(members: &[Member<'_>], seed: u64, owners: &'a [u16]) -> Self {
+        let keys = members.iter().map(|member| hash(member.name, 0xdead_bacc, seed)).collect();
+        let size = owners.len() as u32;
+        let most = (0..).zip(counts(members, size)).find(|(_, count)| *count > size / 2);
+        Backups { owners, keys, most: most.map(|(host, _)| (host, others(host, owners))) }
+    }
+
+    /// Of the row; [`NOBODY`] if one host has all rows.
+    #[inline]
+    pub fn of(&self, row: u32) -> u16 {
+        let size = self.owners.len() as u32;
+        let host = self.owners[row as usize];
+        let drawn = digest::step(self.keys[usize::from(host)], row.into()) >> 32;
+        let left_out = ((drawn * u64::from(NEAR.min(size - 1))) >> 32) as u32;
+        let mut row = step(row, left_out + 1, size);
+        loop {
+            let owner = self.owners[row as usize];
+            if owner != host {
+                return owner;
+            }
+            if let Some((most, others)) = &self.most
+                && *most == host
+            {
+                return others[row as usize];
+            }
+            row = step(row, 1, size);
+        }
+    }
+}
+
+/// The next host from each row on that is another one.
+fn others(host: u16, owners: &[u16]) -> Vec<u16> {
+    let mut others = vec![NOBODY; owners.len()];
+    let mut other = owners.iter().copied().find(|owner| *owner != host).unwrap_or(NOBODY);
+    for (row, owner) in owners.iter().enumerate().rev() {
+        if *owner != host {
+            other = *owner;
+        }
+        others[row] = other;
+    }
+    others
+}
+
+#[cfg(test)]
+#[path = "backup_tests.rs"]
+mod tests;
