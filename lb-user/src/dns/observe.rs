@@ -7,7 +7,7 @@ use super::extfile::Extfiles;
 use super::snapshot::{Observations, Observed, Watch};
 use super::{BeforeChecks, Check, Config};
 use crate::agent::status::Status;
-use crate::health::{HealthView, HostHealth, Plan, Probe, ProbeTarget};
+use crate::health::{CheckKind, HealthView, HostHealth, Plan, Probe, ProbeTarget};
 use crate::model::{HostId, HostState};
 
 /// What is known.
@@ -31,14 +31,15 @@ pub struct Facts<'a> {
 pub fn plan(config: &Config, watches: &BTreeSet<Watch>) -> Plan {
     let mut plan = Plan::new();
     for (name, address) in watches {
-        let Some(Check::Probe(check)) = config.checks.get(name) else { continue };
+        let Some(Check::Probe { check, host }) = config.checks.get(name) else { continue };
         let target = SocketAddr::new(*address, check.port);
         // RFC 9110, section 7.2: the default port is left out.
-        let host_header = match target {
-            SocketAddr::V4(a) if a.port() == 80 => a.ip().to_string(),
-            SocketAddr::V6(a) if a.port() == 80 => format!("[{}]", a.ip()),
-            other => other.to_string(),
-        };
+        let default = if matches!(check.kind, CheckKind::Https { .. }) { 443 } else { 80 };
+        let host = host.clone().unwrap_or_else(|| match address {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("[{address}]"),
+        });
+        let host_header = if check.port == default { host } else { format!("{host}:{}", check.port) };
         let target = ProbeTarget { address: target, mark: None, host_header };
         plan.insert(probed(&(name.clone(), *address)), vec![Probe { check: check.clone(), target }]);
     }
@@ -65,7 +66,7 @@ pub fn observe(facts: &Facts<'_>, watches: &BTreeSet<Watch>) -> Observations {
 
 fn one(facts: &Facts<'_>, check: &Check, watch: &Watch) -> Observed {
     match check {
-        Check::Probe(_) => probe(facts, watch),
+        Check::Probe { .. } => probe(facts, watch),
         Check::Extfile { file, default_up } => {
             let state = facts.extfiles.states(file).and_then(|states| states.get(&watch.1));
             let reason = match state {
