@@ -229,6 +229,11 @@ fn balancers_that_answer_with_themselves_are_a_traffic_manager() {
         }
         assert!(balancer.dig("api.example.com NS").contains("lb2.example.com."));
     }
+    let parent = first.lb(&["dns", "delegation", "api.example.com", "--config", &first.config()]);
+    assert_eq!(
+        parent,
+        "api.example.com. 3600 IN NS lb1.example.com.\napi.example.com. 3600 IN NS lb2.example.com.\n"
+    );
     first.lb(&["dns", "down", "192.0.2.1"]);
     for name in ["api.example.com", "x.api.example.com"] {
         assert!(first.dig(name).contains("SERVFAIL"), "resolvers ask the other one");

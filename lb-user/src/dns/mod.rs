@@ -13,6 +13,7 @@
 
 pub mod answer;
 pub mod counters;
+pub mod delegation;
 pub mod extfile;
 pub mod master;
 pub mod memory;

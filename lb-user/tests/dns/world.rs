@@ -88,6 +88,11 @@ impl Agent {
         self.folder.path().join(name)
     }
 
+    /// Where its configuration is.
+    pub fn config(&self) -> String {
+        self.path("lb.yaml").display().to_string()
+    }
+
     pub fn write(&self, name: &str, text: &str) {
         fs::write(self.path(name), text).unwrap();
     }
