@@ -4,7 +4,7 @@
 mod world;
 
 use std::io::{Read, Write};
-use std::net::{TcpStream, UdpSocket};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -116,15 +116,20 @@ fn nothing_is_answered_before_the_first_checks() {
         return;
     }
     // Nobody answers there: the first result takes its time.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let text = "
-  checks: {web: {type: tcp, port: 9, interval: 3s, timeout: 2s}}
-  zones: {example.org: {ns: [ns.example.net.], names: {www: {checks: web, members: [192.0.2.1]}, fix: {members: [192.0.2.2]}}}}
+  checks: {web: {type: http, port: HTTP, interval: 5s, timeout: 5s}}
+  zones:
+    example.org:
+      ns: [ns.example.net.]
+      names: {www: {checks: web, members: [127.0.0.1]}, fix: {members: [192.0.2.2]}}
 ";
+    let text = &text.replace("HTTP", &silent.local_addr().unwrap().port().to_string());
     let agent = Agent::start(text);
     assert!(agent.dig("www.example.org").contains("status: SERVFAIL"));
     assert_eq!(agent.addresses("fix.example.org"), ["192.0.2.2"], "what has no checks waits for none");
     let agent = Agent::start(&format!("{text}  before_checks: answer\n"));
-    assert_eq!(agent.addresses("www.example.org"), ["192.0.2.1"]);
+    assert_eq!(agent.addresses("www.example.org"), ["127.0.0.1"]);
 }
 
 #[test]
@@ -224,6 +229,11 @@ fn balancers_that_answer_with_themselves_are_a_traffic_manager() {
         }
         assert!(balancer.dig("api.example.com NS").contains("lb2.example.com."));
     }
+    let parent = first.lb(&["dns", "delegation", "api.example.com", "--config", &first.config()]);
+    assert_eq!(
+        parent,
+        "api.example.com. 3600 IN NS lb1.example.com.\napi.example.com. 3600 IN NS lb2.example.com.\n"
+    );
     first.lb(&["dns", "down", "192.0.2.1"]);
     for name in ["api.example.com", "x.api.example.com"] {
         assert!(first.dig(name).contains("SERVFAIL"), "resolvers ask the other one");

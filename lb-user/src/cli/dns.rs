@@ -4,11 +4,14 @@ use std::fmt::Write;
 use std::net::IpAddr;
 use std::process::ExitCode;
 
+use anyhow::{Context, bail};
 use clap::Subcommand;
 use hyper::Method;
 
 use super::status::table;
 use super::{Api, Format, client, runtime};
+use crate::config::Config;
+use crate::dns::delegation::delegation;
 use crate::dns::policy::{Basis, Fate};
 use crate::dns::snapshot::Order;
 use crate::dns::status::{
@@ -43,6 +46,12 @@ enum Command {
         #[arg(long = "type", value_name = "TYPE")]
         kind: Option<String>,
     },
+    /// Print the records that the parent of a zone must have, by the configuration alone. No agent is asked.
+    #[command(after_help = "Example: lb dns delegation api.example.com --config /etc/lb/lb.yaml")]
+    Delegation {
+        /// The zone [default: all].
+        zone: Option<String>,
+    },
     /// Put an address back to what its checks say.
     #[command(after_help = "Example: lb dns up 198.51.100.1")]
     Up(Whom),
@@ -50,9 +59,8 @@ enum Command {
     #[command(after_help = "Example: lb dns down 198.51.100.1 --name www.example.org")]
     Down(Whom),
     /// Take an address out while others work.
-    #[command(
-        after_help = "Example: lb dns drain 198.51.100.1\n\nWait for the TTL of its names afterwards; resolvers that ignore it come still."
-    )]
+    #[command(after_help = "Example: lb dns drain 198.51.100.1\n\n\
+        Wait for the TTL of its names afterwards; resolvers that ignore it come still.")]
     Drain(Whom),
 }
 
@@ -72,6 +80,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             let request = ExplainRequest { name: name.clone(), kind: kind.clone(), from: from.clone() };
             explain(args, &request)
         }
+        Command::Delegation { zone } => delegations(args, zone.as_deref()),
         Command::Up(whom) => order(args, whom, None),
         Command::Down(whom) => order(args, whom, Some(Order::Down)),
         Command::Drain(whom) => order(args, whom, Some(Order::Drain)),
@@ -99,6 +108,26 @@ fn explain(args: &Args, request: &ExplainRequest) -> anyhow::Result<ExitCode> {
             print!("{}", texts.join("\n"));
         }
         Format::Json => println!("{}", String::from_utf8_lossy(&body)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn delegations(args: &Args, zone: Option<&str>) -> anyhow::Result<ExitCode> {
+    let config = Config::load(&args.api.config)?;
+    let dns = config.dns.context("this node is no name server; add the section dns to its configuration")?;
+    let wanted = |apex: String| {
+        let apex = apex.to_lowercase();
+        zone.is_none_or(|zone| apex.trim_end_matches('.') == zone.to_lowercase().trim_end_matches('.'))
+    };
+    let zones: Vec<_> = dns.zones.iter().filter(|zone| wanted(zone.apex.to_ascii())).collect();
+    if zones.is_empty() {
+        let known: Vec<String> = dns.zones.iter().map(|zone| zone.apex.to_ascii()).collect();
+        bail!("no such zone: {}; there are {}", zone.unwrap_or_default(), known.join(", "));
+    }
+    let records: Vec<String> = zones.into_iter().flat_map(delegation).collect();
+    match args.format {
+        Format::Text => records.iter().for_each(|record| println!("{record}")),
+        Format::Json => println!("{}", serde_json::to_string(&records)?),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -5,10 +5,12 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hickory_proto::rr::Name;
+
 use crate::dns::policy::{AllDown, Choice, Least, Member, Policy};
 use crate::dns::{Check, Config, Tcp, ZoneConfig, master};
+use crate::health::CheckKind;
 use crate::model::{Family, Model};
-use hickory_proto::rr::Name;
 
 use super::check::{copied, not_unicast, nothing_listed};
 use super::check_pools;
@@ -113,7 +115,14 @@ fn one_check(name: &At<String>, w: &dns::Check, around: &Around<'_>, r: &mut Rea
         }
     };
     Some(match kind {
-        Kind::Probe(_) => Check::Probe(check_pools::check(&w.probe, true, r)?),
+        Kind::Probe(_) | Kind::Https => {
+            let mut check = check_pools::check(&w.probe, true, r)?;
+            if let (Kind::Https, CheckKind::Http { path, status }) = (kind, &check.kind) {
+                let verify = w.verify.as_ref().is_none_or(|verify| verify.value);
+                check.kind = CheckKind::Https { path: path.clone(), status: status.clone(), verify };
+            }
+            Check::Probe { check, host: host(&w.host, r) }
+        }
         Kind::Extfile => Check::Extfile {
             file: w.file.as_ref().map_or_else(|| "/etc/lb/ext".into(), |file| file.value.clone()),
             default_up: w.default.as_ref().is_none_or(|state| state.value == State::Up),
@@ -149,6 +158,18 @@ fn one_check(name: &At<String>, w: &dns::Check, around: &Around<'_>, r: &mut Rea
             }
         }
     })
+}
+
+/// A name that fits into a `Host` header.
+fn host(written: &Maybe<String>, r: &mut Reader) -> Option<String> {
+    let written = written.as_ref()?;
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    if !written.value.chars().all(fits) {
+        let message =
+            format!("not a host name: {:?}; write one without a port, as in www.example.org", written.value);
+        r.wrong(written.at, &written.key, message);
+    }
+    Some(written.value.clone())
 }
 
 fn known_vip(vip: &At<IpAddr>, around: &Around<'_>, r: &mut Reader) {

@@ -34,6 +34,8 @@ pub(super) struct Written {
 pub(super) struct Check {
     pub kind: Maybe<Kind>,
     pub probe: ProbeWritten,
+    pub host: Maybe<String>,
+    pub verify: Maybe<bool>,
     pub file: Maybe<PathBuf>,
     pub default: Maybe<State>,
     pub vip: Maybe<IpAddr>,
@@ -90,6 +92,7 @@ pub(super) struct Member {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Probe(CheckType),
+    Https,
     Extfile,
     Vip,
     Pool,
@@ -100,7 +103,10 @@ impl Kind {
     pub fn keys(self) -> &'static [&'static str] {
         match self {
             Kind::Probe(CheckType::Http) => {
-                &["type", "port", "path", "status", "interval", "timeout", "rise", "fall"]
+                &["type", "port", "path", "host", "status", "interval", "timeout", "rise", "fall"]
+            }
+            Kind::Https => {
+                &["type", "port", "path", "host", "status", "verify", "interval", "timeout", "rise", "fall"]
             }
             Kind::Probe(CheckType::Tcp) => &["type", "port", "interval", "timeout", "rise", "fall"],
             Kind::Extfile => &["type", "file", "default"],
@@ -112,6 +118,7 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Kind::Probe(CheckType::Http) => "http",
+            Kind::Https => "https",
             Kind::Probe(CheckType::Tcp) => "tcp",
             Kind::Extfile => "extfile",
             Kind::Vip => "vip",
@@ -122,8 +129,8 @@ impl Kind {
 
 impl Leaf for Kind {
     fn read(node: &Node) -> Result<Self, String> {
-        let all =
-            [Kind::Probe(CheckType::Http), Kind::Probe(CheckType::Tcp), Kind::Extfile, Kind::Vip, Kind::Pool];
+        let [http, tcp] = [CheckType::Http, CheckType::Tcp].map(Kind::Probe);
+        let all = [http, Kind::Https, tcp, Kind::Extfile, Kind::Vip, Kind::Pool];
         let found = match &node.value {
             Value::Text(text) => all.into_iter().find(|kind| kind.name() == text),
             _ => None,
@@ -199,10 +206,12 @@ pub(super) fn read(s: &Section<'_>, r: &mut Reader) -> Written {
 }
 
 fn check(s: &Section<'_>, place: At<()>, r: &mut Reader) -> Check {
-    let all = "write http, tcp, extfile, vip or pool";
+    let all = "write http, https, tcp, extfile, vip or pool";
     let kind: Maybe<Kind> = r.required(s, "type", all);
     let as_probe = kind.as_ref().and_then(|kind| match kind.value {
         Kind::Probe(probe) => Some(At { value: probe, at: kind.at, key: kind.key.clone() }),
+        // The same within TLS.
+        Kind::Https => Some(At { value: CheckType::Http, at: kind.at, key: kind.key.clone() }),
         _ => None,
     });
     let port: Maybe<Port> = match as_probe {
@@ -223,6 +232,8 @@ fn check(s: &Section<'_>, place: At<()>, r: &mut Reader) -> Check {
             fall: r.leaf(s, "fall"),
             place,
         },
+        host: r.leaf(s, "host"),
+        verify: r.leaf(s, "verify"),
         file: r.leaf(s, "file"),
         default: r.leaf(s, "default"),
         vip: r.leaf(s, "vip"),

@@ -39,7 +39,12 @@ struct Tcp {
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 enum Check {
-    Probe(effective::Probe),
+    Probe {
+        #[serde(flatten)]
+        probe: effective::Probe,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        host: Option<String>,
+    },
     Extfile {
         r#type: &'static str,
         file: PathBuf,
@@ -132,7 +137,7 @@ impl From<&dns::Config> for Effective {
 impl From<&dns::Check> for Check {
     fn from(check: &dns::Check) -> Self {
         match check.clone() {
-            dns::Check::Probe(probe) => Check::Probe(effective::Probe::from(&probe)),
+            dns::Check::Probe { check, host } => Check::Probe { probe: effective::Probe::from(&check), host },
             dns::Check::Extfile { file, default_up } => {
                 Check::Extfile { r#type: "extfile", file, default: if default_up { "up" } else { "down" } }
             }

@@ -300,7 +300,7 @@ fn one_claim(
         r.wrong(sink.at, &sink.key, format!("no such sink: {:?}; {advice}", sink.value));
     }
     let probe = w.check.as_ref().and_then(|check| match checks.get(&check.value) {
-        Some(Check::Probe(probe)) => Some(probe.clone()),
+        Some(Check::Probe { check, .. }) => Some(check.clone()),
         Some(_) => {
             let message = "does not ask an address; write the name of a check of type http or tcp";
             r.wrong(check.at, &check.key, message);

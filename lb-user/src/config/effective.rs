@@ -115,6 +115,8 @@ pub(super) struct Probe {
     path: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<Vec<u16>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verify: Option<bool>,
     interval: String,
     timeout: String,
     rise: u32,
@@ -256,15 +258,18 @@ impl From<&health::Check> for Check {
 
 impl From<&health::Check> for Probe {
     fn from(check: &health::Check) -> Self {
-        let (kind, path, status) = match &check.kind {
-            CheckKind::Http { path, status } => ("http", Some(path.clone()), Some(status.clone())),
+        let (kind, asked, verify) = match check.kind.clone() {
+            CheckKind::Http { path, status } => ("http", Some((path, status)), None),
+            CheckKind::Https { path, status, verify } => ("https", Some((path, status)), Some(verify)),
             CheckKind::Tcp => ("tcp", None, None),
         };
+        let (path, status) = asked.unzip();
         Probe {
             r#type: kind,
             port: check.port,
             path,
             status,
+            verify,
             interval: shown(check.interval),
             timeout: shown(check.timeout),
             rise: check.rise,

@@ -102,8 +102,8 @@ pub(super) const DNS_TCP: Keys = Keys { path: "dns.tcp", keys: &["connections", 
 pub(super) const DNS_CHECK: Keys = Keys {
     path: "dns.checks.*",
     keys: &[
-        "type", "port", "path", "status", "interval", "timeout", "rise", "fall", "file", "default", "vip",
-        "pool", "percent", "scale",
+        "type", "port", "path", "host", "status", "verify", "interval", "timeout", "rise", "fall", "file",
+        "default", "vip", "pool", "percent", "scale",
     ],
 };
 pub(super) const DNS_ZONE: Keys =

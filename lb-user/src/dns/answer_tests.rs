@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::config;
-use crate::dns::snapshot::{Data, Observations, Orders};
+use crate::dns::snapshot::{Data, Orders};
 
 /// A server of two zones, one below the other.
 const ZONES: &str = "
@@ -42,7 +42,7 @@ dns:
 fn snapshot() -> Snapshot {
     let config = config::Config::parse("lb.yaml", ZONES, "n").unwrap().dns.unwrap();
     let data = Arc::new(Data::new(&config).unwrap());
-    Snapshot::new(data, &Observations::new(), &Orders::new(), false)
+    Snapshot::new(data, &[], &Orders::new(), false)
 }
 
 fn ask(name: &str, kind: &str) -> Answer {

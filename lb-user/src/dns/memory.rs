@@ -8,7 +8,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::snapshot::{Observations, Order, Orders, Watch};
+use super::snapshot::{Observed, Order, Orders, Watch};
+use crate::model::HostId;
 
 /// The content of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,14 +36,14 @@ struct Healthy {
 
 impl Memory {
     /// What is to be remembered.
-    pub fn of(orders: &Orders, seen: &Observations) -> Self {
+    pub fn of(orders: &Orders, watches: &[Watch], seen: &[Observed]) -> Self {
         let orders = orders.iter().map(|((address, name), order)| Ordered {
             address: *address,
             name: name.clone(),
             order: *order,
         });
-        let health = seen.iter().filter_map(|((check, address), seen)| {
-            Some(Healthy { check: check.clone(), address: *address, up: seen.up? })
+        let health = watches.iter().zip(seen).filter_map(|(watch, seen)| {
+            Some(Healthy { check: watch.check().to_owned(), address: watch.address, up: seen.up? })
         });
         Memory { orders: orders.collect(), health: health.collect() }
     }
@@ -53,8 +54,9 @@ impl Memory {
     }
 
     /// The last health.
-    pub fn health(&self) -> BTreeMap<Watch, bool> {
-        self.health.iter().map(|h| ((h.check.clone(), h.address), h.up)).collect()
+    pub fn health(&self) -> BTreeMap<HostId, bool> {
+        let id = |h: &Healthy| HostId { pool: h.check.clone(), host: h.address.to_string() };
+        self.health.iter().map(|h| (id(h), h.up)).collect()
     }
 
     /// Reads the file; one that is not there is empty.
@@ -86,7 +88,6 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dns::snapshot::Observed;
 
     #[test]
     fn orders_and_health_come_back_and_the_unknown_is_not_remembered() {
@@ -98,12 +99,12 @@ mod tests {
             [((address, None), Order::Drain), ((address, Some("www.example.org.".into())), Order::Down)]
                 .into();
         let seen = |up| Observed { up, share: 1000, reason: String::new() };
-        let seen: Observations =
-            [(("web".into(), address), seen(Some(true))), (("new".into(), address), seen(None))].into();
-        Memory::of(&orders, &seen).write(&path).unwrap();
+        let id = |check: &str| HostId { pool: check.into(), host: address.to_string() };
+        let watches = ["new", "web"].map(|check| Watch { id: id(check), address });
+        Memory::of(&orders, &watches, &[seen(None), seen(Some(true))]).write(&path).unwrap();
         let memory = Memory::read(&path).unwrap();
         assert_eq!(memory.orders(), orders);
-        assert_eq!(memory.health(), [(("web".to_owned(), address), true)].into());
+        assert_eq!(memory.health(), [(id("web"), true)].into());
         fs::write(&path, "{").unwrap();
         assert!(Memory::read(&path).unwrap_err().ends_with("remove or correct it"));
     }

@@ -14,6 +14,7 @@
 pub mod answer;
 pub mod claim;
 pub mod counters;
+pub mod delegation;
 pub mod extfile;
 pub mod master;
 pub mod memory;
@@ -89,7 +90,12 @@ pub enum BeforeChecks {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Check {
     /// A probe of its address.
-    Probe(health::Check),
+    Probe {
+        /// How.
+        check: health::Check,
+        /// What it is asked for (`Host`, and the name in TLS); `None`: its address.
+        host: Option<String>,
+    },
     /// A line `ADDRESS => UP` in a file, as gdnsd's `extfile` reads it.
     Extfile {
         /// The file.

@@ -1,13 +1,13 @@
 //! What the checks of members say, from what the agent knows. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::extfile::Extfiles;
 use super::snapshot::{Observations, Observed, Watch};
 use super::{BeforeChecks, Check, Config};
 use crate::agent::status::Status;
-use crate::health::{HealthView, HostHealth, Plan, Probe, ProbeTarget};
+use crate::health::{CheckKind, HealthView, HostHealth, Plan, Probe, ProbeTarget};
 use crate::model::{HostId, HostState};
 
 /// What is known.
@@ -18,7 +18,7 @@ pub struct Facts<'a> {
     /// What the probes of members say.
     pub health: &'a HealthView,
     /// What they said before the agent started.
-    pub remembered: &'a BTreeMap<Watch, bool>,
+    pub remembered: &'a BTreeMap<HostId, bool>,
     /// What the agent says of VIPs and pools.
     pub status: &'a Status,
     /// Files with states.
@@ -28,66 +28,68 @@ pub struct Facts<'a> {
 }
 
 /// Who is probed how, for these watches.
-pub fn plan(config: &Config, watches: &BTreeSet<Watch>) -> Plan {
+pub fn plan(config: &Config, watches: &[Watch]) -> Plan {
     let mut plan = Plan::new();
-    for (name, address) in watches {
-        let Some(Check::Probe(check)) = config.checks.get(name) else { continue };
+    for Watch { id, address } in watches {
+        let Some(Check::Probe { check, host }) = config.checks.get(&id.pool) else { continue };
         let target = SocketAddr::new(*address, check.port);
         // RFC 9110, section 7.2: the default port is left out.
-        let host_header = match target {
-            SocketAddr::V4(a) if a.port() == 80 => a.ip().to_string(),
-            SocketAddr::V6(a) if a.port() == 80 => format!("[{}]", a.ip()),
-            other => other.to_string(),
-        };
+        let default = if matches!(check.kind, CheckKind::Https { .. }) { 443 } else { 80 };
+        let host = host.clone().unwrap_or_else(|| match address {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("[{address}]"),
+        });
+        let host_header = if check.port == default { host } else { format!("{host}:{}", check.port) };
         let target = ProbeTarget { address: target, mark: None, host_header };
-        plan.insert(probed(&(name.clone(), *address)), vec![Probe { check: check.clone(), target }]);
+        plan.insert(id.clone(), vec![Probe { check: check.clone(), target }]);
     }
     plan
 }
 
-/// What the checker calls the probe of a watch.
-pub fn probed((check, address): &Watch) -> HostId {
-    HostId { pool: check.clone(), host: address.to_string() }
-}
-
-/// What all checks say.
-pub fn observe(facts: &Facts<'_>, watches: &BTreeSet<Watch>) -> Observations {
-    let one = |watch: &Watch| {
-        let check = facts.config.checks.get(&watch.0)?;
-        let mut seen = one(facts, check, watch);
+/// What all checks say, in the order of the watches.
+pub fn observe(facts: &Facts<'_>, watches: &[Watch]) -> Observations {
+    // Both are in order: one walk over them finds every probe.
+    let mut health = facts.health.iter().peekable();
+    let mut all = Vec::with_capacity(watches.len());
+    for watch in watches {
+        while health.next_if(|(id, _)| **id < watch.id).is_some() {}
+        let probed = health.next_if(|(id, _)| **id == watch.id).map(|(_, health)| health);
+        let mut seen = one(facts, watch, probed);
         if seen.up.is_none() && facts.config.before_checks == BeforeChecks::Answer {
             seen = Observed { up: Some(true), share: 1000, reason: "not checked yet".into() };
         }
-        Some((watch.clone(), seen))
-    };
-    watches.iter().filter_map(one).collect()
+        all.push(seen);
+    }
+    all
 }
 
-fn one(facts: &Facts<'_>, check: &Check, watch: &Watch) -> Observed {
+fn one(facts: &Facts<'_>, watch: &Watch, probed: Option<&HostHealth>) -> Observed {
+    // Members follow checks that exist.
+    let Some(check) = facts.config.checks.get(watch.check()) else { return Observed::default() };
     match check {
-        Check::Probe(_) => probe(facts, watch),
+        Check::Probe { .. } => probe(facts, watch, probed),
         Check::Extfile { file, default_up } => {
-            let state = facts.extfiles.states(file).and_then(|states| states.get(&watch.1));
+            let state = facts.extfiles.states(file).and_then(|states| states.get(&watch.address));
             let reason = match state {
                 Some(up) => format!("{} in {}", if *up { "UP" } else { "DOWN" }, file.display()),
                 None => format!("not in {}", file.display()),
             };
             Observed { up: Some(*state.unwrap_or(default_up)), share: 1000, reason }
         }
-        Check::Vip { vip } => of_vip(facts, vip.unwrap_or(watch.1)),
+        Check::Vip { vip } => of_vip(facts, vip.unwrap_or(watch.address)),
         Check::Pool { pool, percent, scale } => of_pool(facts, pool, *percent, *scale),
     }
 }
 
-fn probe(facts: &Facts<'_>, watch: &Watch) -> Observed {
+fn probe(facts: &Facts<'_>, watch: &Watch, probed: Option<&HostHealth>) -> Observed {
     let seen = |up: Option<bool>, reason: Option<&str>| Observed {
         up,
         share: 1000,
         reason: reason.unwrap_or_default().to_owned(),
     };
-    match facts.health.get(&probed(watch)) {
+    match probed {
         Some(HostHealth { known: true, healthy, reason, .. }) => seen(Some(*healthy), reason.as_deref()),
-        unknown => match facts.remembered.get(watch) {
+        unknown => match facts.remembered.get(&watch.id) {
             Some(up) => seen(Some(*up), Some("as before the agent started")),
             None => seen(None, unknown.and_then(|health| health.reason.as_deref())),
         },

@@ -34,12 +34,20 @@ const QUEUE: usize = 4 << 20;
 
 /// An address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("dns: cannot listen on {address}: {source}; correct dns.listen, or end the other name server there")]
+#[error("dns: cannot listen on {address}: {source}; {}", advice(.source))]
 pub struct ListenError {
     /// Where.
     pub address: SocketAddr,
     /// What the kernel said.
     pub source: io::Error,
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "run `lb agent` as root, or grant CAP_NET_BIND_SERVICE",
+        io::ErrorKind::AddrInUse => "end the other name server there, or list another address in dns.listen",
+        _ => "list addresses of this node in dns.listen",
+    }
 }
 
 /// Sockets that nobody answers on yet.

@@ -4,7 +4,7 @@
 //! configuration, another health, another status of the agent, a tick (files with states are looked at), an order of
 //! the operator. Then everything is judged anew, and what has changed is published.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
@@ -23,12 +23,13 @@ use super::observe::{Facts, observe, plan};
 use super::others::Others;
 use super::server::{Server, Sockets};
 use super::sink::SinkStatus;
-use super::snapshot::{Data, Observations, Orders, Snapshot, Watch};
+use super::snapshot::{Data, Observations, Observed, Orders, Snapshot, Watch};
 use super::status::{DnsStatus, OrderRequest, apply};
 use super::{BeforeChecks, Check, Config};
 use crate::agent::status::Status;
 use crate::config;
 use crate::health::{Checker, HealthView};
+use crate::model::HostId;
 
 /// How often files with states are looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -89,7 +90,6 @@ impl Dns {
         let mut task = Watching {
             config: nothing(),
             data: Arc::default(),
-            watches: BTreeSet::new(),
             checker: Checker::start(BTreeMap::new(), BTreeMap::new()),
             configs,
             status,
@@ -100,10 +100,11 @@ impl Dns {
             orders: memory.orders(),
             written: memory,
             write_failure: problems.pop(),
+            writing: None,
             observations: None,
             snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::new(
                 Arc::default(),
-                &Observations::new(),
+                &[],
                 &Orders::new(),
                 true,
             ))),
@@ -162,10 +163,12 @@ fn nothing() -> Config {
     }
 }
 
+/// A file that is being written, and what it will hold.
+type Writing = JoinHandle<(Memory, Result<(), String>)>;
+
 struct Watching {
     config: Config,
     data: Arc<Data>,
-    watches: BTreeSet<Watch>,
     checker: Checker,
     configs: watch::Receiver<Arc<config::Config>>,
     status: watch::Receiver<Arc<Status>>,
@@ -173,11 +176,13 @@ struct Watching {
     started: Instant,
     /// The first checks have not all been heard.
     starting: bool,
-    remembered: BTreeMap<Watch, bool>,
+    remembered: BTreeMap<HostId, bool>,
     orders: Orders,
     /// What is in the file.
     written: Memory,
     write_failure: Option<String>,
+    /// The last health on its way to the file; that may take a while, and answers must not wait for it.
+    writing: Option<Writing>,
     observations: Option<Observations>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     told: watch::Sender<Told>,
@@ -212,7 +217,13 @@ impl Watching {
                     }
                 }
                 _ = remembers.tick() => self.remember(),
+                done = written(&mut self.writing) => self.take_written(done),
                 Some(Command { request, reply }) = commands.recv() => {
+                    // What is being written has older orders.
+                    if self.writing.is_some() {
+                        let done = written(&mut self.writing).await;
+                        self.take_written(done);
+                    }
                     let result = self.obey(&request);
                     self.judge();
                     let _ = reply.send(result);
@@ -233,9 +244,8 @@ impl Watching {
                 return;
             }
         };
-        self.watches = data.watches();
         self.data = Arc::new(data);
-        self.checker.update(plan(&config, &self.watches));
+        self.checker.update(plan(&config, self.data.watches()));
         let files = config.checks.values().filter_map(|check| match check {
             Check::Extfile { file, .. } => Some(file.clone()),
             _ => None,
@@ -265,13 +275,13 @@ impl Watching {
                 extfiles: &self.extfiles,
                 settled: self.is_settled(),
             };
-            observe(&facts, &self.watches)
+            observe(&facts, self.data.watches())
         };
         let was_starting = self.starting;
-        self.starting &= !self.is_settled() && seen.values().any(|seen| seen.up.is_none());
+        self.starting &= !self.is_settled() && seen.iter().any(|seen| seen.up.is_none());
         if self.observations.as_ref() != Some(&seen) || was_starting != self.starting {
             if let Some(before) = &self.observations {
-                log(before, &seen);
+                log(self.data.watches(), before, &seen);
             }
             self.publish(&seen);
             self.observations = Some(seen);
@@ -291,7 +301,7 @@ impl Watching {
         self.told.send_if_modified(|last| std::mem::replace(last, told.clone()) != told);
     }
 
-    fn publish(&self, seen: &Observations) {
+    fn publish(&self, seen: &[Observed]) {
         let snapshot = Snapshot::new(Arc::clone(&self.data), seen, &self.orders, self.starting);
         self.others.publish(&snapshot);
         self.snapshot.store(Arc::new(snapshot));
@@ -312,16 +322,32 @@ impl Watching {
 
     /// Writes the last health, if it has changed. Without it a start takes a moment longer.
     fn remember(&mut self) {
-        if let Err(problem) = self.write()
-            && self.write_failure.replace(problem.clone()).as_ref() != Some(&problem)
-        {
-            warn!("dns: {problem}");
+        let memory = self.memory();
+        if self.writing.is_none() && memory != self.written {
+            let path = self.config.state.clone();
+            self.writing = Some(spawn_blocking(move || {
+                let result = memory.write(&path);
+                (memory, result)
+            }));
+        }
+    }
+
+    fn take_written(&mut self, done: Option<(Memory, Result<(), String>)>) {
+        match done {
+            Some((memory, Ok(()))) => {
+                self.written = memory;
+                self.write_failure = None;
+            }
+            Some((_, Err(problem))) if self.write_failure.as_ref() != Some(&problem) => {
+                warn!("dns: {problem}");
+                self.write_failure = Some(problem);
+            }
+            _ => {}
         }
     }
 
     fn write(&mut self) -> Result<(), String> {
-        let nothing = Observations::new();
-        let memory = Memory::of(&self.orders, self.observations.as_ref().unwrap_or(&nothing));
+        let memory = self.memory();
         if memory != self.written {
             memory.write(&self.config.state)?;
             self.written = memory;
@@ -329,18 +355,27 @@ impl Watching {
         self.write_failure = None;
         Ok(())
     }
+
+    fn memory(&self) -> Memory {
+        let seen = self.observations.as_deref().unwrap_or_default();
+        Memory::of(&self.orders, self.data.watches(), seen)
+    }
+}
+
+/// What has been written and how that went, when it has; `None` if the thread was lost.
+async fn written(writing: &mut Option<Writing>) -> Option<(Memory, Result<(), String>)> {
+    let Some(handle) = writing else { return std::future::pending().await };
+    let done = handle.await;
+    *writing = None;
+    done.ok()
 }
 
 /// Logs what has changed.
-fn log(before: &Observations, now: &Observations) {
-    for ((check, address), seen) in now {
-        let was = before.get(&(check.clone(), *address)).and_then(|seen| seen.up);
-        match seen.up {
-            Some(up) if was != Some(up) => {
-                let state = if up { "up" } else { "down" };
-                info!(reason = seen.reason, "dns: {address} is {state} by {check}");
-            }
-            _ => {}
+fn log(watches: &[Watch], before: &[Observed], now: &[Observed]) {
+    for ((watch, was), seen) in watches.iter().zip(before).zip(now) {
+        if let Some(up) = seen.up.filter(|_| seen.up != was.up) {
+            let state = if up { "up" } else { "down" };
+            info!(reason = seen.reason, "dns: {} is {state} by {}", watch.address, watch.check());
         }
     }
 }

@@ -1,6 +1,6 @@
 //! All that answers are made from, as one value that is replaced as a whole. Pure.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -8,9 +8,9 @@ use hickory_proto::rr::LowerName;
 use serde::{Deserialize, Serialize};
 
 use super::Config;
-use super::policy::{Choice, Chosen, Circumstances, Client, Standing};
+use super::policy::{Choice, Chosen, Circumstances, Client, Member, Standing};
 use super::zone::{Fault, Zone};
-use crate::model::Family;
+use crate::model::{Family, HostId};
 
 /// What a configuration serves, in the form that questions are looked up in.
 #[derive(Debug, Default)]
@@ -23,15 +23,36 @@ pub struct Data {
     pub choices: Vec<Choice>,
     /// Number of the first member of each choice, members of all choices being counted on.
     seats: Vec<usize>,
+    /// What members follow, in order.
+    watches: Vec<Watch>,
+    /// What each member follows, by numbers of watches.
+    follows: Vec<Box<[usize]>>,
     /// What this server calls itself.
     pub nsid: String,
 }
 
-/// What is followed: a check by name, and the member's address.
-pub type Watch = (String, IpAddr);
+/// What is followed: a check of a member's address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// Name of the check, and the address in words: what the checker calls it, and the order of all watches.
+    pub id: HostId,
+    /// The address.
+    pub address: IpAddr,
+}
+
+impl Watch {
+    fn new(check: &str, address: IpAddr) -> Self {
+        Watch { id: HostId { pool: check.to_owned(), host: address.to_string() }, address }
+    }
+
+    /// Name of the check.
+    pub fn check(&self) -> &str {
+        &self.id.pool
+    }
+}
 
 /// What a check says of an address.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
     /// It passes; `None`: nothing is known yet.
     pub up: Option<bool>,
@@ -41,8 +62,8 @@ pub struct Observed {
     pub reason: String,
 }
 
-/// What all checks say.
-pub type Observations = BTreeMap<Watch, Observed>;
+/// What all checks say, in the order of [`Data::watches`].
+pub type Observations = Vec<Observed>;
 
 /// What the operator ordered for an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -91,7 +112,23 @@ impl Data {
                 Err(found) => faults.extend(found.into_iter().map(|fault| (number, fault))),
             }
         }
-        if faults.is_empty() { Ok(data) } else { Err(faults) }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        data.follow();
+        Ok(data)
+    }
+
+    /// Numbers all that members follow.
+    fn follow(&mut self) {
+        let members = || self.choices.iter().flat_map(|choice| &choice.members);
+        let watches = members().flat_map(|m| m.checks.iter().map(|check| Watch::new(check, m.address)));
+        let sorted: BTreeMap<HostId, Watch> = watches.map(|watch| (watch.id.clone(), watch)).collect();
+        let numbers: HashMap<&HostId, usize> = sorted.keys().enumerate().map(|(n, id)| (id, n)).collect();
+        let numbered =
+            |m: &Member| m.checks.iter().map(|check| numbers[&Watch::new(check, m.address).id]).collect();
+        self.follows = members().map(numbered).collect();
+        self.watches = sorted.into_values().collect();
     }
 
     /// The zone that a name belongs to: the longest one.
@@ -111,29 +148,29 @@ impl Data {
         }
     }
 
-    /// All that members follow.
-    pub fn watches(&self) -> BTreeSet<Watch> {
-        let members = self.choices.iter().flat_map(|choice| &choice.members);
-        members.flat_map(|member| member.checks.iter().map(|check| (check.clone(), member.address))).collect()
+    /// All that members follow, in order.
+    pub fn watches(&self) -> &[Watch] {
+        &self.watches
     }
 }
 
 impl Snapshot {
-    /// A snapshot of what is known now.
-    pub fn new(data: Arc<Data>, seen: &Observations, orders: &Orders, starting: bool) -> Self {
+    /// A snapshot of what is known now; what `seen` does not have is not known.
+    pub fn new(data: Arc<Data>, seen: &[Observed], orders: &Orders, starting: bool) -> Self {
         let (mut standings, mut reasons) = (Vec::new(), Vec::new());
         // Most members say the same.
         let works: Arc<str> = "works".into();
+        let mut follows = data.follows.iter();
         for choice in &data.choices {
-            let name = choice.name.to_lowercase().to_ascii();
+            // Most of the time there are no orders.
+            let name = (!orders.is_empty()).then(|| choice.name.to_lowercase().to_ascii());
             for member in &choice.members {
-                let order = [Some(&name), None].into_iter().find_map(|name| {
-                    if orders.is_empty() { None } else { orders.get(&(member.address, name.cloned())) }
+                let order = name.as_ref().and_then(|name| {
+                    let of = |name: Option<&String>| orders.get(&(member.address, name.cloned()));
+                    of(Some(name)).or_else(|| of(None))
                 });
-                let checks = member.checks.iter().map(|check| {
-                    let seen = seen.get(&(check.clone(), member.address));
-                    (check.as_str(), seen)
-                });
+                let numbers = follows.next().map_or(&[][..], |numbers| numbers);
+                let checks = numbers.iter().map(|number| (data.watches[*number].check(), seen.get(*number)));
                 let (standing, reason) = judge(order.copied(), checks);
                 standings.push(standing);
                 reasons.push(reason.map_or_else(|| Arc::clone(&works), Into::into));

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config;
-use crate::dns::snapshot::{Data, Observations, Orders};
+use crate::dns::snapshot::{Data, Orders};
 
 fn snapshot() -> Snapshot {
     let many: Vec<String> = (0..100).map(|i| format!("\"many A 192.0.2.{i}\"")).collect();
@@ -19,7 +19,7 @@ fn snapshot() -> Snapshot {
         glue.join(", ")
     );
     let config = config::Config::parse("lb.yaml", &text, "n").unwrap().dns.unwrap();
-    Snapshot::new(Arc::new(Data::new(&config).unwrap()), &Observations::new(), &Orders::new(), false)
+    Snapshot::new(Arc::new(Data::new(&config).unwrap()), &[], &Orders::new(), false)
 }
 
 fn question(name: &str, kind: RecordType) -> Message {

@@ -7,6 +7,7 @@ mod checker;
 mod machine;
 mod plan;
 mod probe;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -47,6 +48,15 @@ pub enum CheckKind {
         path: String,
         /// Status codes of a healthy host.
         status: Vec<u16>,
+    },
+    /// The same within TLS.
+    Https {
+        /// Path and query, beginning with `/`.
+        path: String,
+        /// Status codes of a healthy host.
+        status: Vec<u16>,
+        /// The certificate must be good, and for the name in the `Host` header.
+        verify: bool,
     },
     /// A connection is accepted.
     Tcp,

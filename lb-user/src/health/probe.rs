@@ -11,10 +11,11 @@ use hyper::{Request, Response, header};
 use hyper_util::rt::TokioIo;
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Check, CheckKind, ProbeTarget, Through};
+use super::{Check, CheckKind, ProbeTarget, Through, tls};
 
 /// Most of a body that is read; a health page that is longer is not read to its end.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -55,6 +56,14 @@ pub enum ProbeError {
         address: SocketAddr,
         /// The check's timeout.
         after: Duration,
+    },
+    /// TLS was not agreed on, or the certificate is not good.
+    #[error("TLS with {address}: {source}")]
+    Tls {
+        /// Whom.
+        address: SocketAddr,
+        /// What was wrong.
+        source: io::Error,
     },
     /// The answer was not HTTP, or ended too early.
     #[error("HTTP with {address}: {source}")]
@@ -135,6 +144,14 @@ pub async fn probe(check: &Check, target: &ProbeTarget) -> Result<(), ProbeError
         CheckKind::Http { path, status } => {
             timeout_at(deadline, ask(stream, path, status, target)).await.map_err(|_| late(Stage::Answer))?
         }
+        CheckKind::Https { path, status, verify } => {
+            let exchange = async {
+                let stream = tls::connect(stream, target, *verify).await;
+                let stream = stream.map_err(|source| ProbeError::Tls { address, source })?;
+                ask(stream, path, status, target).await
+            };
+            timeout_at(deadline, exchange).await.map_err(|_| late(Stage::Answer))?
+        }
     }
 }
 
@@ -162,7 +179,7 @@ async fn connect(target: &ProbeTarget) -> Result<TcpStream, ProbeError> {
 }
 
 async fn ask(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     path: &str,
     expected: &[u16],
     target: &ProbeTarget,

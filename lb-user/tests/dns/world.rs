@@ -88,6 +88,11 @@ impl Agent {
         self.folder.path().join(name)
     }
 
+    /// Where its configuration is.
+    pub fn config(&self) -> String {
+        self.path("lb.yaml").display().to_string()
+    }
+
     pub fn write(&self, name: &str, text: &str) {
         fs::write(self.path(name), text).unwrap();
     }
@@ -116,7 +121,7 @@ impl Agent {
 
     fn command(&self, words: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lb"));
-        command.args(words).arg("--config").arg(self.path("lb.yaml")).output().unwrap()
+        command.args(words).arg("--api").arg(self.path("agent.sock")).output().unwrap()
     }
 
     /// What a command prints; its exit code may be that of a bad state.
