@@ -300,7 +300,7 @@ fn one_claim(
         r.wrong(sink.at, &sink.key, format!("no such sink: {:?}; {advice}", sink.value));
     }
     let probe = w.check.as_ref().and_then(|check| match checks.get(&check.value) {
-        Some(Check::Probe { check, .. }) => Some(check.clone()),
+        Some(Check::Probe { check, host }) => Some((check.clone(), host.clone())),
         Some(_) => {
             let message = "does not ask an address; write the name of a check of type http or tcp";
             r.wrong(check.at, &check.key, message);
@@ -318,13 +318,15 @@ fn one_claim(
     if w.addresses.is_some() && addresses.is_empty() {
         r.wrong(w.place.at, &format!("{}.addresses", w.place.key), "names none; list this node's addresses");
     }
+    let probe = probe?;
     let claim = ClaimConfig {
         sink: w.sink.as_ref()?.value.clone(),
         zone: LowerName::new(zone?),
         addresses,
         ttl: w.ttl.as_ref().map_or(CLAIM_TTL, |ttl| ttl.value.0),
         check_name: w.check.as_ref()?.value.clone(),
-        check: probe?,
+        check: probe.0,
+        host: probe.1,
         own: own.map(|(own, _)| LowerName::new(&own)),
     };
     Some((of?, claim))

@@ -39,6 +39,7 @@ impl Machine {
                 rise: 1,
                 fall: 2,
             },
+            host: "lb.example.org".into(),
         };
         let (able, may) = watch::channel(true);
         Machine { address, able, claim: Claim::start(settings, store, may), _answering }

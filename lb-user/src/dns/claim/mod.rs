@@ -30,6 +30,8 @@ pub struct ClaimConfig {
     pub check_name: String,
     /// The check: whoever holds the name is looked at every `interval`, and loses it after `fall` failures in a row.
     pub check: health::Check,
+    /// What the check asks for; `None`: the name.
+    pub host: Option<String>,
     /// A name that has this node's addresses in any case.
     pub own: Option<LowerName>,
 }

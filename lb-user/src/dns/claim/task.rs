@@ -32,13 +32,16 @@ pub struct Settings {
     pub interval: Duration,
     /// What a machine must answer to hold the name; `fall` failures in a row lose it.
     pub check: health::Check,
+    /// What the check asks for.
+    pub host: String,
 }
 
 impl Settings {
     /// A name as configured.
     pub fn of(name: LowerName, config: &ClaimConfig) -> Self {
-        let ClaimConfig { zone, addresses, ttl, check, .. } = config.clone();
-        Settings { zone, name, addresses, ttl, interval: check.interval, check }
+        let ClaimConfig { zone, addresses, ttl, check, host, .. } = config.clone();
+        let host = host.unwrap_or_else(|| name.to_string().trim_end_matches('.').to_owned());
+        Settings { zone, name, addresses, ttl, interval: check.interval, check, host }
     }
 
     fn places(&self) -> BTreeSet<Place> {
@@ -138,7 +141,7 @@ impl Task {
         let check = &self.settings.check;
         let probes = addresses.iter().map(|address| async {
             let address = SocketAddr::new(*address, check.port);
-            let target = ProbeTarget { address, mark: None, host_header: self.settings.name.to_string() };
+            let target = ProbeTarget { address, mark: None, host_header: self.settings.host.clone() };
             health::probe(check, &target).await
         });
         join_all(probes).await.iter().all(Result::is_ok)
