@@ -249,6 +249,8 @@ impl Runner {
             self.confirmed.send_replace(self.in_force.manifest_version);
         }
         let health = self.known_health();
+        // What comes while something else is looked at would not be told again: the kernel has to have it all the same.
+        self.again |= self.paths.has_changed().unwrap_or(false);
         let paths = self.paths.borrow_and_update().clone();
         let disabled = *self.disabled.borrow_and_update();
         let waiting = self.config.waits_for_manifest();
