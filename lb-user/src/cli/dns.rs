@@ -153,7 +153,12 @@ fn order(args: &Args, whom: &Whom, state: Option<Order>) -> anyhow::Result<ExitC
 fn status_text(status: &DnsStatus) -> String {
     let listen: Vec<String> = status.listen.iter().map(ToString::to_string).collect();
     let starting = if status.starting { ", waits for the first checks" } else { "" };
-    let mut page = format!("answers at {}{starting}\n", listen.join(", "));
+    let answers = if listen.is_empty() {
+        "answers nowhere by itself".into()
+    } else {
+        format!("answers at {}", listen.join(", "))
+    };
+    let mut page = format!("{answers}{starting}\n");
     for problem in status.problems.iter().flat_map(|problem| problem.lines()) {
         // Writing to a String cannot fail.
         let _ = writeln!(page, "  {problem}");

@@ -30,13 +30,13 @@ struct Kept {
 
 struct Held {
     config: (ClaimConfig, SinkConfig),
-    able: watch::Sender<bool>,
+    able: watch::Sender<Option<bool>>,
     claim: Claim,
 }
 
 impl Others {
     /// Starts what is new and ends what is gone; records of what is gone stay. Must be called within a Tokio runtime.
-    pub fn go_by(&mut self, config: &Config, able: bool) {
+    pub fn go_by(&mut self, config: &Config, able: Option<bool>) {
         self.sinks.retain(|name, kept| config.sinks.get(name) == Some(&kept.config));
         for (name, sink) in &config.sinks {
             self.sinks.entry(name.clone()).or_insert_with(|| {
@@ -77,8 +77,8 @@ impl Others {
         }
     }
 
-    /// Whether this node may hold names.
-    pub fn set_able(&self, able: bool) {
+    /// Whether this node may hold names, if it is known.
+    pub fn set_able(&self, able: Option<bool>) {
         for held in self.claims.values() {
             held.able.send_if_modified(|before| std::mem::replace(before, able) != able);
         }

@@ -251,7 +251,7 @@ impl Watching {
             _ => None,
         });
         self.extfiles.follow(files.collect());
-        self.others.go_by(&config, !self.status.borrow().disabled);
+        self.others.go_by(&config, able(&self.status.borrow()));
         self.config = config;
         self.observations = None;
     }
@@ -266,7 +266,7 @@ impl Watching {
         let seen = {
             let health: &HealthView = &health.borrow();
             let status = self.status.borrow_and_update().clone();
-            self.others.set_able(!status.disabled);
+            self.others.set_able(able(&status));
             let facts = Facts {
                 config: &self.config,
                 health,
@@ -368,6 +368,11 @@ async fn written(writing: &mut Option<Writing>) -> Option<(Memory, Result<(), St
     let done = handle.await;
     *writing = None;
     done.ok()
+}
+
+/// Whether this node may hold names that it shares; not known before the agent has said anything.
+fn able(status: &Status) -> Option<bool> {
+    (!status.node.is_empty()).then_some(!status.disabled)
 }
 
 /// Logs what has changed.

@@ -15,7 +15,7 @@ use super::{api, updates};
 /// A machine that may hold `lb.example.org`, with something that answers its checks.
 struct Machine {
     address: &'static str,
-    able: watch::Sender<bool>,
+    able: watch::Sender<Option<bool>>,
     claim: Claim,
     _answering: TcpListener,
 }
@@ -41,7 +41,7 @@ impl Machine {
             },
             host: "lb.example.org".into(),
         };
-        let (able, may) = watch::channel(true);
+        let (able, may) = watch::channel(Some(true));
         Machine { address, able, claim: Claim::start(settings, store, may), _answering }
     }
 
@@ -81,7 +81,7 @@ async fn is_held_by_one(mut server: Server, store: impl Fn() -> Box<dyn Store>) 
     sleep(Duration::from_secs(1)).await;
     assert!(lb2.holds());
     // One that is drained gives it up.
-    lb2.able.send_replace(false);
+    lb2.able.send_replace(Some(false));
     wait_until("the first takes what was given up", || always_one(&|| lb1.holds())).await;
     lb1.knows_that_it_holds().await;
     // While the server is away, nobody says that he holds it.

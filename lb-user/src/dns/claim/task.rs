@@ -70,10 +70,11 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Starts. While `able` is false this machine takes the name from nobody, and gives it up if it holds it.
+    /// Starts. While `able` is false this machine takes the name from nobody, and gives it up if it holds it; while it is
+    /// not known, nobody looks.
     ///
     /// Must be called within a Tokio runtime.
-    pub fn start(settings: Settings, store: Box<dyn Store>, able: watch::Receiver<bool>) -> Self {
+    pub fn start(settings: Settings, store: Box<dyn Store>, able: watch::Receiver<Option<bool>>) -> Self {
         let own = records(settings.places(), &settings.addresses, settings.ttl);
         let claimant = Claimant::new(own, settings.check.fall);
         let (publish, status) = watch::channel(told(&settings, &claimant, None));
@@ -96,7 +97,10 @@ struct Task {
 }
 
 impl Task {
-    async fn run(mut self, mut able: watch::Receiver<bool>) {
+    async fn run(mut self, mut able: watch::Receiver<Option<bool>>) {
+        if able.wait_for(Option::is_some).await.is_err() {
+            return;
+        }
         let mut looks = interval(self.settings.interval);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -104,7 +108,7 @@ impl Task {
                 _ = looks.tick() => {}
                 changed = able.changed() => if changed.is_err() { return },
             }
-            let may = *able.borrow_and_update();
+            let may = able.borrow_and_update().unwrap_or(false);
             let error = self.look(may).await.err();
             if error.is_some() {
                 self.claimant.blind();
