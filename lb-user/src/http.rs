@@ -39,7 +39,7 @@ pub(crate) struct Answer {
 
 impl Answer {
     /// All of the body.
-    pub async fn whole(self) -> hyper::Result<Bytes> {
+    async fn whole(self) -> hyper::Result<Bytes> {
         Ok(self.body.collect().await?.to_bytes())
     }
 
@@ -69,6 +69,19 @@ pub(crate) async fn ask(
         }
     }
     Err(NoAnswer(said))
+}
+
+/// Asks one address after the other until one answers, and takes the whole answer.
+pub(crate) async fn ask_whole(
+    urls: &[String],
+    question: Question<'_>,
+    patience: Duration,
+) -> Result<(StatusCode, Bytes), NoAnswer> {
+    let answer = ask(urls, question, patience).await?;
+    let status = answer.status;
+    let cut = |what: String| NoAnswer(vec![format!("an answer that was cut short: {what}")]);
+    let body = timeout(ANSWER, answer.whole()).await.map_err(|late| cut(late.to_string()))?;
+    Ok((status, body.map_err(|error| cut(error.to_string()))?))
 }
 
 async fn ask_one(url: &str, question: Question<'_>) -> anyhow::Result<Answer> {

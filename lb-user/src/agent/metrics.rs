@@ -120,17 +120,20 @@ pub(super) fn render_dns(status: &DnsStatus) -> String {
     page.family("lb_dns_member_up", "gauge", help, members, |(name, member)| {
         (labels(name, member), (member.state == "up").into())
     });
-    let of_sinks: [Family<SinkStatus>; 4] = [
+    let of_sinks: [Family<SinkStatus>; 3] = [
         ("lb_dns_sink_in_step", "The name server of others holds what it should.", |s| s.in_step.into()),
         ("lb_dns_sink_lag_milliseconds", "Since the first change that it has not got.", |s| s.lag_ms),
         ("lb_dns_sink_places", "Names and families whose addresses are kept there.", |s| s.places as u64),
-        ("lb_dns_sink_written", "Places written there since the start.", |s| s.written),
     ];
     for (name, help, value) in of_sinks {
         page.family(name, "gauge", help, status.sinks.iter(), |sink| {
             (labelled(&[("sink", &Escaped(&sink.name)), ("type", &sink.kind)]), value(sink))
         });
     }
+    let help = "Places written there.";
+    page.family("lb_dns_sink_written_total", "counter", help, status.sinks.iter(), |sink| {
+        (labelled(&[("sink", &Escaped(&sink.name)), ("type", &sink.kind)]), sink.written)
+    });
     let help = "This node holds a name that it shares with others.";
     page.family("lb_dns_claim_held", "gauge", help, status.claims.iter(), |claim| {
         (labelled(&[("name", &Escaped(&claim.name))]), claim.held.into())

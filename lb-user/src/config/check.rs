@@ -422,7 +422,7 @@ pub(super) fn nothing_listed<T>(list: &List<T>, advice: &str, r: &mut Reader) {
 /// A number, brought between these bounds; if it was not, that is said.
 pub(super) fn within(number: &At<u32>, least: u32, most: u32, r: &mut Reader) -> u32 {
     if !(least..=most).contains(&number.value) {
-        let message = format!("{} is out of bounds; write a number from {least} to {most}", number.value);
+        let message = format!("{} is out of range; write a number from {least} to {most}", number.value);
         r.wrong(number.at, &number.key, message);
     }
     number.value.clamp(least, most)

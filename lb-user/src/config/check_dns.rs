@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::dns::{Check, Config, Tcp, ZoneConfig, master};
 use crate::health::CheckKind;
 use crate::model::{Family, Model};
 
-use super::check::{copied, not_unicast, nothing_listed};
+use super::check::{self, copied, not_unicast, nothing_listed};
 use super::check_pools;
 use super::check_zones::records;
 use super::dns::{self, Kind, State};
@@ -85,14 +86,8 @@ pub(super) fn check(w: &dns::Written, around: &Around<'_>, r: &mut Reader) -> Co
     }
 }
 
-fn within(written: &Maybe<u32>, default: u32, range: std::ops::RangeInclusive<u32>, r: &mut Reader) -> u32 {
-    let Some(written) = written else { return default };
-    if !range.contains(&written.value) {
-        let (least, most) = (range.start(), range.end());
-        let message = format!("{} is out of range; write a number from {least} to {most}", written.value);
-        r.wrong(written.at, &written.key, message);
-    }
-    written.value
+fn within(written: &Maybe<u32>, default: u32, range: RangeInclusive<u32>, r: &mut Reader) -> u32 {
+    written.as_ref().map_or(default, |written| check::within(written, *range.start(), *range.end(), r))
 }
 
 fn one_check(name: &At<String>, w: &dns::Check, around: &Around<'_>, r: &mut Reader) -> Option<Check> {

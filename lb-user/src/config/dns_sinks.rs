@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use crate::dns::claim::ClaimConfig;
 use crate::dns::sink::SinkConfig;
-use crate::dns::sink::server::{Algorithm, Key, Server};
-use crate::dns::{Check, ZoneConfig};
+use crate::dns::sink::server::{Algorithm, Key, Kind, Server};
+use crate::dns::{Check, ZoneConfig, master};
 
 use super::dns::Ttl;
 use super::effective::shown;
@@ -59,32 +59,12 @@ struct Claim {
     place: At<()>,
 }
 
-/// Which kind of server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Rfc2136,
-    PowerDns,
-    Etcd,
-}
-
-impl Kind {
-    const ALL: [Kind; 3] = [Kind::Rfc2136, Kind::PowerDns, Kind::Etcd];
-
-    fn name(self) -> &'static str {
-        match self {
-            Kind::Rfc2136 => "rfc2136",
-            Kind::PowerDns => "powerdns",
-            Kind::Etcd => "etcd",
-        }
-    }
-
-    /// The keys that a sink of this kind has.
-    fn keys(self) -> &'static [&'static str] {
-        match self {
-            Kind::Rfc2136 => &["type", "server", "key", "algorithm", "secret_file", "zones", "full_sync"],
-            Kind::PowerDns => &["type", "urls", "secret_file", "server_id", "zones", "full_sync"],
-            Kind::Etcd => &["type", "urls", "prefix", "zones", "full_sync"],
-        }
+/// The keys that a sink of this kind has.
+fn keys(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::Rfc2136 => &["type", "server", "key", "algorithm", "secret_file", "zones", "full_sync"],
+        Kind::PowerDns => &["type", "urls", "secret_file", "server_id", "zones", "full_sync"],
+        Kind::Etcd => &["type", "urls", "prefix", "zones", "full_sync"],
     }
 }
 
@@ -116,15 +96,10 @@ struct DnsName(Name);
 
 impl Leaf for DnsName {
     fn read(node: &Node) -> Result<Self, String> {
-        let name = match &node.value {
-            Value::Text(text) if !text.is_empty() => Name::from_ascii(text).ok(),
-            _ => None,
-        };
-        let name =
-            name.ok_or_else(|| format!("not a name: {}; write one, as in example.org", node.shown()))?;
-        let mut name = name.to_lowercase();
-        name.set_fqdn(true);
-        Ok(DnsName(name))
+        match &node.value {
+            Value::Text(text) => master::name(text, &Name::root()).map(|name| DnsName(name.to_lowercase())),
+            _ => Err(format!("not a name: {}; write one, as in example.org", node.shown())),
+        }
     }
 }
 
@@ -203,8 +178,8 @@ pub(super) fn check(
 fn one_sink(w: &Sink, zones: &[ZoneConfig], r: &mut Reader) -> Option<SinkConfig> {
     let kind = w.kind.as_ref()?.value;
     let place = &w.place;
-    for key in w.keys.iter().filter(|key| !kind.keys().contains(key)) {
-        let message = format!("not for sinks of type {}; those have {}", kind.name(), kind.keys().join(", "));
+    for key in w.keys.iter().filter(|key| !keys(kind).contains(key)) {
+        let message = format!("not for sinks of type {}; those have {}", kind.name(), keys(kind).join(", "));
         r.wrong(place.at, &format!("{}.{key}", place.key), message);
     }
     let mut missing = |key: &str, advice: &str| {
@@ -358,7 +333,7 @@ pub(super) struct EffectiveSink {
 impl From<&SinkConfig> for EffectiveSink {
     fn from(sink: &SinkConfig) -> Self {
         let mut shown = EffectiveSink {
-            r#type: sink.server.kind(),
+            r#type: sink.server.kind().name(),
             server: None,
             key: None,
             algorithm: None,

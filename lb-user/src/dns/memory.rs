@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::snapshot::{Observed, Order, Orders, Watch};
+use crate::files;
 use crate::model::HostId;
 
 /// The content of the file.
@@ -71,17 +72,9 @@ impl Memory {
 
     /// Writes the file as a whole or not at all.
     pub fn write(&self, path: &Path) -> Result<(), String> {
-        let folder = path.parent().unwrap_or(Path::new("/"));
-        let written = || -> io::Result<()> {
-            fs::create_dir_all(folder)?;
-            let mut file = tempfile::NamedTempFile::new_in(folder)?;
-            serde_json::to_writer_pretty(&mut file, self)?;
-            file.flush()?;
-            file.as_file().sync_data()?;
-            file.persist(path)?;
-            Ok(())
-        };
-        written().map_err(|error| format!("{}: cannot be written: {error}", path.display()))
+        let text = serde_json::to_vec_pretty(self).map_err(io::Error::from);
+        let written = text.and_then(|text| files::replace(path, &text));
+        written.map_err(|error| format!("{}: cannot be written: {error}", path.display()))
     }
 }
 

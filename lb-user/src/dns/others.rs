@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::Config;
 use super::claim::ClaimConfig;
-use super::claim::task::{Claim, ClaimStatus, Settings};
+use super::claim::task::{Claim, ClaimStatus};
 use super::sink::keeper::Timing;
 use super::sink::task::Sink;
 use super::sink::{Addresses, Place, SinkConfig, SinkStatus, Wanted, Wish};
@@ -43,7 +43,8 @@ impl Others {
                 let (want, wanted) = watch::channel(None);
                 let timing = Timing::new(sink.full_sync);
                 let memory = memory(&config.state, name);
-                let started = Sink::start(name.clone(), sink.server.open(), timing, memory, wanted);
+                let (kind, store) = (sink.server.kind(), sink.server.open());
+                let started = Sink::start(name.clone(), kind, store, timing, memory, wanted);
                 Kept { config: sink.clone(), want, sink: started }
             });
         }
@@ -56,8 +57,8 @@ impl Others {
         for (name, config) in all {
             self.claims.entry(name.clone()).or_insert_with(|| {
                 let (sender, may) = watch::channel(able);
-                let settings = Settings::of(LowerName::new(name), &config.0);
-                let claim = Claim::start(settings, config.1.server.open(), may);
+                let claim = config.0.clone();
+                let claim = Claim::start(LowerName::new(name), claim, config.1.server.open(), may);
                 Held { config, able: sender, claim }
             });
         }

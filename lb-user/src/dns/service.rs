@@ -303,8 +303,10 @@ impl Watching {
 
     fn publish(&self, seen: &[Observed]) {
         let snapshot = Snapshot::new(Arc::clone(&self.data), seen, &self.orders, self.starting);
+        let snapshot = Arc::new(snapshot);
+        // Own answers do not wait for what others are to be told.
+        self.snapshot.store(Arc::clone(&snapshot));
         self.others.publish(&snapshot);
-        self.snapshot.store(Arc::new(snapshot));
     }
 
     fn obey(&mut self, request: &OrderRequest) -> Result<Vec<String>, String> {

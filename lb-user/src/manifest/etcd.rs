@@ -94,10 +94,7 @@ impl EtcdStore {
 
     async fn ask(&self, path: &str, body: &Value) -> Result<Value, StoreError> {
         let body = body.to_string();
-        let answer = http::ask(&self.urls, question(path, &body), ANSWER).await?;
-        let status = answer.status;
-        let body = timeout(ANSWER, answer.whole()).await;
-        let body = body.ok().and_then(Result::ok).ok_or_else(|| self.strange("half an answer"))?;
+        let (status, body) = http::ask_whole(&self.urls, question(path, &body), ANSWER).await?;
         let said: Value = serde_json::from_slice(&body).unwrap_or_default();
         if !status.is_success() {
             return Err(self.strange(said["error"].as_str().unwrap_or(status.as_str())));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use hyper::{Method, StatusCode};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::Manifest;
 use super::routes::PATIENCE;
@@ -44,11 +44,7 @@ impl PeerStore {
         question: Question<'_>,
         patience: Duration,
     ) -> Result<(StatusCode, String), StoreError> {
-        let answer = http::ask(&self.urls, question, patience).await?;
-        let status = answer.status;
-        let broken = |what: String| StoreError::Unreachable(format!("a peer's answer was cut short: {what}"));
-        let body = timeout(ANSWER, answer.whole()).await.map_err(|late| broken(late.to_string()))?;
-        let body = body.map_err(|error| broken(error.to_string()))?;
+        let (status, body) = http::ask_whole(&self.urls, question, patience).await?;
         Ok((status, String::from_utf8_lossy(&body).into_owned()))
     }
 }

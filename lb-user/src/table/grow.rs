@@ -11,7 +11,7 @@
 //!
 //! **Near.** What ends this is a row that the host passed because somebody had taken it shortly before: being ahead, the host comes
 //! first. These rows are the [`Roots`] of a population, found by walking all walks, once it is in force. They are known for hosts
-//! that are ahead by up to [`DEPTH`] rows. If one gets further, many hosts are new for those that there are, and everything
+//! that are ahead by up to [`super::roots::DEPTH`] rows. If one gets further, many hosts are new for those that there are, and everything
 //! is computed anew. Where the rows of a host end, it goes on along its walk, as a new host does from the start.
 //!
 //! Hosts may be added, and nothing else: without a host, or with another weight, turns would find rows that they were refused.

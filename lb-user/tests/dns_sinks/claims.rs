@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use lb_user::dns::claim::task::{Claim, Settings};
+use lb_user::dns::claim::ClaimConfig;
+use lb_user::dns::claim::task::Claim;
 use lb_user::dns::sink::Store;
 use lb_user::health::{Check, CheckKind, Through};
 use tokio::net::TcpListener;
@@ -24,12 +25,13 @@ impl Machine {
     async fn start(address: &'static str, store: Box<dyn Store>) -> Self {
         let _answering = TcpListener::bind((address, 8080)).await.expect("a place to listen");
         let lower = |text: &str| text.parse().expect("a name");
-        let settings = Settings {
+        let config = ClaimConfig {
+            sink: "test".into(),
             zone: lower("example.org."),
-            name: lower("lb.example.org."),
             addresses: [address.parse().expect("an address")].into(),
             ttl: 60,
-            interval: Duration::from_millis(200),
+            check_name: "test".into(),
+            own: None,
             check: Check {
                 kind: CheckKind::Tcp,
                 port: 8080,
@@ -39,10 +41,15 @@ impl Machine {
                 rise: 1,
                 fall: 2,
             },
-            host: "lb.example.org".into(),
+            host: None,
         };
         let (able, may) = watch::channel(Some(true));
-        Machine { address, able, claim: Claim::start(settings, store, may), _answering }
+        Machine {
+            address,
+            able,
+            claim: Claim::start(lower("lb.example.org."), config, store, may),
+            _answering,
+        }
     }
 
     fn holds(&self) -> bool {

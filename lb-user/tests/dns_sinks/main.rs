@@ -15,6 +15,7 @@ use hickory_proto::rr::rdata::tsig::TsigAlgorithm;
 use lb_user::dns::sink::keeper::Timing;
 use lb_user::dns::sink::powerdns::PowerDns;
 use lb_user::dns::sink::rfc2136::Rfc2136;
+use lb_user::dns::sink::server::Kind;
 use lb_user::dns::sink::skydns::SkyDns;
 use lb_user::dns::sink::task::Sink;
 use lb_user::dns::sink::{Addresses, Place, SinkStatus, Store, Wanted, Wish};
@@ -76,7 +77,7 @@ impl Kept {
             slowest: Duration::from_millis(500),
             ..Timing::new(FULL_SYNC)
         };
-        Kept { want, sink: Sink::start("test".into(), store, timing, memory.into(), wanted) }
+        Kept { want, sink: Sink::start("test".into(), Kind::Rfc2136, store, timing, memory.into(), wanted) }
     }
 
     async fn bring_to(&self, names: &[(&str, &[&str])]) -> SinkStatus {

@@ -56,10 +56,10 @@ fn a_limit_counts_one_thing_within_bounds() {
     assert_eq!(
         errors(&tcp4("    limit: {packets: 0, burst: 1000001, prefix4: 33, prefix6: 129}\n")),
         [
-            "lb.yaml:9:22: services[0].limit.packets: 0 is out of bounds; write a number from 1 to 1000000",
-            "lb.yaml:9:32: services[0].limit.burst: 1000001 is out of bounds; write a number from 1 to 1000000",
-            "lb.yaml:9:50: services[0].limit.prefix4: 33 is out of bounds; write a number from 0 to 32",
-            "lb.yaml:9:63: services[0].limit.prefix6: 129 is out of bounds; write a number from 0 to 128",
+            "lb.yaml:9:22: services[0].limit.packets: 0 is out of range; write a number from 1 to 1000000",
+            "lb.yaml:9:32: services[0].limit.burst: 1000001 is out of range; write a number from 1 to 1000000",
+            "lb.yaml:9:50: services[0].limit.prefix4: 33 is out of range; write a number from 0 to 32",
+            "lb.yaml:9:63: services[0].limit.prefix6: 129 is out of range; write a number from 0 to 128",
         ]
     );
 }
@@ -109,7 +109,7 @@ fn server_ids_are_for_quic_and_fit_it() {
     );
     one(
         &quic("{rotation: 7}"),
-        "10:22: services[0].quic.rotation: 7 is out of bounds; write a number from 0 to 6",
+        "10:22: services[0].quic.rotation: 7 is out of range; write a number from 0 to 6",
     );
     assert_eq!(
         errors(&quic("{length: 2, server_ids: {a: abc, b: 0a0b, c: \"0A0b\"}}")),

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use futures::future::join_all;
 use hickory_proto::rr::LowerName;
@@ -16,39 +15,6 @@ use super::{ClaimConfig, Claimant, Holder, Step, records};
 use crate::dns::sink::{Changes, Place, Records, SinkError, Store};
 use crate::health::{self, ProbeTarget};
 use crate::model::Family;
-
-/// A name that this machine may hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// The zone of the name.
-    pub zone: LowerName,
-    /// The name.
-    pub name: LowerName,
-    /// This machine's addresses, which it puts there.
-    pub addresses: BTreeSet<IpAddr>,
-    /// Seconds that resolvers may keep them.
-    pub ttl: u32,
-    /// From one look to the next.
-    pub interval: Duration,
-    /// What a machine must answer to hold the name; `fall` failures in a row lose it.
-    pub check: health::Check,
-    /// What the check asks for.
-    pub host: String,
-}
-
-impl Settings {
-    /// A name as configured.
-    pub fn of(name: LowerName, config: &ClaimConfig) -> Self {
-        let ClaimConfig { zone, addresses, ttl, check, host, .. } = config.clone();
-        let host = host.unwrap_or_else(|| name.to_string().trim_end_matches('.').to_owned());
-        Settings { zone, name, addresses, ttl, interval: check.interval, check, host }
-    }
-
-    fn places(&self) -> BTreeSet<Place> {
-        let place = |family| Place { zone: self.zone.clone(), name: self.name.clone(), family };
-        Family::ALL.map(place).into()
-    }
-}
 
 /// What is to be said of a name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,12 +40,19 @@ impl Claim {
     /// not known, nobody looks.
     ///
     /// Must be called within a Tokio runtime.
-    pub fn start(settings: Settings, store: Box<dyn Store>, able: watch::Receiver<Option<bool>>) -> Self {
-        let own = records(settings.places(), &settings.addresses, settings.ttl);
-        let claimant = Claimant::new(own, settings.check.fall);
-        let (publish, status) = watch::channel(told(&settings, &claimant, None));
+    pub fn start(
+        name: LowerName,
+        config: ClaimConfig,
+        store: Box<dyn Store>,
+        able: watch::Receiver<Option<bool>>,
+    ) -> Self {
+        let place = |family| Place { zone: config.zone.clone(), name: name.clone(), family };
+        let places = Family::ALL.map(place);
+        let claimant =
+            Claimant::new(records(places.clone(), &config.addresses, config.ttl), config.check.fall);
+        let (publish, status) = watch::channel(told(&name, &claimant, None));
         let mut tasks = JoinSet::new();
-        tasks.spawn(Task { settings, store, claimant, publish }.run(able));
+        tasks.spawn(Task { name, places: places.into(), config, store, claimant, publish }.run(able));
         Claim { status, _task: tasks }
     }
 
@@ -90,7 +63,9 @@ impl Claim {
 }
 
 struct Task {
-    settings: Settings,
+    name: LowerName,
+    places: BTreeSet<Place>,
+    config: ClaimConfig,
     store: Box<dyn Store>,
     claimant: Claimant,
     publish: watch::Sender<ClaimStatus>,
@@ -101,7 +76,7 @@ impl Task {
         if able.wait_for(Option::is_some).await.is_err() {
             return;
         }
-        let mut looks = interval(self.settings.interval);
+        let mut looks = interval(self.config.check.interval);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -119,8 +94,8 @@ impl Task {
 
     async fn look(&mut self, may: bool) -> Result<(), SinkError> {
         // Whoever does not serve itself must not take the name, or keep it.
-        let able = may && self.answers(&self.settings.addresses).await;
-        let seen = self.store.read(&self.settings.places()).await?;
+        let able = may && self.answers(&self.config.addresses).await;
+        let seen = self.store.read(&self.places).await?;
         let mut step = self.claimant.looked(&seen, able);
         if let Step::Check(addresses) = &step {
             let answers = self.answers(addresses).await;
@@ -131,8 +106,8 @@ impl Task {
             Step::Release => Records::new(),
             Step::Wait | Step::Check(_) => return Ok(()),
         };
-        let places = self.settings.places().into_iter();
-        let changes: Changes = places.map(|place| (place.clone(), next.get(&place).cloned())).collect();
+        let places = self.places.iter();
+        let changes: Changes = places.map(|place| (place.clone(), next.get(place).cloned())).collect();
         // Who was faster is seen at the next look.
         if self.store.swap(&seen, &changes).await? {
             self.claimant.done(&step);
@@ -142,17 +117,19 @@ impl Task {
 
     /// Whether all these addresses pass the check.
     async fn answers(&self, addresses: &BTreeSet<IpAddr>) -> bool {
-        let check = &self.settings.check;
+        let check = &self.config.check;
+        let name = self.name.to_string();
+        let host = self.config.host.as_deref().unwrap_or_else(|| name.trim_end_matches('.'));
         let probes = addresses.iter().map(|address| async {
             let address = SocketAddr::new(*address, check.port);
-            let target = ProbeTarget { address, mark: None, host_header: self.settings.host.clone() };
+            let target = ProbeTarget { address, mark: None, host_header: host.to_owned() };
             health::probe(check, &target).await
         });
         join_all(probes).await.iter().all(Result::is_ok)
     }
 
     fn tell(&self, error: Option<String>) {
-        let status = told(&self.settings, &self.claimant, error);
+        let status = told(&self.name, &self.claimant, error);
         self.publish.send_if_modified(|before| {
             if *before == status {
                 return false;
@@ -167,7 +144,7 @@ impl Task {
     }
 }
 
-fn told(settings: &Settings, claimant: &Claimant, error: Option<String>) -> ClaimStatus {
+fn told(name: &LowerName, claimant: &Claimant, error: Option<String>) -> ClaimStatus {
     let list = |addresses: &BTreeSet<IpAddr>| {
         let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         addresses.join(", ")
@@ -179,5 +156,5 @@ fn told(settings: &Settings, claimant: &Claimant, error: Option<String>) -> Clai
         Holder::Other(addresses, 0) => list(addresses),
         Holder::Other(addresses, failures) => format!("{} ({failures} checks failed)", list(addresses)),
     };
-    ClaimStatus { name: settings.name.to_string(), held: *claimant.holder() == Holder::Us, holder, error }
+    ClaimStatus { name: name.to_string(), held: *claimant.holder() == Holder::Us, holder, error }
 }

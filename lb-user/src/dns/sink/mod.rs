@@ -115,9 +115,6 @@ pub struct SinkError {
 
 /// A name server that is spoken to.
 pub trait Store: Send + Sync {
-    /// Its kind, as in the configuration.
-    fn kind(&self) -> &'static str;
-
     /// What it holds at these places.
     fn read<'a>(&'a mut self, places: &'a BTreeSet<Place>) -> BoxFuture<'a, Result<Records, SinkError>>;
 
@@ -147,7 +144,7 @@ pub trait Store: Send + Sync {
 pub struct SinkStatus {
     /// Its name in the configuration.
     pub name: String,
-    /// `rfc2136`, `powerdns` or `etcd`.
+    /// See [`server::Kind`].
     pub kind: String,
     /// The server holds what it should.
     pub in_step: bool,

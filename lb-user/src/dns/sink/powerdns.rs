@@ -11,7 +11,6 @@ use hickory_proto::rr::LowerName;
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::time::timeout;
 
 use super::{Addresses, Changes, Place, Records, SinkError, Store};
 use crate::http::{self, ANSWER, Question};
@@ -95,10 +94,8 @@ impl PowerDns {
     async fn ask(&self, method: &Method, zone: &LowerName, body: &str) -> Result<Vec<u8>, SinkError> {
         let path = format!("/api/v1/servers/{}/zones/{zone}", self.server);
         let question = Question { method, path: &path, headers: &[("x-api-key", &self.key)], body };
-        let answer = http::ask(&self.urls, question, ANSWER).await.map_err(|error| self.error(error))?;
-        let status = answer.status;
-        let said = timeout(ANSWER, answer.whole()).await.ok().and_then(Result::ok);
-        let said = said.ok_or_else(|| self.error("half an answer"))?;
+        let answer = http::ask_whole(&self.urls, question, ANSWER).await;
+        let (status, said) = answer.map_err(|error| self.error(error))?;
         match status {
             _ if status.is_success() => Ok(said.to_vec()),
             StatusCode::UNAUTHORIZED => Err(self.error("it does not take this API key")),
@@ -119,10 +116,6 @@ impl PowerDns {
 }
 
 impl Store for PowerDns {
-    fn kind(&self) -> &'static str {
-        "powerdns"
-    }
-
     fn read<'a>(&'a mut self, places: &'a BTreeSet<Place>) -> BoxFuture<'a, Result<Records, SinkError>> {
         self.find(places).boxed()
     }

@@ -174,10 +174,6 @@ impl Rfc2136 {
 }
 
 impl Store for Rfc2136 {
-    fn kind(&self) -> &'static str {
-        "rfc2136"
-    }
-
     fn read<'a>(&'a mut self, places: &'a BTreeSet<Place>) -> BoxFuture<'a, Result<Records, SinkError>> {
         self.find(places).boxed()
     }

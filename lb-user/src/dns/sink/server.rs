@@ -47,6 +47,31 @@ pub enum Server {
     },
 }
 
+/// What a server is spoken to with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Dynamic updates.
+    Rfc2136,
+    /// PowerDNS's API.
+    PowerDns,
+    /// etcd's API.
+    Etcd,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Kind; 3] = [Kind::Rfc2136, Kind::PowerDns, Kind::Etcd];
+
+    /// The name in configurations, in what `lb dns status` shows, and in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Rfc2136 => "rfc2136",
+            Kind::PowerDns => "powerdns",
+            Kind::Etcd => "etcd",
+        }
+    }
+}
+
 /// A TSIG key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
@@ -90,12 +115,12 @@ impl Algorithm {
 }
 
 impl Server {
-    /// Its kind, as in the configuration.
-    pub fn kind(&self) -> &'static str {
+    /// Its kind.
+    pub const fn kind(&self) -> Kind {
         match self {
-            Server::Rfc2136 { .. } => "rfc2136",
-            Server::PowerDns { .. } => "powerdns",
-            Server::Etcd { .. } => "etcd",
+            Server::Rfc2136 { .. } => Kind::Rfc2136,
+            Server::PowerDns { .. } => Kind::PowerDns,
+            Server::Etcd { .. } => Kind::Etcd,
         }
     }
 
@@ -138,7 +163,7 @@ fn read(file: &Path) -> Result<String, SinkError> {
     Ok(text.trim().to_owned())
 }
 
-/// A server that is opened when it is needed.
+/// A server that is opened when it is needed, and anew after a failure: its secret may have been corrected.
 struct Opened {
     server: Server,
     store: Option<Box<dyn Store>>,
@@ -152,19 +177,30 @@ impl Opened {
         };
         Ok(&mut **self.store.insert(store))
     }
+
+    fn keep_if<T>(&mut self, done: Result<T, SinkError>) -> Result<T, SinkError> {
+        if done.is_err() {
+            self.store = None;
+        }
+        done
+    }
 }
 
 impl Store for Opened {
-    fn kind(&self) -> &'static str {
-        self.server.kind()
-    }
-
     fn read<'a>(&'a mut self, places: &'a BTreeSet<Place>) -> BoxFuture<'a, Result<Records, SinkError>> {
-        async move { self.store()?.read(places).await }.boxed()
+        async move {
+            let done = self.store()?.read(places).await;
+            self.keep_if(done)
+        }
+        .boxed()
     }
 
     fn write<'a>(&'a mut self, changes: &'a Changes) -> BoxFuture<'a, Result<(), SinkError>> {
-        async move { self.store()?.write(changes).await }.boxed()
+        async move {
+            let done = self.store()?.write(changes).await;
+            self.keep_if(done)
+        }
+        .boxed()
     }
 
     fn swap<'a>(
@@ -172,6 +208,10 @@ impl Store for Opened {
         have: &'a Records,
         changes: &'a Changes,
     ) -> BoxFuture<'a, Result<bool, SinkError>> {
-        async move { self.store()?.swap(have, changes).await }.boxed()
+        async move {
+            let done = self.store()?.swap(have, changes).await;
+            self.keep_if(done)
+        }
+        .boxed()
     }
 }

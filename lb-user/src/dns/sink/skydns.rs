@@ -13,7 +13,6 @@ use futures::future::BoxFuture;
 use hickory_proto::rr::LowerName;
 use hyper::Method;
 use serde_json::{Value, json};
-use tokio::time::timeout;
 
 use super::{Addresses, Changes, Place, Records, SinkError, Store};
 use crate::http::{self, ANSWER, Question};
@@ -105,10 +104,8 @@ impl SkyDns {
         }
         let body = json!({ "success": operations }).to_string();
         let question = Question { method: &Method::POST, path: "/v3/kv/txn", headers: &[], body: &body };
-        let answer = http::ask(&self.urls, question, ANSWER).await.map_err(|error| self.error(error))?;
-        let status = answer.status;
-        let said = timeout(ANSWER, answer.whole()).await.ok().and_then(Result::ok);
-        let said = said.ok_or_else(|| self.error("half an answer"))?;
+        let answer = http::ask_whole(&self.urls, question, ANSWER).await;
+        let (status, said) = answer.map_err(|error| self.error(error))?;
         let said: Value = serde_json::from_slice(&said).unwrap_or_default();
         match status.is_success() {
             true => Ok(said),
@@ -134,10 +131,6 @@ impl SkyDns {
 }
 
 impl Store for SkyDns {
-    fn kind(&self) -> &'static str {
-        "etcd"
-    }
-
     fn read<'a>(&'a mut self, places: &'a BTreeSet<Place>) -> BoxFuture<'a, Result<Records, SinkError>> {
         self.find(places).boxed()
     }

@@ -14,6 +14,7 @@ use tokio::time::{Instant as TokioInstant, sleep_until};
 use tracing::{info, warn};
 
 use super::keeper::{Keeper, Step, Timing};
+use super::server::Kind;
 use super::{Place, SinkStatus, Store, Wanted};
 use crate::files;
 use crate::model::Family;
@@ -30,6 +31,7 @@ impl Sink {
     /// Must be called within a Tokio runtime.
     pub fn start(
         name: String,
+        kind: Kind,
         store: Box<dyn Store>,
         timing: Timing,
         memory: PathBuf,
@@ -40,9 +42,9 @@ impl Sink {
             BTreeSet::new()
         });
         let keeper = Keeper::new(timing, owned.clone(), Instant::now());
-        let (publish, status) = watch::channel(keeper.status(&name, store.kind(), Instant::now()));
+        let (publish, status) = watch::channel(keeper.status(&name, kind.name(), Instant::now()));
         let mut tasks = JoinSet::new();
-        tasks.spawn(Task { name, store, keeper, memory, written: owned, publish }.run(want));
+        tasks.spawn(Task { name, kind, store, keeper, memory, written: owned, publish }.run(want));
         Sink { status, _task: tasks }
     }
 
@@ -54,6 +56,7 @@ impl Sink {
 
 struct Task {
     name: String,
+    kind: Kind,
     store: Box<dyn Store>,
     keeper: Keeper,
     memory: PathBuf,
@@ -125,7 +128,7 @@ impl Task {
     }
 
     fn tell(&self) {
-        let status = self.keeper.status(&self.name, self.store.kind(), Instant::now());
+        let status = self.keeper.status(&self.name, self.kind.name(), Instant::now());
         self.publish.send_if_modified(|before| {
             if before.error != status.error
                 && let Some(error) = &status.error
