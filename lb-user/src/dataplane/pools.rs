@@ -115,6 +115,8 @@ pub(super) struct Pools {
     in_force: BTreeMap<String, PoolTable>,
     /// By pool, to make the next table of.
     made: BTreeMap<String, table::Made>,
+    /// By pool.
+    spares: BTreeMap<String, new_tables::Spare>,
 }
 
 impl Pools {
@@ -138,6 +140,7 @@ impl Pools {
             entries: BTreeMap::new(),
             in_force: BTreeMap::new(),
             made: BTreeMap::new(),
+            spares: BTreeMap::new(),
         };
         if loaded.adopted {
             pools.adopt()?;
@@ -188,7 +191,7 @@ impl Pools {
     /// Memory of the tables, and of the maps of the object that these are of.
     pub fn memory(&self, loaded: &Loaded) -> Result<Vec<MapUse>> {
         let mut uses = usage::of_object(loaded)?;
-        uses.extend(usage::of_tables(self.tables.bytes()?));
+        uses.extend(usage::of_tables(self.bytes_of_tables()?));
         usage::sort(&mut uses);
         Ok(uses)
     }

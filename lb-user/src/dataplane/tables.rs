@@ -46,6 +46,28 @@ impl NewTable {
         let inner = create(rows)?;
         Ok(NewTable { memory: memory(&inner, rows)?, inner })
     }
+
+    /// Writes all rows, as many as it has.
+    pub fn fill(&self, rows: &[Row]) {
+        for (word, row) in self.memory.words().iter().zip(rows) {
+            word.store(word_of(*row), Relaxed);
+        }
+    }
+
+    /// Writes these rows of it; false if the kernel's memory then holds others.
+    pub fn change(&self, rows: &[(u32, Row)]) -> bool {
+        let words = self.memory.words();
+        let word = |number: u32| words.get(number as usize);
+        for (number, row) in rows {
+            word(*number).into_iter().for_each(|word| word.store(word_of(*row), Relaxed));
+        }
+        rows.iter().all(|(number, row)| word(*number).is_some_and(|word| word.load(Relaxed) == word_of(*row)))
+    }
+
+    /// Memory, as the kernel has it.
+    pub fn bytes(&self) -> Result<u64> {
+        usage::locked(self.inner.fd().as_fd()).map_err(map_io)
+    }
 }
 
 impl Tables {
@@ -66,15 +88,14 @@ impl Tables {
 
     /// Writes `rows` to a new table and puts it into `slot`: see [`Tables::put_new`].
     pub fn put(&mut self, slot: u32, rows: &[Row]) -> Result<()> {
-        self.put_new(slot, NewTable::new(rows.len() as u32)?, rows)
+        let table = NewTable::new(rows.len() as u32)?;
+        table.fill(rows);
+        self.put_new(slot, table)
     }
 
-    /// Writes `rows`, as many as it has, to a new table and puts it into `slot`, replacing what was there. When it
-    /// returns, programs find the new table; some may still read the old one until [`Tables::finish`].
-    pub fn put_new(&mut self, slot: u32, NewTable { inner, memory }: NewTable, rows: &[Row]) -> Result<()> {
-        for (word, row) in memory.words().iter().zip(rows) {
-            word.store(word_of(*row), Relaxed);
-        }
+    /// Puts a new table into `slot`, replacing what was there. When it returns, programs find the new table; some may
+    /// still read the old one until [`Tables::finish`].
+    pub fn put_new(&mut self, slot: u32, NewTable { inner, .. }: NewTable) -> Result<()> {
         let id = id(&inner)?;
         let outer = self.descriptor.try_clone().map_err(map_io)?;
         let write = thread::spawn(move || {

@@ -12,7 +12,9 @@
 
 use lb_common::digest;
 
+use super::grow::Bits;
 use super::maglev::{Member, NOBODY, hash, step};
+use super::parallel;
 use super::turns::counts;
 
 /// Rows among which a backup is looked for first.
@@ -36,14 +38,23 @@ impl<'a> Backups<'a> {
         Backups { owners, keys, most: most.map(|(host, _)| (host, others(host, owners))) }
     }
 
+    /// How far it is from the row to the first one that is looked at: from 1 to 4096.
+    #[inline]
+    fn distance(&self, row: u32) -> u32 {
+        let drawn = digest::step(self.keys[usize::from(self.owners[row as usize])], row.into()) >> 32;
+        1 + ((drawn * u64::from(NEAR.min(self.size() - 1))) >> 32) as u32
+    }
+
+    fn size(&self) -> u32 {
+        self.owners.len() as u32
+    }
+
     /// Of the row; [`NOBODY`] if one host has all rows.
     #[inline]
     pub fn of(&self, row: u32) -> u16 {
-        let size = self.owners.len() as u32;
+        let size = self.size();
         let host = self.owners[row as usize];
-        let drawn = digest::step(self.keys[usize::from(host)], row.into()) >> 32;
-        let left_out = ((drawn * u64::from(NEAR.min(size - 1))) >> 32) as u32;
-        let mut row = step(row, left_out + 1, size);
+        let mut row = step(row, self.distance(row), size);
         loop {
             let owner = self.owners[row as usize];
             if owner != host {
@@ -56,6 +67,33 @@ impl<'a> Backups<'a> {
             }
             row = step(row, 1, size);
         }
+    }
+}
+
+/// Where the backups of one population were found.
+pub(super) struct Found(
+    /// By row: how far off; 0 if more than one row was looked at.
+    Vec<u16>,
+);
+
+impl Found {
+    /// Those of `backups`.
+    pub fn new(backups: &Backups<'_>) -> Self {
+        let size = backups.size();
+        Found(parallel::rows(size as usize, |row| {
+            let distance = backups.distance(row as u32);
+            let found = backups.owners[step(row as u32, distance, size) as usize];
+            if found == backups.owners[row] { 0 } else { distance as u16 }
+        }))
+    }
+
+    /// The rows, in order, whose backups may be others when the rows `moved` are other hosts'; also these rows.
+    pub fn may_differ(&self, moved: &Bits) -> Vec<u32> {
+        let size = self.0.len() as u32;
+        parallel::such(size, |row| {
+            let distance = u32::from(self.0[row as usize]);
+            distance == 0 || moved.has(row) || moved.has(step(row, distance, size))
+        })
     }
 }
 

@@ -31,17 +31,43 @@ pub(super) struct From<'a> {
     pub roots: &'a Roots,
 }
 
-/// The owners of the rows if there are `members`, sorted by name; `None` if a host was there that is none of them or has
+/// What it has become.
+pub(super) struct Grown {
+    /// By row, as indices into the members that there are now.
+    pub owners: Vec<u16>,
+    /// The rows that are another host's now.
+    pub moved: Bits,
+    /// Where each host that was there before is now.
+    pub places: Vec<u16>,
+}
+
+/// What it becomes if there are `members`, sorted by name; `None` if a host was there that is none of them or has
 /// another weight, or if it has to be computed anew. Both populations are of the same seed.
-pub(super) fn grow(
-    from: From<'_>,
-    members: &[Member<'_>],
-    seed: u64,
-) -> Result<Option<Vec<u16>>, TableError> {
+pub(super) fn grow(from: From<'_>, members: &[Member<'_>], seed: u64) -> Result<Option<Grown>, TableError> {
     check(members, from.owners.len() as u32)?;
     let Some(places) = places(from.members, members) else { return Ok(None) };
     let mut growing = Growing::new(from, &places, members, seed);
-    Ok(growing.run().then_some(growing.owners))
+    let is_sound = growing.run();
+    let Growing { owners, lost, .. } = growing;
+    Ok(is_sound.then_some(Grown { owners, moved: lost, places }))
+}
+
+/// A bit for each row.
+pub(super) struct Bits(Vec<u64>);
+
+impl Bits {
+    fn none(size: u32) -> Self {
+        Bits(vec![0; size.div_ceil(64) as usize])
+    }
+
+    #[inline]
+    pub fn has(&self, row: u32) -> bool {
+        self.0[(row / 64) as usize] >> (row % 64) & 1 == 1
+    }
+
+    fn set(&mut self, row: u32) {
+        self.0[(row / 64) as usize] |= 1 << (row % 64);
+    }
 }
 
 /// Where each of `some` is in `all`; both are sorted by name.
@@ -56,8 +82,7 @@ struct Growing<'a> {
     hosts: Vec<Host<'a>>,
     /// Who has each row: before, or now if it is lost.
     owners: Vec<u16>,
-    /// A bit for each row.
-    lost: Vec<u64>,
+    lost: Bits,
     /// Rows that the last turns took before, the latest first, without those of which it is known that they are not free.
     latest: Vec<Latest>,
     /// The turns that took `latest` are those from here on.
@@ -113,7 +138,7 @@ impl<'a> Growing<'a> {
             roots,
             hosts,
             owners,
-            lost: vec![0; size.div_ceil(64) as usize],
+            lost: Bits::none(size),
             latest: Vec::new(),
             late: roots.late,
             events: BinaryHeap::new(),
@@ -186,7 +211,7 @@ impl<'a> Growing<'a> {
     /// Whether nobody has taken the row when this turn comes.
     #[inline]
     fn is_free(&self, row: u32, turn: Turn) -> bool {
-        if self.lost[(row / 64) as usize] >> (row % 64) & 1 == 1 {
+        if self.lost.has(row) {
             return false;
         }
         let owner = self.owners[row as usize];
@@ -196,7 +221,7 @@ impl<'a> Growing<'a> {
 
     /// A row that another host had.
     fn take(&mut self, row: u32, host: u16) {
-        self.lost[(row / 64) as usize] |= 1 << (row % 64);
+        self.lost.set(row);
         let loser = std::mem::replace(&mut self.owners[row as usize], host);
         let lost = i64::from(self.roots.turns[row as usize]);
         let rows = &mut self.hosts[usize::from(loser)].lost;

@@ -23,7 +23,13 @@ fn grown(
     let (before, after) = (members(before), members(after));
     let Population { owners, turns } = Population::new(&before, seed, size).unwrap();
     let roots = Roots::new(&before, seed, Taken { owners: &owners, turns }, depth);
-    grow(From { members: &before, owners: &owners, roots: &roots }, &after, seed)
+    let grown = grow(From { members: &before, owners: &owners, roots: &roots }, &after, seed)?;
+    if let Some(Grown { owners: now, moved, places }) = &grown {
+        for (row, (host, old)) in (0..).zip(now.iter().zip(&owners)) {
+            assert_eq!(moved.has(row), *host != places[usize::from(*old)], "row {row}");
+        }
+    }
+    Ok(grown.map(|grown| grown.owners))
 }
 
 /// With what is known however far ahead a host gets.

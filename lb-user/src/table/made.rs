@@ -3,15 +3,32 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::panic::resume_unwind;
+use std::sync::Arc;
 use std::thread::{self, ScopedJoinHandle};
 
-use super::backup::Backups;
-use super::grow::{self, grow};
-use super::maglev::{Member, Population, TableError};
-use super::owners::{self, NO_OWNER, Table};
+use super::backup::{Backups, Found};
+use super::grow::{self, Grown, grow};
+use super::maglev::{Member, NOBODY, Population, TableError};
+use super::owners::{self, Layer, NO_OWNER, Row, Table};
 use super::parallel;
 use super::roots::{DEPTH, Roots, Taken};
 use crate::model::Generation;
+
+/// What the rows of a table are made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Recipe<'a> {
+    /// In order of precedence.
+    pub generations: &'a [Generation],
+    /// Of all generations.
+    pub seed: u64,
+    /// Rows: a prime.
+    pub size: u32,
+    /// Of hosts, by name. A host without one is gone.
+    pub slots: &'a BTreeMap<String, u16>,
+}
+
+/// Weights by name.
+type Hosts = BTreeMap<String, u32>;
 
 /// The populations of the generations of a table, and what is needed to make the next ones of them.
 ///
@@ -28,42 +45,62 @@ pub struct Made {
 
 /// A set of hosts on their rows.
 struct Populated {
-    /// Weights by name.
-    hosts: BTreeMap<String, u32>,
+    hosts: Arc<Hosts>,
     owners: Vec<u16>,
     backups: Vec<u16>,
-    /// If it was not grown, and until there are roots.
+    /// If it was not grown, and until it is ready.
     turns: Option<Vec<u32>>,
-    roots: Option<Roots>,
+    /// If it was grown, and until it is ready.
+    grown: Option<Step>,
+    ready: Option<Ready>,
+}
+
+/// From one set of hosts to another.
+struct Step {
+    from: Arc<Hosts>,
+    /// In order: those whose host or backup may be another one. All others have the same.
+    rows: Vec<u32>,
+}
+
+/// What growing begins with.
+struct Ready {
+    roots: Roots,
+    found: Found,
 }
 
 impl Made {
-    /// The rows over `generations`: see [`owners::rows`]. Keeps the populations of these alone.
-    pub fn rows(
+    /// The rows, see [`owners::rows`]. Keeps the populations of these alone.
+    pub fn rows(&mut self, recipe: Recipe<'_>) -> Result<Table, TableError> {
+        let sets = self.populate(recipe)?;
+        let (first, others) = self.layers(&sets, recipe.slots).ok_or(TableError::NoHosts)?;
+        Ok(owners::join(&first, &others))
+    }
+
+    /// The rows of `to` that may differ from those of `from`, if they are few and known: if hosts came in the first
+    /// generation of `to`, which is else like the one of `from`, and nothing else is different but that one, which may
+    /// have become another of the generations or have gone.
+    pub fn changes(
         &mut self,
-        generations: &[Generation],
-        seed: u64,
-        size: u32,
-        slots: &BTreeMap<String, u16>,
-    ) -> Result<Table, TableError> {
-        let sets = generations.iter().map(|generation| &generation.hosts);
-        let sets: Vec<_> = sets.filter(|hosts| !hosts.is_empty()).collect();
-        let [first, others @ ..] = sets.as_slice() else { return Err(TableError::NoHosts) };
-        if (self.seed, self.size) != (seed, size) {
-            *self = Made { seed, size, ..Made::default() };
+        from: Recipe<'_>,
+        to: Recipe<'_>,
+    ) -> Result<Option<Vec<(u32, Row)>>, TableError> {
+        let [before, now] = [from, to].map(|recipe| sets(recipe.generations));
+        let (Some(old), Some(new)) = (before.first(), now.first()) else { return Ok(None) };
+        let apart =
+            |sets: &[&Hosts]| sets[1..].iter().filter(|set| *set != old).map(|set| (*set).clone()).collect();
+        let [were, are]: [Vec<Hosts>; 2] = [apart(&before), apart(&now)];
+        if (from.seed, from.size) != (to.seed, to.size)
+            || were != are
+            || !keep_slots(&before, from.slots, to.slots)
+        {
+            return Ok(None);
         }
-        self.populate(&sets)?;
-        let layer = |hosts: &BTreeMap<String, u32>| {
-            let populated = self.of(hosts)?;
-            let slot = |name| slots.get(name).copied().unwrap_or(NO_OWNER);
-            Some(owners::Layer {
-                owners: &populated.owners,
-                backups: &populated.backups,
-                slots: hosts.keys().map(slot).collect(),
-            })
-        };
-        let others: Vec<_> = others.iter().filter_map(|hosts| layer(hosts)).collect();
-        Ok(owners::join(&layer(first).ok_or(TableError::NoHosts)?, &others))
+        self.populate(to)?;
+        let grown = self.of(new).and_then(|populated| populated.grown.as_ref());
+        let Some(step) = grown.filter(|step| *step.from == **old) else { return Ok(None) };
+        let Some((first, others)) = self.layers(&now, to.slots) else { return Ok(None) };
+        let row = |row: &u32| (*row, owners::join_row(&first, &others, *row as usize));
+        Ok(Some(step.rows.iter().map(row).collect()))
     }
 
     /// Makes ready for hosts that are added, which takes longer than to populate anew: for when nobody waits. On the way
@@ -72,8 +109,9 @@ impl Made {
     #[must_use]
     pub fn prepare(&mut self) -> bool {
         self.past.clear();
-        for populated in self.populated.iter_mut().filter(|populated| populated.roots.is_none()) {
+        for populated in self.populated.iter_mut().filter(|populated| populated.ready.is_none()) {
             let members = members(&populated.hosts);
+            populated.grown = None;
             let turns = match populated.turns.take() {
                 Some(turns) => turns,
                 None => match Population::new(&members, self.seed, self.size) {
@@ -84,18 +122,39 @@ impl Made {
                     }
                 },
             };
+            let found = Found::new(&Backups::new(&members, self.seed, &populated.owners));
             let taken = Taken { owners: &populated.owners, turns };
-            populated.roots = Some(Roots::new(&members, self.seed, taken, DEPTH));
+            let roots = Roots::new(&members, self.seed, taken, DEPTH);
+            populated.ready = Some(Ready { roots, found });
         }
         true
     }
 
-    fn of(&self, hosts: &BTreeMap<String, u32>) -> Option<&Populated> {
-        self.populated.iter().find(|populated| populated.hosts == *hosts)
+    fn of(&self, hosts: &Hosts) -> Option<&Populated> {
+        self.populated.iter().find(|populated| *populated.hosts == *hosts)
     }
 
-    /// Makes what is missing of `sets`, all at once, and forgets what is none of them.
-    fn populate(&mut self, sets: &[&BTreeMap<String, u32>]) -> Result<(), TableError> {
+    /// The first of `sets` and the others, which are populated.
+    fn layers(&self, sets: &[&Hosts], slots: &BTreeMap<String, u16>) -> Option<(Layer<'_>, Vec<Layer<'_>>)> {
+        let layer = |hosts: &Hosts| {
+            let Populated { owners, backups, .. } = self.of(hosts)?;
+            let slot = |name| slots.get(name).copied().unwrap_or(NO_OWNER);
+            Some(Layer { owners, backups, slots: hosts.keys().map(slot).collect() })
+        };
+        let (first, others) = sets.split_first()?;
+        Some((layer(first)?, others.iter().map(|hosts| layer(hosts)).collect::<Option<_>>()?))
+    }
+
+    /// Makes what is missing of the sets of hosts, all at once, and forgets what is none of them.
+    fn populate<'a>(&mut self, recipe: Recipe<'a>) -> Result<Vec<&'a Hosts>, TableError> {
+        let sets = sets(recipe.generations);
+        if sets.is_empty() {
+            return Err(TableError::NoHosts);
+        }
+        let Recipe { seed, size, .. } = recipe;
+        if (self.seed, self.size) != (seed, size) {
+            *self = Made { seed, size, ..Made::default() };
+        }
         let mut missing: Vec<_> = sets.iter().copied().filter(|hosts| self.of(hosts).is_none()).collect();
         missing.sort();
         missing.dedup();
@@ -109,38 +168,67 @@ impl Made {
             Some(others.into_iter().map(joined).chain([last]).collect::<Result<Vec<_>, _>>())
         });
         let new = new.transpose()?;
-        self.past = self.populated.extract_if(.., |populated| !sets.contains(&&populated.hosts)).collect();
+        let past = self.populated.extract_if(.., |populated| !sets.contains(&&*populated.hosts));
+        let past: Vec<_> = past.collect();
+        if !past.is_empty() {
+            self.past = past;
+        }
         self.populated.extend(new.into_iter().flatten());
-        Ok(())
+        Ok(sets)
     }
 
-    fn make(&self, hosts: &BTreeMap<String, u32>) -> Result<Populated, TableError> {
+    fn make(&self, hosts: &Hosts) -> Result<Populated, TableError> {
         let members = members(hosts);
-        let (owners, turns) = match self.grown(&members)? {
-            Some(owners) => (owners, None),
-            None => {
-                let Population { owners, turns } = Population::new(&members, self.seed, self.size)?;
-                (owners, Some(turns))
-            }
-        };
+        if let Some(grown) = self.grown(hosts, &members)? {
+            return Ok(grown);
+        }
+        let Population { owners, turns } = Population::new(&members, self.seed, self.size)?;
         let backups = Backups::new(&members, self.seed, &owners);
         let backups = parallel::rows(self.size as usize, |row| backups.of(row as u32));
-        Ok(Populated { hosts: hosts.clone(), owners, backups, turns, roots: None })
+        let hosts = Arc::new(hosts.clone());
+        Ok(Populated { hosts, owners, backups, turns: Some(turns), grown: None, ready: None })
     }
 
     /// From the one that lacks the least hosts.
-    fn grown(&self, members: &[Member<'_>]) -> Result<Option<Vec<u16>>, TableError> {
+    fn grown(&self, hosts: &Hosts, members: &[Member<'_>]) -> Result<Option<Populated>, TableError> {
         let mut from: Vec<_> = self.populated.iter().collect();
         from.sort_by_key(|populated| Reverse(populated.hosts.len()));
-        for Populated { hosts, owners, roots, .. } in from {
-            let Some(roots) = roots else { continue };
-            let from = grow::From { members: &self::members(hosts), owners, roots };
-            if let Some(grown) = grow(from, members, self.seed)? {
-                return Ok(Some(grown));
-            }
+        for old in from {
+            let Some(Ready { roots, found }) = &old.ready else { continue };
+            let from = grow::From { members: &self::members(&old.hosts), owners: &old.owners, roots };
+            let Some(Grown { owners, moved, places }) = grow(from, members, self.seed)? else { continue };
+            let place = |host: u16| places.get(usize::from(host)).copied().unwrap_or(NOBODY);
+            let mut backups = parallel::rows(owners.len(), |row| place(old.backups[row]));
+            let rows = found.may_differ(&moved);
+            let anew = Backups::new(members, self.seed, &owners);
+            rows.iter().for_each(|row| backups[*row as usize] = anew.of(*row));
+            let grown = Some(Step { from: Arc::clone(&old.hosts), rows });
+            let hosts = Arc::new(hosts.clone());
+            return Ok(Some(Populated { hosts, owners, backups, turns: None, grown, ready: None }));
         }
         Ok(None)
     }
+}
+
+/// Those of generations that have hosts.
+fn sets(generations: &[Generation]) -> Vec<&Hosts> {
+    generations.iter().map(|generation| &generation.hosts).filter(|hosts| !hosts.is_empty()).collect()
+}
+
+/// Whether each host of the sets has the slot that it had, or has none as before.
+fn keep_slots(sets: &[&Hosts], had: &BTreeMap<String, u16>, have: &BTreeMap<String, u16>) -> bool {
+    let is_of_sets = |name: &String| sets.iter().any(|set| set.contains_key(name));
+    let mut had = had.iter().filter(|(name, _)| is_of_sets(name));
+    // Most are the same, in the same order.
+    let mut next = had.next();
+    for slot in have {
+        if next == Some(slot) {
+            next = had.next();
+        } else if is_of_sets(slot.0) {
+            return false;
+        }
+    }
+    next.is_none()
 }
 
 fn members(hosts: &BTreeMap<String, u32>) -> Vec<Member<'_>> {

@@ -13,6 +13,6 @@ mod parallel;
 mod roots;
 mod turns;
 
-pub use made::Made;
+pub use made::{Made, Recipe};
 pub use maglev::{Member, TableError, is_prime};
 pub use owners::{NO_OWNER, OWNERS, Row, Table, digest, host_id, rows};

@@ -8,7 +8,7 @@ use lb_common::maps::EMPTY_ROW;
 pub use lb_common::maps::{NO_OWNER, OWNERS, Row};
 use siphasher::sip::SipHasher24;
 
-use super::made::Made;
+use super::made::{Made, Recipe};
 use super::maglev::TableError;
 use super::parallel;
 use crate::model::Generation;
@@ -37,7 +37,7 @@ pub fn rows(
     size: u32,
     slots: &BTreeMap<String, u16>,
 ) -> Result<Table, TableError> {
-    Made::default().rows(generations, seed, size, slots)
+    Made::default().rows(Recipe { generations, seed, size, slots })
 }
 
 /// The slots of each row's host and of its backup, by one generation.
@@ -61,15 +61,7 @@ impl Layer<'_> {
 pub(super) fn join(first: &Layer<'_>, others: &[Layer<'_>]) -> Table {
     let [crowded, tight] = [const { AtomicUsize::new(0) }; 2];
     let rows = parallel::rows(first.owners.len(), |number| {
-        let pair = first.pair(number);
-        // Most rows are of the same hosts in all generations.
-        if others.iter().all(|other| other.pair(number) == pair) {
-            return match pair {
-                (NO_OWNER, backup) => [backup, NO_OWNER, NO_OWNER, NO_OWNER],
-                (host, backup) => [host, backup, NO_OWNER, NO_OWNER],
-            };
-        }
-        let (row, lost) = over_all(pair, others.iter().map(|other| other.pair(number)));
+        let (row, lost) = joined(first, others, number);
         match lost {
             Lost::Nobody => {}
             Lost::Host => drop(crowded.fetch_add(1, Relaxed)),
@@ -78,6 +70,25 @@ pub(super) fn join(first: &Layer<'_>, others: &[Layer<'_>]) -> Table {
         row
     });
     Table { rows, crowded: crowded.into_inner(), tight: tight.into_inner() }
+}
+
+/// One row of them.
+pub(super) fn join_row(first: &Layer<'_>, others: &[Layer<'_>], number: usize) -> Row {
+    joined(first, others, number).0
+}
+
+#[inline]
+fn joined(first: &Layer<'_>, others: &[Layer<'_>], number: usize) -> (Row, Lost) {
+    let pair = first.pair(number);
+    // Most rows are of the same hosts in all generations.
+    if others.iter().all(|other| other.pair(number) == pair) {
+        let row = match pair {
+            (NO_OWNER, backup) => [backup, NO_OWNER, NO_OWNER, NO_OWNER],
+            (host, backup) => [host, backup, NO_OWNER, NO_OWNER],
+        };
+        return (row, Lost::Nobody);
+    }
+    over_all(pair, others.iter().map(|other| other.pair(number)))
 }
 
 /// For whom there is no room.
