@@ -92,7 +92,8 @@ impl Found {
         let size = self.0.len() as u32;
         parallel::such(size, |row| {
             let distance = u32::from(self.0[row as usize]);
-            distance == 0 || moved.has(row) || moved.has(step(row, distance, size))
+            // Without a branch: most rows are none of them.
+            (distance == 0) | moved.has(row) | moved.has(step(row, distance, size))
         })
     }
 }

@@ -116,8 +116,8 @@ impl<'a> Growing<'a> {
     fn new(from: From<'a>, places: &[u16], members: &[Member<'_>], seed: u64) -> Self {
         let From { members: before, owners, roots } = from;
         let size = owners.len() as u32;
-        let host = |(member, count): (&Member<'_>, u32)| Host {
-            walk: Walk::new(member.name, seed, size),
+        let host = |(member, (count, walk)): (&Member<'_>, (u32, Walk))| Host {
+            walk,
             weight: member.weight,
             count: count.into(),
             had: 0,
@@ -125,11 +125,16 @@ impl<'a> Growing<'a> {
             lost: Vec::new(),
             near: &[],
         };
-        let mut hosts: Vec<Host> = members.iter().zip(counts(members, size)).map(host).collect();
+        let mut old = places.iter().zip(&roots.walks).peekable();
+        let walks = (0..).zip(members).map(|(place, member)| {
+            let known = old.next_if(|(old, _)| **old == place);
+            known.map_or_else(|| Walk::new(member.name, seed, size), |(_, walk)| walk.clone())
+        });
+        let counted = counts(members, size).into_iter().zip(walks);
+        let mut hosts: Vec<Host> = members.iter().zip(counted).map(host).collect();
         for (old, (place, had)) in places.iter().zip(counts(before, size)).enumerate() {
             let host = &mut hosts[usize::from(*place)];
             host.had = had.into();
-            host.walk.next = host.walk.after(roots.ends[old]);
             host.near = roots.near(old);
         }
         let owners = parallel::rows(owners.len(), |row| places[usize::from(owners[row])]);
@@ -239,6 +244,8 @@ impl<'a> Growing<'a> {
         let mut found = None;
         if turn.number >= self.late.turns(turn.weight) {
             let mut later = self.latest.partition_point(|latest| turn.is_before(latest.turn));
+            // Turns only get later.
+            self.latest.truncate(later);
             // A step to another row costs some ten times what a look at one of the latest does.
             while found.is_none() && later > 0 && later * later < 16 * size {
                 let rows = self.latest[..later].iter().map(|latest| latest.row);

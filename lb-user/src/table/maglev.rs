@@ -122,6 +122,7 @@ fn fill(members: &[Member<'_>], seed: u64, size: u32) -> Population {
 }
 
 /// The rows in the order in which a host tries them; each once.
+#[derive(Clone)]
 pub(super) struct Walk {
     pub next: u32,
     skip: u32,
@@ -171,15 +172,23 @@ impl Walk {
         rows: impl Iterator<Item = u32>,
         modulus: &Modulus,
     ) -> Option<(usize, u32)> {
-        if self.inverse == 0 {
-            self.inverse = inverse(self.skip, self.size);
-        }
+        self.invert();
         let off = |row: u32| {
             let from_here = if row >= from { row - from } else { row + (self.size - from) };
             modulus.times(from_here, self.inverse)
         };
-        let all = rows.enumerate().map(|(at, row)| (off(row), at, row));
-        all.min().map(|(_, at, row)| (at, row))
+        // As one number, which is compared in one step.
+        let all = (0_u64..).zip(rows).map(|(at, row)| u64::from(off(row)) << 32 | at);
+        let (off, at) = all.min().map(|nearest| (nearest >> 32, nearest as u32))?;
+        let row = (u64::from(from) + u64::from(modulus.times(off as u32, self.skip))) % u64::from(self.size);
+        Some((at as usize, row as u32))
+    }
+
+    /// Computes what [`Walk::nearest`] needs, if that has not been done.
+    pub fn invert(&mut self) {
+        if self.inverse == 0 {
+            self.inverse = inverse(self.skip, self.size);
+        }
     }
 
     /// The row that the host tries after `row`.

@@ -14,8 +14,8 @@ pub(super) const DEPTH: u32 = 8;
 pub(super) struct Roots {
     /// By row: the number of the turn that took it.
     pub turns: Vec<u32>,
-    /// The row of the last turn of each host.
-    pub ends: Vec<u32>,
+    /// Of each host, on from the row of its last turn.
+    pub walks: Vec<Walk>,
     pub depth: u32,
     near: Vec<Vec<Near>>,
     /// The rows of turns from `late` on, the latest first: some more than are to be looked at.
@@ -43,18 +43,18 @@ impl Roots {
         let mut latest: Vec<_> = latest.collect();
         latest.sort_by_key(|(turn, _)| Reverse(*turn));
         let times = times(members, &taken);
-        let walks = Walks { members, seed, counts: counts(members, size), times, taken, depth };
+        let known = Walks { members, seed, counts: counts(members, size), times, taken, depth };
         let hosts: Vec<u16> = (0..members.len() as u16).collect();
         let (first, second) = hosts.split_at(hosts.len() / 2);
-        let all = |hosts: &[u16]| hosts.iter().map(|host| walks.walk(*host)).collect::<Vec<_>>();
-        let (near, ends) = thread::scope(|scope| {
+        let all = |hosts: &[u16]| hosts.iter().map(|host| known.walk(*host)).collect::<Vec<_>>();
+        let (near, walks) = thread::scope(|scope| {
             let second = scope.spawn(|| all(second));
             let first = all(first);
             let second = second.join().unwrap_or_else(|panic| resume_unwind(panic));
             first.into_iter().chain(second).unzip()
         });
         let latest = latest.into_iter().map(|(_, row)| row).collect();
-        Roots { near, ends, depth, latest, late, turns: walks.taken.turns }
+        Roots { near, walks, depth, latest, late, turns: known.taken.turns }
     }
 
     /// Near rows of a host, in the order of its walk.
@@ -107,10 +107,10 @@ struct Walks<'a> {
 }
 
 impl Walks<'_> {
-    /// Near rows of a host, and its last row.
-    fn walk(&self, host: u16) -> (Vec<Near>, u32) {
+    /// Near rows of a host, and its walk on from its last row.
+    fn walk(&self, host: u16) -> (Vec<Near>, Walk) {
         let Member { name, weight } = self.members[usize::from(host)];
-        let walk = Walk::new(name, self.seed, self.taken.owners.len() as u32);
+        let mut walk = Walk::new(name, self.seed, self.taken.owners.len() as u32);
         let (mut near, mut row, mut before) = (Vec::new(), walk.next, 0);
         loop {
             // A host that is ahead by `depth` rows comes at this turn, and takes what is taken later.
@@ -132,9 +132,11 @@ impl Walks<'_> {
             };
             before += 1;
             if before == self.counts[usize::from(host)] {
-                return (near, seen);
+                walk.next = walk.after(seen);
+                walk.invert();
+                return (near, walk);
             }
-            row = walk.after(row);
+            row = walk.after(seen);
         }
     }
 }
