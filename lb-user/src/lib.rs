@@ -14,6 +14,7 @@ pub mod dataplane;
 pub mod desired;
 pub mod director_model;
 pub mod dns;
+mod etcd;
 pub mod extras;
 pub mod files;
 pub mod health;

@@ -145,7 +145,7 @@ impl Machine {
         });
     }
 
-    /// Starts the agent with this configuration, to which its places are added.
+    /// Starts the agent with this configuration, to which its places are added; `FOLDER` is its own.
     pub fn start(&mut self, configuration: &str) {
         let folder = self.folder.path().display().to_string();
         let places = format!(
@@ -153,7 +153,8 @@ impl Machine {
             self.name
         );
         let file = format!("{folder}/lb.yaml");
-        fs::write(&file, places + configuration).expect("writing the configuration");
+        fs::write(&file, places + &configuration.replace("FOLDER", &folder))
+            .expect("writing the configuration");
         fs::create_dir(format!("{folder}/pins")).expect("a folder for pins");
         let log = File::create(format!("{folder}/log")).expect("a log");
         // Pins go with the agent: a mount of its own.
@@ -168,6 +169,13 @@ impl Machine {
             let status = self.status()?;
             check(status["ready"] == true, &status)
         });
+    }
+
+    /// Takes the agent out of service by its file, or back.
+    pub fn disable(&self, disabled: bool) {
+        let file = self.folder.path().join("disable");
+        let done = if disabled { fs::write(file, "") } else { fs::remove_file(file) };
+        done.expect("the file that disables");
     }
 
     /// What the agent says of itself.

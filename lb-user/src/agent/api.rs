@@ -39,8 +39,8 @@ use crate::agent_check::AgentCheck;
 use crate::connections::HostConnections;
 use crate::dns::service as dns;
 use crate::manifest::routes;
-use crate::peers::PeerStatus;
 use crate::peers::view::statuses;
+use crate::peers::{PeerStatus, Published, Told};
 use crate::trace::packet::from_hex;
 use crate::trace::{Question, Seen, Source};
 
@@ -84,7 +84,7 @@ fn router(api: Api) -> Router {
         .fallback(|uri: Uri| {
             no_such_path(
                 uri,
-                "GET /v1/status, GET /v1/report, GET /v1/connections, GET /v1/peers, GET /v1/dns, POST /v1/dns/explain, POST /v1/dns/order, \
+                "GET /v1/status, GET /v1/report, GET /v1/connections, GET /v1/peers, GET /v1/dns, GET /v1/dns/sightings, POST /v1/dns/explain, POST /v1/dns/order, \
                  GET and PUT /v1/manifest, POST /v1/plan, POST /v1/edit, POST /v1/trace, POST /v1/reload, POST /v1/detach and GET /metrics",
             )
         })
@@ -102,7 +102,7 @@ pub(super) fn for_peers(api: Api, edits: bool) -> Router {
         .fallback(|uri: Uri| {
             no_such_path(
                 uri,
-                "GET /v1/status, GET /v1/report, GET /v1/connections, GET /v1/peers, GET /v1/dns, GET /v1/manifest and GET /metrics; \
+                "GET /v1/status, GET /v1/report, GET /v1/connections, GET /v1/peers, GET /v1/dns, GET /v1/dns/sightings, GET /v1/manifest and GET /metrics; \
                  all else is on the Unix socket (with peers.edits also PUT /v1/manifest, POST /v1/plan and POST /v1/edit)",
             )
         })
@@ -125,12 +125,19 @@ async fn no_such_path(uri: Uri, known: &str) -> Response {
 }
 
 async fn report(State(api): State<Api>, uri: Uri) -> Response {
-    let mut reports = api.exchange.reports.clone();
+    long_poll(api.exchange.reports.clone(), &uri).await
+}
+
+/// The latest document, once it is another one than the asker has.
+pub(super) async fn long_poll<T: Told>(
+    mut documents: watch::Receiver<Arc<Published<T>>>,
+    uri: &Uri,
+) -> Response {
     let tag = |tag: &str| format!("\"{tag}\"");
-    let after = parameter(&uri, "after").map(tag);
-    let wait = parameter(&uri, "wait").and_then(|wait| wait.parse().ok()).unwrap_or(0);
+    let after = parameter(uri, "after").map(tag);
+    let wait = parameter(uri, "wait").and_then(|wait| wait.parse().ok()).unwrap_or(0);
     let wait = Duration::from_secs(wait).min(LONGEST_WAIT);
-    let news = reports.wait_for(|published| after.as_ref() != Some(&published.etag));
+    let news = documents.wait_for(|published| after.as_ref() != Some(&published.etag));
     match timeout(wait, news).await {
         Ok(Ok(published)) => {
             let headers =

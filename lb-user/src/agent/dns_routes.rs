@@ -4,21 +4,27 @@
 //! |---|---|
 //! | `GET /v1/dns` | zones, names, members and why they are in or out, orders, counters |
 //! | `POST /v1/dns/explain` | the answer to a question, and what became of each member; nothing is sent |
+//! | `GET /v1/dns/sightings?after=TAG&wait=SECONDS` | what this node's own probes say, for other observers |
 //! | `POST /v1/dns/order` | the names that an order of the operator is about; on the Unix socket only |
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 
-use super::api::{Api, failed};
+use super::api::{Api, failed, long_poll};
+use crate::dns::observers::Sightings;
 use crate::dns::service::Handle;
 use crate::dns::status::{ExplainRequest, OrderRequest, explain};
+use crate::peers::Told;
 
 /// What changes nothing.
 pub(super) fn reading() -> Router<Api> {
-    Router::new().route("/v1/dns", get(status)).route("/v1/dns/explain", post(explained))
+    Router::new()
+        .route("/v1/dns", get(status))
+        .route(Sightings::PATH, get(sightings))
+        .route("/v1/dns/explain", post(explained))
 }
 
 /// What the operator orders.
@@ -29,6 +35,13 @@ pub(super) fn ordering() -> Router<Api> {
 async fn status(State(api): State<Api>) -> Response {
     match server(&api) {
         Ok(dns) => Json(dns.status()).into_response(),
+        Err(refusal) => refusal,
+    }
+}
+
+async fn sightings(State(api): State<Api>, uri: Uri) -> Response {
+    match server(&api) {
+        Ok(dns) => long_poll(dns.sightings(), &uri).await,
         Err(refusal) => refusal,
     }
 }

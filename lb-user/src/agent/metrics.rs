@@ -134,6 +134,22 @@ pub(super) fn render_dns(status: &DnsStatus) -> String {
     page.family("lb_dns_sink_written_total", "counter", help, status.sinks.iter(), |sink| {
         (labelled(&[("sink", &Escaped(&sink.name)), ("type", &sink.kind)]), sink.written)
     });
+    if let Some(leader) = &status.leader {
+        page.one(
+            "lb_dns_leader",
+            "gauge",
+            "This node is the one that writes to the sinks.",
+            leader.leads.into(),
+        );
+    }
+    let help = "The votes of an observer are heard.";
+    page.family("lb_dns_observer_heard", "gauge", help, status.observers.iter(), |observer| {
+        (labelled(&[("url", &Escaped(&observer.url))]), observer.heard.into())
+    });
+    let help = "This server answers at an address that it shares with others.";
+    page.family("lb_dns_anycast_answers", "gauge", help, status.anycast.iter(), |shared| {
+        (labelled(&[("address", &shared.address)]), shared.answers.into())
+    });
     let help = "This node holds a name that it shares with others.";
     page.family("lb_dns_claim_held", "gauge", help, status.claims.iter(), |claim| {
         (labelled(&[("name", &Escaped(&claim.name))]), claim.held.into())

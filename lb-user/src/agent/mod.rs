@@ -101,10 +101,13 @@ pub async fn run(file: PathBuf, config: Config, kernel: Arc<dyn Kernel>) -> Resu
     let socket = socket::bind(&config.api)?;
     let (commands, for_runner) = mpsc::channel(8);
     let signals = forward_signals(commands.clone()).map_err(AgentError::Signal)?;
-    let runner = Runner::start(file, config, kernel).await?;
-    let dns = sockets.map(|sockets| Dns::start(sockets, runner.configs(), runner.status())).transpose();
-    let dns = dns.map_err(AgentError::Threads)?;
+    let mut runner = Runner::start(file, config, kernel).await?;
     let exchange = runner.exchange();
+    let start = |sockets| Dns::start(sockets, runner.configs(), runner.status(), exchange.peers.clone());
+    let dns = sockets.map(start).transpose().map_err(AgentError::Threads)?;
+    if let Some(dns) = &dns {
+        runner.announce_shared(dns.anycast());
+    }
     let allow = exchange.allow.clone();
     let manifest =
         routes::Shared { manifests: runner.manifests(), confirmations: Arc::new(exchange.clone()) };

@@ -22,14 +22,16 @@ use super::kernel_thread::{self, KernelHandle};
 use super::reload::Changes;
 use super::status::{Known, ReloadStatus, Status};
 use super::{SETTLE, systemd};
-use crate::bgp::{Announcements, Announcer, BgpStatus};
+use crate::bgp::{Announcements, Announcer, BgpStatus, Prefix};
 use crate::config::{Config, ConfigErrors};
 use crate::desired::{self, Decision, Facts, Paths};
+use crate::dns::anycast::AnycastStatus;
 use crate::health::{self, Checker, HealthView};
 use crate::manifest::{Manifests, Reading};
 use crate::model::{HostId, Service};
 use crate::peers::Report;
 use crate::switch::Switch;
+use crate::vip::Vip;
 
 /// How long the announcements of an earlier agent may stand while health is unknown.
 const INHERITANCE: Duration = Duration::from_secs(10);
@@ -70,6 +72,7 @@ pub(super) struct Runner {
     /// Version of the manifest that the kernel treats packets by.
     confirmed: watch::Sender<Option<u64>>,
     exchange: Exchange,
+    anycast: watch::Receiver<Option<Vec<AnycastStatus>>>,
 
     /// Hosts whose health was found in the kernel, so that it counts as known.
     adopted: Option<BTreeSet<HostId>>,
@@ -155,6 +158,7 @@ impl Runner {
             manifest_problem,
             confirmed: watch::Sender::default(),
             exchange,
+            anycast: silent(None),
             adopted,
             decision: Decision::default(),
             routes,
@@ -203,6 +207,11 @@ impl Runner {
         self.routes.subscribe()
     }
 
+    /// The name server's shared addresses are announced while it answers there.
+    pub fn announce_shared(&mut self, anycast: watch::Receiver<Option<Vec<AnycastStatus>>>) {
+        self.anycast = anycast;
+    }
+
     /// Reacts to everything until it is told to end.
     pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<(), DataplaneError> {
         loop {
@@ -213,6 +222,7 @@ impl Runner {
                 () = changed(&mut self.disabled) => {}
                 () = changed(&mut self.bgp) => {}
                 () = changed(&mut self.exchange.view) => {}
+                () = changed(&mut self.anycast) => {}
                 () = changed(&mut self.paths) => self.again = true,
                 () = changed(&mut self.reading) => self.take_manifest(),
                 applied = answered(&mut self.applying) => self.take(applied?),
@@ -289,7 +299,11 @@ impl Runner {
         let version = *self.confirmed.borrow();
         let may_edit = self.manifests.borrow().is_some();
         let report = Report::of(&self.in_force, self.exchange.instance, version, &self.applied, health);
-        Report { may_edit, ..report }
+        // Without BGP a VIP is somewhere by other means.
+        let is_there =
+            |vip: &&Vip| self.announcer.is_none() || self.bgp.borrow().announced.contains(&vip.prefix());
+        let announced = self.decision.vips.iter().flatten().filter(is_there).copied().collect();
+        Report { may_edit, announced, ..report }
     }
 
     fn announce(&mut self) {
@@ -297,8 +311,15 @@ impl Runner {
         if self.inherited_until.is_some() && !*self.disabled.borrow() {
             self.inherited_until = None;
         }
+        let mut routes: BTreeSet<Prefix> = vips.iter().map(|vip| vip.prefix()).collect();
+        if self.config.dns.as_ref().is_some_and(|dns| !dns.anycast.is_empty()) {
+            // What an agent before this one announced stands until the server has been asked.
+            let Some(shared) = self.anycast.borrow_and_update().clone() else { return };
+            let answered = shared.into_iter().filter(|shared| shared.answers && !*self.disabled.borrow());
+            routes.extend(answered.map(|shared| Prefix::host(shared.address)));
+        }
         let want = Announcements {
-            routes: vips.iter().map(|vip| vip.prefix()).collect(),
+            routes,
             med: bgp.med,
             communities: bgp.communities.clone(),
             next_hop4: self.applied.source4,

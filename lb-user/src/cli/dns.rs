@@ -12,7 +12,9 @@ use super::status::table;
 use super::{Api, Format, client, runtime};
 use crate::config::Config;
 use crate::dns::delegation::delegation;
+use crate::dns::leader::LeaderStatus;
 use crate::dns::policy::{Basis, Fate};
+use crate::dns::sink::SinkStatus;
 use crate::dns::snapshot::Order;
 use crate::dns::status::{
     ChoiceExplanation, DnsStatus, ExplainRequest, Explanation, MemberFate, OrderRequest,
@@ -179,7 +181,11 @@ fn status_text(status: &DnsStatus) -> String {
     });
     page += &table(["ORDER FOR", "AT", "STATE"], orders.collect());
     let sinks = status.sinks.iter().map(|sink| {
-        let state = if sink.in_step { "in step".into() } else { format!("behind for {} ms", sink.lag_ms) };
+        let state = match sink {
+            SinkStatus { standby: true, .. } => "standby".into(),
+            SinkStatus { in_step: true, .. } => "in step".into(),
+            behind => format!("behind for {} ms", behind.lag_ms),
+        };
         let error = sink.error.clone().unwrap_or_default();
         vec![
             sink.name.clone(),
@@ -191,14 +197,41 @@ fn status_text(status: &DnsStatus) -> String {
         ]
     });
     page += &table(["SINK", "TYPE", "PLACES", "WRITTEN", "STATE", "WHY"], sinks.collect());
+    if let Some(leader) = &status.leader {
+        let _ = writeln!(page, "\n{}", leader_text(leader));
+    }
     let claims = status
         .claims
         .iter()
         .map(|claim| vec![claim.name.clone(), claim.holder.clone(), claim.error.clone().unwrap_or_default()]);
     page += &table(["HELD IN TURN", "HOLDER", "WHY"], claims.collect());
+    let observers = status.observers.iter().map(|observer| {
+        let state = if observer.heard { "heard" } else { "not heard" };
+        let node = observer.node.clone().unwrap_or_default();
+        let reason = observer.reason.clone().unwrap_or_default();
+        vec![observer.url.clone(), node, observer.down.to_string(), state.into(), reason]
+    });
+    page += &table(["OBSERVER", "NODE", "SEES FAIL", "STATE", "WHY"], observers.collect());
+    let shared = status.anycast.iter().map(|shared| {
+        let state = if shared.answers { "answers" } else { "withdrawn" };
+        vec![shared.address.to_string(), state.into(), shared.reason.clone().unwrap_or_default()]
+    });
+    page += &table(["SHARED ADDRESS", "STATE", "WHY"], shared.collect());
     let counters = status.counters.iter().filter(|(_, value)| **value > 0);
     let counters = counters.map(|(name, value)| vec![name.clone(), value.to_string()]);
     page + &table(["COUNTER", "VALUE"], counters.collect())
+}
+
+fn leader_text(leader: &LeaderStatus) -> String {
+    let who = match (&leader.leader, leader.leads) {
+        (_, true) => "this node writes to the sinks".into(),
+        (Some(other), false) => format!("{other} writes to the sinks"),
+        (None, false) => "nobody is known to write to the sinks".into(),
+    };
+    match &leader.error {
+        Some(error) => format!("{who}: {error}"),
+        None => who,
+    }
 }
 
 fn explanation_text(told: &Explanation) -> String {

@@ -28,11 +28,13 @@ pub(super) fn check(w: Written, host_name: &str, r: &mut Reader) -> Config {
         let message = "this node has no role; write at least one of director, host, agent_check and dns";
         r.wrong(Position { line: 1, column: 1 }, "", message);
     }
-    if let (Some(bgp), None) = (&w.bgp, &w.director) {
+    if let (Some(bgp), None) = (&w.bgp, &w.director)
+        && !w.dns.as_ref().is_some_and(|dns| dns.group.has_anycast())
+    {
         r.wrong(
             bgp.at,
             "bgp",
-            "nothing to announce without the role of a director; add director or remove bgp",
+            "nothing to announce without the role of a director or dns.anycast; add one, or remove bgp",
         );
     }
     let (pools, checks) = pools(&w.pools, &w.services, w.manifest.is_some(), r);
@@ -46,7 +48,8 @@ pub(super) fn check(w: Written, host_name: &str, r: &mut Reader) -> Config {
     let dns = w.dns.as_ref().map(|dns| {
         let node = w.node.as_ref().map_or(host_name, |node| &node.value);
         let (manifest, director) = (w.manifest.is_some(), director.is_some());
-        check_dns::check(dns, &check_dns::Around { node, model: &model, manifest, director }, r)
+        let (bgp, peers) = (w.bgp.as_ref(), w.peers.as_ref());
+        check_dns::check(dns, &check_dns::Around { node, model: &model, manifest, director, bgp, peers }, r)
     });
     Config {
         node: or(w.node, || host_name.to_owned()),

@@ -17,10 +17,11 @@ use super::check::{self, copied, not_unicast, nothing_listed};
 use super::check_pools;
 use super::check_zones::records;
 use super::dns::{self, Kind, State};
+use super::dns_group;
 use super::dns_sinks;
 use super::problem::nearest;
 use super::reader::{At, Reader};
-use super::written::{List, Maybe};
+use super::written::{self, List, Maybe};
 
 /// Where what the operator ordered is kept, unless the configuration says otherwise.
 const DEFAULT_STATE: &str = "/var/lib/lb/dns.json";
@@ -36,6 +37,8 @@ pub(super) struct Around<'a> {
     /// Pools come from a manifest as well.
     pub manifest: bool,
     pub director: bool,
+    pub bgp: Option<&'a written::Bgp>,
+    pub peers: Option<&'a written::Peers>,
 }
 
 pub(super) fn check(w: &dns::Written, around: &Around<'_>, r: &mut Reader) -> Config {
@@ -68,9 +71,18 @@ pub(super) fn check(w: &dns::Written, around: &Around<'_>, r: &mut Reader) -> Co
     if w.zones.is_empty() && claims.is_empty() && r.problems.is_empty() {
         r.wrong(w.at, "dns.zones", "empty; write at least one zone");
     }
+    let listen: Vec<_> = w.listen.iter().flat_map(|list| &list.value).map(|address| address.value).collect();
+    let of_group = dns_group::Around {
+        listen: &listen,
+        has_sinks: !sinks.is_empty(),
+        bgp: around.bgp,
+        director: around.director,
+        peers_listen: around.peers.is_some_and(|peers| peers.listen.is_some()),
+    };
+    let group = dns_group::check(&w.group, &of_group, r);
     let (cores, default_idle) = (std::thread::available_parallelism().map_or(1, usize::from), 10);
     Config {
-        listen: w.listen.iter().flat_map(|list| &list.value).map(|address| address.value).collect(),
+        listen,
         nsid: w.nsid.as_ref().map_or(around.node, |nsid| &nsid.value).to_owned(),
         threads: within(&w.threads, cores as u32, 1..=256, r) as usize,
         tcp: Tcp {
@@ -83,6 +95,9 @@ pub(super) fn check(w: &dns::Written, around: &Around<'_>, r: &mut Reader) -> Co
         zones,
         sinks,
         claims,
+        leader: group.leader,
+        observers: group.observers,
+        anycast: group.anycast,
     }
 }
 
@@ -123,11 +138,19 @@ fn one_check(name: &At<String>, w: &dns::Check, around: &Around<'_>, r: &mut Rea
             default_up: w.default.as_ref().is_none_or(|state| state.value == State::Up),
         },
         Kind::Vip => {
-            only_director(r);
-            if let Some(vip) = &w.vip {
+            match &w.directors {
+                None => only_director(r),
+                Some(directors) if around.peers.is_none_or(|peers| peers.nodes.is_none()) => {
+                    let message = "directors are asked what they announce; list them in peers.nodes";
+                    r.wrong(directors.at, &directors.key, message);
+                }
+                Some(_) => {}
+            }
+            if let (Some(vip), None) = (&w.vip, &w.directors) {
                 known_vip(vip, around, r);
             }
-            Check::Vip { vip: w.vip.as_ref().map(|vip| vip.value) }
+            let directors = w.directors.as_ref().map(|least| check::within(least, 1, 1000, r) as usize);
+            Check::Vip { vip: w.vip.as_ref().map(|vip| vip.value), directors }
         }
         Kind::Pool => {
             only_director(r);
@@ -243,7 +266,7 @@ fn choice(
             r.wrong(place.at, &place.key, format!("{} is a member already; remove one", member.address));
         }
         for check in &member.checks {
-            if let Some(Some(Check::Vip { vip: None })) = known.get(check.as_str()) {
+            if let Some(Some(Check::Vip { vip: None, directors: None })) = known.get(check.as_str()) {
                 known_vip(place, around, r);
             }
         }

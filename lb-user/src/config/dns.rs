@@ -9,6 +9,7 @@ use crate::dns::BeforeChecks;
 use crate::dns::master;
 use crate::dns::policy::{AllDown, Least, Policy};
 
+use super::dns_group;
 use super::dns_sinks;
 use super::leaf::{CheckType, Leaf, Port};
 use super::problem::Position;
@@ -29,6 +30,7 @@ pub(super) struct Written {
     pub checks: Vec<(At<String>, Check)>,
     pub zones: Vec<(At<String>, Zone)>,
     pub others: dns_sinks::Written,
+    pub group: dns_group::Written,
 }
 
 pub(super) struct Check {
@@ -39,6 +41,7 @@ pub(super) struct Check {
     pub file: Maybe<PathBuf>,
     pub default: Maybe<State>,
     pub vip: Maybe<IpAddr>,
+    pub directors: Maybe<u32>,
     pub pool: Maybe<String>,
     pub percent: Maybe<u32>,
     pub scale: Maybe<bool>,
@@ -110,7 +113,7 @@ impl Kind {
             }
             Kind::Probe(CheckType::Tcp) => &["type", "port", "interval", "timeout", "rise", "fall"],
             Kind::Extfile => &["type", "file", "default"],
-            Kind::Vip => &["type", "vip"],
+            Kind::Vip => &["type", "vip", "directors"],
             Kind::Pool => &["type", "pool", "percent", "scale"],
         }
     }
@@ -202,6 +205,7 @@ pub(super) fn read(s: &Section<'_>, r: &mut Reader) -> Written {
         checks: sections(r, s, "checks", &schema::DNS_CHECK, check),
         zones: sections(r, s, "zones", &schema::DNS_ZONE, zone),
         others: dns_sinks::read(s, r),
+        group: dns_group::read(s, r),
     }
 }
 
@@ -237,6 +241,7 @@ fn check(s: &Section<'_>, place: At<()>, r: &mut Reader) -> Check {
         file: r.leaf(s, "file"),
         default: r.leaf(s, "default"),
         vip: r.leaf(s, "vip"),
+        directors: r.leaf(s, "directors"),
         pool: r.leaf(s, "pool"),
         percent: r.leaf(s, "percent"),
         scale: r.leaf(s, "scale"),

@@ -1,6 +1,6 @@
 //! The section `dns` with every default filled in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::dns::policy::{self, AllDown, Choice, Least, Policy};
 use crate::dns::{self, BeforeChecks, ZoneConfig};
 
+use super::dns_group::{EffectiveLeader, EffectiveObservers};
 use super::dns_sinks::{EffectiveClaim, EffectiveSink};
 use super::effective;
 
@@ -28,6 +29,12 @@ pub(super) struct Effective {
     sinks: BTreeMap<String, EffectiveSink>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     claims: BTreeMap<String, EffectiveClaim>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leader: Option<EffectiveLeader>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    observers: Option<EffectiveObservers>,
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    anycast: BTreeSet<IpAddr>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -54,6 +61,8 @@ enum Check {
         r#type: &'static str,
         #[serde(skip_serializing_if = "Option::is_none")]
         vip: Option<IpAddr>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        directors: Option<usize>,
     },
     Pool {
         r#type: &'static str,
@@ -130,6 +139,9 @@ impl From<&dns::Config> for Effective {
             zones: config.zones.iter().map(|zone| (zone.apex.to_ascii(), Zone::from(zone))).collect(),
             sinks: config.sinks.iter().map(|(name, sink)| (name.clone(), sink.into())).collect(),
             claims: config.claims.iter().map(|(name, claim)| (name.to_string(), claim.into())).collect(),
+            leader: config.leader.as_ref().map(Into::into),
+            observers: config.observers.as_ref().map(Into::into),
+            anycast: config.anycast.clone(),
         }
     }
 }
@@ -141,7 +153,7 @@ impl From<&dns::Check> for Check {
             dns::Check::Extfile { file, default_up } => {
                 Check::Extfile { r#type: "extfile", file, default: if default_up { "up" } else { "down" } }
             }
-            dns::Check::Vip { vip } => Check::Vip { r#type: "vip", vip },
+            dns::Check::Vip { vip, directors } => Check::Vip { r#type: "vip", vip, directors },
             dns::Check::Pool { pool, percent, scale } => Check::Pool { r#type: "pool", pool, percent, scale },
         }
     }

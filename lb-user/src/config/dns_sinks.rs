@@ -232,7 +232,8 @@ fn one_sink(w: &Sink, zones: &[ZoneConfig], r: &mut Reader) -> Option<SinkConfig
     Some(SinkConfig { server, zones, full_sync: w.full_sync.as_ref().map_or(FULL_SYNC, |it| it.value) })
 }
 
-fn urls(written: &List<String>, r: &mut Reader) -> Vec<String> {
+/// Where servers are asked by HTTP.
+pub(super) fn urls(written: &List<String>, r: &mut Reader) -> Vec<String> {
     for url in written.iter().flat_map(|list| &list.value) {
         let rest = url.value.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
         if rest.is_none_or(|rest| rest.is_empty() || rest.contains('/')) {

@@ -96,14 +96,32 @@ pub(super) const DNS: Keys = Keys {
         "zones",
         "sinks",
         "claims",
+        "leader",
+        "observers",
+        "anycast",
     ],
 };
 pub(super) const DNS_TCP: Keys = Keys { path: "dns.tcp", keys: &["connections", "idle"] };
 pub(super) const DNS_CHECK: Keys = Keys {
     path: "dns.checks.*",
     keys: &[
-        "type", "port", "path", "host", "status", "verify", "interval", "timeout", "rise", "fall", "file",
-        "default", "vip", "pool", "percent", "scale",
+        "type",
+        "port",
+        "path",
+        "host",
+        "status",
+        "verify",
+        "interval",
+        "timeout",
+        "rise",
+        "fall",
+        "file",
+        "default",
+        "vip",
+        "directors",
+        "pool",
+        "percent",
+        "scale",
     ],
 };
 pub(super) const DNS_ZONE: Keys =
@@ -137,6 +155,9 @@ pub(super) const DNS_SINK: Keys = Keys {
 pub(super) const DNS_CLAIM: Keys =
     Keys { path: "dns.claims.*", keys: &["sink", "zone", "addresses", "ttl", "check", "own"] };
 
+pub(super) const DNS_LEADER: Keys = Keys { path: "dns.leader", keys: &["etcd", "key", "lease"] };
+pub(super) const DNS_OBSERVERS: Keys = Keys { path: "dns.observers", keys: &["nodes", "quorum"] };
+
 /// Every map of the file with its keys.
 pub const ALL: &[Keys] = &[
     TOP,
@@ -166,4 +187,6 @@ pub const ALL: &[Keys] = &[
     DNS_MEMBER,
     DNS_SINK,
     DNS_CLAIM,
+    DNS_LEADER,
+    DNS_OBSERVERS,
 ];

@@ -12,13 +12,16 @@
 //! [`server`] (sockets) and [`service`] (the task that watches and publishes).
 
 pub mod answer;
+pub mod anycast;
 pub mod claim;
 pub mod counters;
 pub mod delegation;
 pub mod extfile;
+pub mod leader;
 pub mod master;
 pub mod memory;
 pub mod observe;
+pub mod observers;
 pub mod others;
 pub mod policy;
 pub mod server;
@@ -30,7 +33,7 @@ mod tcp;
 pub mod wire;
 pub mod zone;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -64,6 +67,12 @@ pub struct Config {
     pub sinks: BTreeMap<String, sink::SinkConfig>,
     /// Names that this node holds in turn with others.
     pub claims: BTreeMap<Name, claim::ClaimConfig>,
+    /// How it is elected which node writes to the sinks; `None`: all do.
+    pub leader: Option<leader::LeaderConfig>,
+    /// Whose votes decide what probes say; `None`: this node's own word.
+    pub observers: Option<observers::ObserversConfig>,
+    /// Addresses that are announced by BGP while this server answers there.
+    pub anycast: BTreeSet<IpAddr>,
 }
 
 /// Limits of TCP.
@@ -103,10 +112,12 @@ pub enum Check {
         /// What holds for addresses that are not in it.
         default_up: bool,
     },
-    /// A VIP that this node announces.
+    /// A VIP that is announced.
     Vip {
         /// The VIP; `None`: the member's own address.
         vip: Option<IpAddr>,
+        /// So many nodes must announce it, of those that this one follows and itself; `None`: this node must.
+        directors: Option<usize>,
     },
     /// Healthy hosts of a pool.
     Pool {

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::extfile::Extfiles;
+use super::observers::Jury;
 use super::snapshot::{Observations, Observed, Watch};
 use super::{BeforeChecks, Check, Config};
 use crate::agent::status::Status;
 use crate::health::{CheckKind, HealthView, HostHealth, Plan, Probe, ProbeTarget};
 use crate::model::{HostId, HostState};
+use crate::peers::{Contact, PeersView, Report};
 
 /// What is known.
 #[derive(Clone, Copy)]
@@ -23,6 +25,10 @@ pub struct Facts<'a> {
     pub status: &'a Status,
     /// Files with states.
     pub extfiles: &'a Extfiles,
+    /// Who judges what is probed; `None`: the own probes.
+    pub jury: Option<&'a Jury<'a>>,
+    /// What other nodes report.
+    pub peers: &'a PeersView,
     /// The agent has run for so long that what VIPs and pools are not yet, they are not.
     pub settled: bool,
 }
@@ -76,12 +82,18 @@ fn one(facts: &Facts<'_>, watch: &Watch, probed: Option<&HostHealth>) -> Observe
             };
             Observed { up: Some(*state.unwrap_or(default_up)), share: 1000, reason }
         }
-        Check::Vip { vip } => of_vip(facts, vip.unwrap_or(watch.address)),
+        Check::Vip { vip, directors: None } => of_vip(facts, vip.unwrap_or(watch.address)),
+        Check::Vip { vip, directors: Some(least) } => {
+            of_directors(facts, vip.unwrap_or(watch.address), *least)
+        }
         Check::Pool { pool, percent, scale } => of_pool(facts, pool, *percent, *scale),
     }
 }
 
 fn probe(facts: &Facts<'_>, watch: &Watch, probed: Option<&HostHealth>) -> Observed {
+    if let Some(jury) = facts.jury {
+        return jury.verdict(watch, facts.remembered.get(&watch.id).copied());
+    }
     let seen = |up: Option<bool>, reason: Option<&str>| Observed {
         up,
         share: 1000,
@@ -117,6 +129,30 @@ fn of_vip(facts: &Facts<'_>, vip: IpAddr) -> Observed {
         }
     };
     Observed { up: (up || facts.settled).then_some(up), share: 1000, reason }
+}
+
+/// Whether enough nodes announce a VIP, of those that are heard.
+fn of_directors(facts: &Facts<'_>, vip: IpAddr, least: usize) -> Observed {
+    let announces = |report: &&Report| report.announced.iter().any(|announced| announced.contains(vip));
+    let others = || facts.peers.values().filter(|peer| peer.contact != Contact::Myself);
+    let heard = others().filter(|peer| peer.contact == Contact::Fresh);
+    let reports: Vec<&Report> = heard.filter_map(|peer| peer.report.as_deref()).collect();
+    let silent = others().count() - reports.len();
+    let here = facts.status.services.iter().any(|service| service.vip.contains(vip) && service.announced);
+    let count = reports.iter().filter(|report| announces(report)).count() + usize::from(here);
+    let up = count >= least;
+    Observed {
+        // Who is not heard is not known to have withdrawn it before there was time to ask.
+        up: (up || facts.settled).then_some(up),
+        share: 1000,
+        reason: format!(
+            "{vip} is announced by {count} directors, {least} needed{}",
+            match silent {
+                0 => String::new(),
+                silent => format!(" ({silent} not heard)"),
+            }
+        ),
+    }
 }
 
 fn of_pool(facts: &Facts<'_>, pool: &str, percent: u32, scale: bool) -> Observed {

@@ -40,6 +40,7 @@ struct World {
     status: Status,
     extfiles: Extfiles,
     settled: bool,
+    peers: PeersView,
     folder: tempfile::TempDir,
 }
 
@@ -82,7 +83,17 @@ impl World {
             ..Status::default()
         };
         let (health, remembered, extfiles) = Default::default();
-        World { config, data, health, remembered, status, extfiles, settled: true, folder }
+        World {
+            config,
+            data,
+            health,
+            remembered,
+            status,
+            extfiles,
+            settled: true,
+            peers: PeersView::new(),
+            folder,
+        }
     }
 
     fn hears(&mut self, healthy: bool, known: bool) {
@@ -98,6 +109,8 @@ impl World {
             remembered: &self.remembered,
             status: &self.status,
             extfiles: &self.extfiles,
+            jury: None,
+            peers: &self.peers,
             settled: self.settled,
         }
     }

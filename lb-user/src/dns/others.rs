@@ -9,6 +9,8 @@ use tokio::sync::watch;
 use super::Config;
 use super::claim::ClaimConfig;
 use super::claim::task::{Claim, ClaimStatus};
+use super::leader::task::Election;
+use super::leader::{LeaderConfig, LeaderStatus};
 use super::sink::keeper::Timing;
 use super::sink::task::Sink;
 use super::sink::{Addresses, Place, SinkConfig, SinkStatus, Wanted, Wish};
@@ -20,12 +22,20 @@ use crate::model::Family;
 pub struct Others {
     sinks: BTreeMap<String, Kept>,
     claims: BTreeMap<Name, Held>,
+    election: Option<Elected>,
 }
 
 struct Kept {
     config: SinkConfig,
     want: watch::Sender<Option<Wanted>>,
     sink: Sink,
+}
+
+struct Elected {
+    config: LeaderConfig,
+    able: watch::Sender<Option<bool>>,
+    _election: Election,
+    status: watch::Receiver<LeaderStatus>,
 }
 
 struct Held {
@@ -35,8 +45,17 @@ struct Held {
 }
 
 impl Others {
-    /// Starts what is new and ends what is gone; records of what is gone stay. Must be called within a Tokio runtime.
-    pub fn go_by(&mut self, config: &Config, able: Option<bool>) {
+    /// Starts what is new and ends what is gone; records of what is gone stay. `node` is what this node calls itself. Must be
+    /// called within a Tokio runtime.
+    pub fn go_by(&mut self, config: &Config, node: &str, able: Option<bool>) {
+        self.election.take_if(|elected| config.leader.as_ref() != Some(&elected.config));
+        if let (Some(leader), None) = (&config.leader, &self.election) {
+            let (sender, may) = watch::channel(able);
+            let election = Election::start(leader, node.to_owned(), may);
+            let status = election.status();
+            self.election =
+                Some(Elected { config: leader.clone(), able: sender, _election: election, status });
+        }
         self.sinks.retain(|name, kept| config.sinks.get(name) == Some(&kept.config));
         for (name, sink) in &config.sinks {
             self.sinks.entry(name.clone()).or_insert_with(|| {
@@ -64,9 +83,14 @@ impl Others {
         }
     }
 
-    /// Has the sinks hold what names have now.
+    /// Has the sinks hold what names have now, or leaves them to the node that leads.
     pub fn publish(&self, snapshot: &Snapshot) {
+        let leads = self.election.as_ref().is_none_or(|elected| elected.status.borrow().leads);
         for (name, kept) in &self.sinks {
+            if !leads {
+                kept.want.send_if_modified(|before| before.take().is_some());
+                continue;
+            }
             let mut wanted = wanted(snapshot, &kept.config);
             let of_sink = self.claims.values().map(|held| &held.config.0).filter(|claim| claim.sink == *name);
             wanted.extend(of_sink.flat_map(own));
@@ -78,11 +102,25 @@ impl Others {
         }
     }
 
-    /// Whether this node may hold names, if it is known.
+    /// Whether this node may hold names and lead, if it is known.
     pub fn set_able(&self, able: Option<bool>) {
-        for held in self.claims.values() {
-            held.able.send_if_modified(|before| std::mem::replace(before, able) != able);
+        let elected = self.election.iter().map(|elected| &elected.able);
+        for told in self.claims.values().map(|held| &held.able).chain(elected) {
+            told.send_if_modified(|before| std::mem::replace(before, able) != able);
         }
+    }
+
+    /// Returns when another node leads, or when this one does: sinks are to be published to anew.
+    pub async fn election(&mut self) {
+        match &mut self.election {
+            Some(elected) => drop(elected.status.changed().await),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Who writes to the sinks, if that is elected.
+    pub fn leader(&self) -> Option<LeaderStatus> {
+        self.election.as_ref().map(|elected| elected.status.borrow().clone())
     }
 
     /// What the sinks do.

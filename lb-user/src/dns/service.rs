@@ -16,12 +16,16 @@ use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
+use super::anycast::{Anycast, AnycastStatus};
 use super::claim::task::ClaimStatus;
 use super::extfile::Extfiles;
+use super::leader::LeaderStatus;
 use super::memory::Memory;
 use super::observe::{Facts, observe, plan};
+use super::observers::ObserverStatus;
+use super::observers::observing::{Document, Observing};
 use super::others::Others;
-use super::server::{Server, Sockets};
+use super::server::{Server, Sockets, seed};
 use super::sink::SinkStatus;
 use super::snapshot::{Data, Observations, Observed, Orders, Snapshot, Watch};
 use super::status::{DnsStatus, OrderRequest, apply};
@@ -30,6 +34,7 @@ use crate::agent::status::Status;
 use crate::config;
 use crate::health::{Checker, HealthView};
 use crate::model::HostId;
+use crate::peers::PeersView;
 
 /// How often files with states are looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -41,6 +46,7 @@ const REMEMBER: Duration = Duration::from_secs(5);
 /// The running name server.
 pub struct Dns {
     handle: Handle,
+    anycast: Anycast,
     _task: JoinSet<()>,
 }
 
@@ -51,6 +57,7 @@ pub struct Handle {
     server: Arc<Server>,
     orders: mpsc::Sender<Command>,
     told: watch::Receiver<Told>,
+    sightings: Document,
 }
 
 /// What the task says besides snapshots.
@@ -64,6 +71,12 @@ pub struct Told {
     pub sinks: Vec<SinkStatus>,
     /// Who holds the names that are held in turn.
     pub claims: Vec<ClaimStatus>,
+    /// Who writes to the sinks, if that is elected.
+    pub leader: Option<LeaderStatus>,
+    /// Whose votes decide what probes say.
+    pub observers: Vec<ObserverStatus>,
+    /// Addresses that are shared with other servers.
+    pub anycast: Vec<AnycastStatus>,
 }
 
 struct Command {
@@ -72,11 +85,12 @@ struct Command {
 }
 
 impl Dns {
-    /// Starts to answer on these sockets. `configs` and `status` are the agent's.
+    /// Starts to answer on these sockets. `configs`, `status` and `peers` are the agent's.
     pub fn start(
         sockets: Sockets,
         configs: watch::Receiver<Arc<config::Config>>,
         status: watch::Receiver<Arc<Status>>,
+        peers: watch::Receiver<PeersView>,
     ) -> io::Result<Self> {
         let config = configs.borrow().dns.clone().unwrap_or_else(nothing);
         let mut problems = Vec::new();
@@ -86,6 +100,7 @@ impl Dns {
             Memory::default()
         });
         let (told, for_handle) = watch::channel(Told::default());
+        let anycast = Anycast::start(configs.clone());
         let (orders, commands) = mpsc::channel(8);
         let mut task = Watching {
             config: nothing(),
@@ -110,15 +125,25 @@ impl Dns {
             ))),
             told,
             others: Others::default(),
+            // JSON numbers are safe up to 53 bits.
+            observing: Observing::new(seed() >> 11),
+            peers,
+            anycast: anycast.status(),
         };
         task.go_by(config);
         task.judge();
-        let snapshot = Arc::clone(&task.snapshot);
+        let (snapshot, sightings) = (Arc::clone(&task.snapshot), task.observing.document());
         let server = Arc::new(sockets.serve(Arc::clone(&snapshot))?);
         info!(addresses = ?server.addresses(), "dns: answering");
         let mut tasks = JoinSet::new();
         tasks.spawn(task.run(commands));
-        Ok(Dns { handle: Handle { snapshot, server, orders, told: for_handle }, _task: tasks })
+        let handle = Handle { snapshot, server, orders, told: for_handle, sightings };
+        Ok(Dns { handle, anycast, _task: tasks })
+    }
+
+    /// Where the server answers of the addresses that it shares; see [`Anycast::status`].
+    pub fn anycast(&self) -> watch::Receiver<Option<Vec<AnycastStatus>>> {
+        self.anycast.status()
     }
 
     /// The way to ask and to order.
@@ -136,6 +161,11 @@ impl Handle {
     /// What the server does.
     pub fn status(&self) -> DnsStatus {
         DnsStatus::of(&self.snapshot(), &self.told.borrow(), &self.server)
+    }
+
+    /// What the own probes say, for other observers.
+    pub fn sightings(&self) -> Document {
+        self.sightings.clone()
     }
 
     /// Has an order of the operator carried out; says which names it is about.
@@ -160,6 +190,9 @@ fn nothing() -> Config {
         zones: Vec::new(),
         sinks: BTreeMap::new(),
         claims: BTreeMap::new(),
+        leader: None,
+        observers: None,
+        anycast: Default::default(),
     }
 }
 
@@ -187,6 +220,9 @@ struct Watching {
     snapshot: Arc<ArcSwap<Snapshot>>,
     told: watch::Sender<Told>,
     others: Others,
+    observing: Observing,
+    peers: watch::Receiver<PeersView>,
+    anycast: watch::Receiver<Option<Vec<AnycastStatus>>>,
 }
 
 impl Watching {
@@ -209,6 +245,9 @@ impl Watching {
                 }
                 Ok(()) = health.changed() => {}
                 Ok(()) = self.status.changed() => {}
+                () = self.observing.changed() => {}
+                Ok(()) = self.peers.changed() => {}
+                () = self.others.election() => self.others.publish(&self.snapshot.load()),
                 _ = looks.tick() => {
                     let settling = self.starting || !self.is_settled();
                     if !self.extfiles.look() && !settling {
@@ -251,7 +290,8 @@ impl Watching {
             _ => None,
         });
         self.extfiles.follow(files.collect());
-        self.others.go_by(&config, able(&self.status.borrow()));
+        self.others.go_by(&config, &self.configs.borrow().node, able(&self.status.borrow()));
+        self.observing.go_by(config.observers.as_ref());
         self.config = config;
         self.observations = None;
     }
@@ -267,16 +307,22 @@ impl Watching {
             let health: &HealthView = &health.borrow();
             let status = self.status.borrow_and_update().clone();
             self.others.set_able(able(&status));
+            self.observing.publish(&self.configs.borrow().node, self.data.watches(), health);
+            let jury = self.observing.jury();
+            let settled = self.is_settled();
             let facts = Facts {
                 config: &self.config,
                 health,
                 remembered: &self.remembered,
                 status: &status,
                 extfiles: &self.extfiles,
-                settled: self.is_settled(),
+                jury: jury.as_ref(),
+                peers: &self.peers.borrow_and_update(),
+                settled,
             };
             observe(&facts, self.data.watches())
         };
+        self.observing.agree(&self.config.checks, self.data.watches(), &seen);
         let was_starting = self.starting;
         self.starting &= !self.is_settled() && seen.iter().any(|seen| seen.up.is_none());
         if self.observations.as_ref() != Some(&seen) || was_starting != self.starting {
@@ -297,6 +343,9 @@ impl Watching {
             problems: problems.collect(),
             sinks: self.others.sinks(),
             claims: self.others.claims(),
+            leader: self.others.leader(),
+            observers: self.observing.statuses(),
+            anycast: self.anycast.borrow().clone().unwrap_or_default(),
         };
         self.told.send_if_modified(|last| std::mem::replace(last, told.clone()) != told);
     }

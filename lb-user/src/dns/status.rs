@@ -8,9 +8,12 @@ use hickory_proto::rr::{DNSClass, Name, RecordType};
 use serde::{Deserialize, Serialize};
 
 use super::answer::{Question, answer};
+use super::anycast::AnycastStatus;
 use super::claim::task::ClaimStatus;
 use super::counters;
+use super::leader::LeaderStatus;
 use super::master;
+use super::observers::ObserverStatus;
 use super::policy::{AllDown, Basis, Client, Fate, Policy, Standing};
 use super::server::Server;
 use super::service::Told;
@@ -40,6 +43,15 @@ pub struct DnsStatus {
     /// Names that are held in turn with other nodes.
     #[serde(default)]
     pub claims: Vec<ClaimStatus>,
+    /// Who writes to the sinks, if that is elected.
+    #[serde(default)]
+    pub leader: Option<LeaderStatus>,
+    /// Whose votes decide what probes say.
+    #[serde(default)]
+    pub observers: Vec<ObserverStatus>,
+    /// Addresses that are shared with other servers.
+    #[serde(default)]
+    pub anycast: Vec<AnycastStatus>,
     /// Counters by name.
     pub counters: BTreeMap<String, u64>,
 }
@@ -188,6 +200,9 @@ impl DnsStatus {
                 .collect(),
             sinks: told.sinks.clone(),
             claims: told.claims.clone(),
+            leader: told.leader.clone(),
+            observers: told.observers.clone(),
+            anycast: told.anycast.clone(),
             counters: counted.collect(),
         }
     }

@@ -2,16 +2,14 @@
 
 use std::time::Duration;
 
-use base64::prelude::{BASE64_STANDARD, Engine};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use hyper::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::{sleep, timeout};
 
 use super::Manifest;
 use super::store::{Store, StoreError};
-use crate::http::{self, ANSWER, Question};
+use crate::etcd::{Etcd, decode, encode, number};
 
 /// How long one watch lasts; then the key is read again, whatever was missed.
 const WATCH: Duration = Duration::from_secs(30);
@@ -20,7 +18,7 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// A manifest in etcd.
 pub struct EtcdStore {
-    urls: Vec<String>,
+    etcd: Etcd,
     key: String,
 }
 
@@ -36,18 +34,18 @@ struct Found {
 impl EtcdStore {
     /// The value of `key` with the first of these members that answers.
     pub fn new(urls: Vec<String>, key: String) -> Self {
-        EtcdStore { urls, key }
+        EtcdStore { etcd: Etcd::new(urls), key }
     }
 
     async fn find(&self) -> Result<Found, StoreError> {
-        let answer = self.ask("/v3/kv/range", &json!({"key": encode(self.key.as_bytes())})).await?;
+        let answer = self.etcd.ask("/v3/kv/range", &json!({"key": encode(&self.key)})).await?;
         let revision = number(&answer["header"]["revision"]);
         let pair = &answer["kvs"][0];
-        let Some(value) = pair["value"].as_str() else {
+        if pair["value"].is_null() {
             return Ok(Found { manifest: None, changed_at: number(&pair["mod_revision"]), revision });
-        };
-        let text = BASE64_STANDARD.decode(value).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-        let text = text.ok_or_else(|| self.strange("a value that is no text"))?;
+        }
+        let text = decode(&pair["value"]).and_then(|bytes| String::from_utf8(bytes).ok());
+        let text = text.ok_or_else(|| self.etcd.refused("a value that is no text"))?;
         let manifest = Manifest::parse(&format!("{} in etcd", self.key), &text)?;
         Ok(Found { manifest: Some(manifest), changed_at: number(&pair["mod_revision"]), revision })
     }
@@ -58,12 +56,12 @@ impl EtcdStore {
         if now != base {
             return Err(StoreError::Moved { now, base });
         }
-        let key = encode(self.key.as_bytes());
+        let key = encode(&self.key);
         let unchanged = json!({
             "key": key, "target": "MOD", "result": "EQUAL", "mod_revision": found.changed_at.to_string(),
         });
         let put = json!({"request_put": {"key": key, "value": encode(next.print().as_bytes())}});
-        let answer = self.ask("/v3/kv/txn", &json!({"compare": [unchanged], "success": [put]})).await?;
+        let answer = self.etcd.ask("/v3/kv/txn", &json!({"compare": [unchanged], "success": [put]})).await?;
         if answer["succeeded"].as_bool() == Some(true) {
             return Ok(());
         }
@@ -78,9 +76,8 @@ impl EtcdStore {
             return Ok(());
         }
         let from = (found.revision + 1).to_string();
-        let request = json!({"create_request": {"key": encode(self.key.as_bytes()), "start_revision": from}});
-        let body = request.to_string();
-        let mut answer = http::ask(&self.urls, question("/v3/watch", &body), ANSWER).await?;
+        let request = json!({"create_request": {"key": encode(&self.key), "start_revision": from}});
+        let mut answer = self.etcd.follow("/v3/watch", &request).await?;
         let mut text = Vec::new();
         while let Some(piece) = answer.piece().await {
             text.extend_from_slice(&piece);
@@ -89,24 +86,7 @@ impl EtcdStore {
                 return Ok(());
             }
         }
-        Err(self.strange("a watch that ended"))
-    }
-
-    async fn ask(&self, path: &str, body: &Value) -> Result<Value, StoreError> {
-        let body = body.to_string();
-        let (status, body) = http::ask_whole(&self.urls, question(path, &body), ANSWER).await?;
-        let said: Value = serde_json::from_slice(&body).unwrap_or_default();
-        if !status.is_success() {
-            return Err(self.strange(said["error"].as_str().unwrap_or(status.as_str())));
-        }
-        Ok(said)
-    }
-
-    fn strange(&self, what: &str) -> StoreError {
-        let urls = self.urls.join(", ");
-        StoreError::Unreachable(format!(
-            "etcd at {urls}: {what}; it must be version 3.4 or later, see its log"
-        ))
+        Err(self.etcd.refused("a watch that ended").into())
     }
 }
 
@@ -127,19 +107,6 @@ impl Store for EtcdStore {
         }
         .boxed()
     }
-}
-
-fn question<'a>(path: &'a str, body: &'a str) -> Question<'a> {
-    Question { method: &Method::POST, path, headers: &[], body }
-}
-
-/// etcd writes 64-bit numbers as text, and leaves out zeros.
-fn number(value: &Value) -> u64 {
-    value.as_str().and_then(|text| text.parse().ok()).unwrap_or(0)
-}
-
-fn encode(bytes: &[u8]) -> String {
-    BASE64_STANDARD.encode(bytes)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::file::FileStore;
 use super::peer::PeerStore;
 use super::{Manifest, Place};
 use crate::config::ConfigErrors;
+use crate::etcd::EtcdError;
 use crate::http::NoAnswer;
 
 /// A place that all nodes share. Calls may wait for disk or network.
@@ -45,6 +46,15 @@ pub enum StoreError {
 impl From<NoAnswer> for StoreError {
     fn from(error: NoAnswer) -> Self {
         StoreError::Unreachable(format!("nobody who has the manifest answers: {error}"))
+    }
+}
+
+impl From<EtcdError> for StoreError {
+    fn from(error: EtcdError) -> Self {
+        match error {
+            EtcdError::NoAnswer(error) => error.into(),
+            refused => StoreError::Unreachable(refused.to_string()),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::PeerUrl;
 use super::client::{Answer, Client, PeerError};
-use super::report::Report;
+use super::report::{Report, Told};
 use super::view::{Contact, Peer, PeersView};
 
 /// How long a node may keep a question while it has nothing new to say.
@@ -27,14 +27,14 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from
 const MYSELF: Duration = Duration::from_secs(60);
 
 /// Follows nodes until it is dropped.
-pub struct Followers {
+pub struct Followers<T = Report> {
     instance: u64,
-    view: watch::Sender<PeersView>,
+    view: watch::Sender<PeersView<T>>,
     followed: BTreeMap<PeerUrl, AbortHandle>,
     tasks: JoinSet<()>,
 }
 
-impl Followers {
+impl<T: Told> Followers<T> {
     /// Follows nobody yet; `instance` is what this agent's own reports say.
     pub fn new(instance: u64) -> Self {
         Followers {
@@ -46,7 +46,7 @@ impl Followers {
     }
 
     /// What is known, now and whenever it changes.
-    pub fn view(&self) -> watch::Receiver<PeersView> {
+    pub fn view(&self) -> watch::Receiver<PeersView<T>> {
         self.view.subscribe()
     }
 
@@ -75,10 +75,10 @@ impl Followers {
     }
 }
 
-struct Follower {
+struct Follower<T> {
     url: PeerUrl,
     instance: u64,
-    view: watch::Sender<PeersView>,
+    view: watch::Sender<PeersView<T>>,
     client: Client,
     etag: Option<String>,
     /// It is this very agent.
@@ -87,8 +87,8 @@ struct Follower {
     heard: Instant,
 }
 
-impl Follower {
-    fn new(url: PeerUrl, instance: u64, view: watch::Sender<PeersView>) -> Self {
+impl<T: Told> Follower<T> {
+    fn new(url: PeerUrl, instance: u64, view: watch::Sender<PeersView<T>>) -> Self {
         Follower {
             client: Client::new(url.clone()),
             url,
@@ -104,8 +104,8 @@ impl Follower {
         let mut pause = PAUSES.0;
         loop {
             let path = match &self.etag {
-                Some(tag) => format!("/v1/report?after={}&wait={}", tag.trim_matches('"'), WAIT.as_secs()),
-                None => "/v1/report".to_owned(),
+                Some(tag) => format!("{}?after={}&wait={}", T::PATH, tag.trim_matches('"'), WAIT.as_secs()),
+                None => T::PATH.to_owned(),
             };
             let asked = self.client.get(&path, PATIENCE).await;
             match asked.and_then(|answer| self.take(&answer)) {
@@ -133,10 +133,10 @@ impl Follower {
             });
             return Ok(self.rest());
         }
-        let report: Report = answer.json()?;
+        let report: T = answer.json()?;
         self.heard = Instant::now();
         self.etag.clone_from(&answer.etag);
-        self.myself = report.instance == self.instance;
+        self.myself = report.instance() == self.instance;
         let myself = self.myself;
         let report = Arc::new(report);
         self.change(|peer| {
@@ -169,7 +169,7 @@ impl Follower {
         self.view.borrow().get(&self.url).is_some_and(|peer| peer.report.is_none())
     }
 
-    fn change(&self, change: impl FnOnce(&mut Peer)) {
+    fn change(&self, change: impl FnOnce(&mut Peer<T>)) {
         let url = &self.url;
         self.view.send_if_modified(|view| {
             // An aborted follower may be at its last words.
@@ -183,8 +183,8 @@ impl Follower {
 }
 
 /// Says what operators care about: that a node is reached or not.
-fn log(url: &PeerUrl, before: &Peer, now: &Peer) {
-    let node = now.report.as_ref().map(|report| report.node.clone()).unwrap_or_default();
+fn log<T: Told>(url: &PeerUrl, before: &Peer<T>, now: &Peer<T>) {
+    let node = now.report.as_ref().map(|report| report.node().to_owned()).unwrap_or_default();
     match (&before.contact, &now.contact) {
         (Contact::Lost { .. }, Contact::Lost { .. }) | (Contact::Fresh, Contact::Fresh) => {}
         (_, Contact::Lost { reason, .. }) => warn!(%url, node, "peer does not answer: {reason}"),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 
@@ -10,6 +11,31 @@ use crate::agent::dataplane::{Applied, Role};
 use crate::config::Config;
 use crate::health::HealthView;
 use crate::model::HostState;
+use crate::vip::Vip;
+
+/// A document that nodes ask each other for by long polls.
+pub trait Told: Serialize + DeserializeOwned + PartialEq + Send + Sync + 'static {
+    /// Where it is asked for.
+    const PATH: &'static str;
+
+    /// What the node calls itself.
+    fn node(&self) -> &str;
+
+    /// Differs from process to process, so that a node recognises itself.
+    fn instance(&self) -> u64;
+}
+
+impl Told for Report {
+    const PATH: &'static str = "/v1/report";
+
+    fn node(&self) -> &str {
+        &self.node
+    }
+
+    fn instance(&self) -> u64 {
+        self.instance
+    }
+}
 
 /// What a node tells of itself. A newer agent's additional keys are ignored.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +55,9 @@ pub struct Report {
     pub may_edit: bool,
     /// The tables in its kernel, in order.
     pub tables: Vec<TableReport>,
+    /// VIPs that it announces, or that it can serve if it announces none at all.
+    #[serde(default)]
+    pub announced: BTreeSet<Vip>,
     /// How the hosts of each pool answer its checks; on directors only.
     pub answers: BTreeMap<String, Answers>,
 }
@@ -77,6 +106,7 @@ impl Report {
             roles: config.roles().into_iter().map(Into::into).collect(),
             manifest_version,
             may_edit: false,
+            announced: BTreeSet::new(),
             tables: tables.collect(),
             answers: if config.director.is_some() { answers(config, health) } else { BTreeMap::new() },
         }
@@ -104,18 +134,18 @@ fn answers(config: &Config, health: &HealthView) -> BTreeMap<String, Answers> {
 
 /// A report as it is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Published {
+pub struct Published<T = Report> {
     /// The report.
-    pub report: Report,
+    pub report: T,
     /// The report as JSON.
     pub body: String,
     /// Tells reports apart, in the form of the header.
     pub etag: String,
 }
 
-impl Published {
+impl<T: Told> Published<T> {
     /// Makes a report ready to be sent.
-    pub fn new(report: Report) -> Self {
+    pub fn new(report: T) -> Self {
         // Strings, numbers and maps with text keys: this cannot fail.
         let body = serde_json::to_string(&report).unwrap_or_default();
         let mut hasher = SipHasher13::new();

@@ -11,15 +11,21 @@ use super::judge::outliers;
 use super::report::Report;
 
 /// All nodes that are followed, by address.
-pub type PeersView = BTreeMap<PeerUrl, Peer>;
+pub type PeersView<T = Report> = BTreeMap<PeerUrl, Peer<T>>;
 
 /// A node that is followed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
+#[derive(Debug, PartialEq, Eq)]
+pub struct Peer<T = Report> {
     /// Its latest report.
-    pub report: Option<Arc<Report>>,
+    pub report: Option<Arc<T>>,
     /// Whether that counts.
     pub contact: Contact,
+}
+
+impl<T> Clone for Peer<T> {
+    fn clone(&self) -> Self {
+        Peer { report: self.report.clone(), contact: self.contact.clone() }
+    }
 }
 
 /// Whether a node has been heard from lately.

@@ -3,6 +3,7 @@
 
 mod agents;
 mod claims;
+mod leader;
 mod servers;
 
 use std::collections::BTreeSet;

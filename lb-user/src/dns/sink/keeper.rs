@@ -39,6 +39,8 @@ pub enum Step {
 pub struct Keeper {
     timing: Timing,
     want: Wanted,
+    /// Another node writes.
+    standby: bool,
     /// Places that are named, and those that were, until they are empty.
     owned: BTreeSet<Place>,
     /// What the server holds at the places owned; `None`: it must be asked.
@@ -59,6 +61,7 @@ impl Keeper {
         Keeper {
             timing,
             want: Wanted::new(),
+            standby: false,
             owned,
             held: None,
             read_at: None,
@@ -80,9 +83,17 @@ impl Keeper {
             self.held = None;
         }
         self.want = want;
+        self.standby = false;
         if self.behind_since.is_none() && !self.is_in_step() {
             self.behind_since = Some(now);
         }
+    }
+
+    /// Until something is wanted again, the server is somebody else's affair, and may hold anything.
+    pub fn stand_by(&mut self) {
+        self.standby = true;
+        (self.held, self.behind_since, self.error) = (None, None, None);
+        (self.failures, self.retry_at) = (0, None);
     }
 
     /// Places that are named, and those that were, until they are empty: what must be remembered before a step is done.
@@ -145,7 +156,8 @@ impl Keeper {
         SinkStatus {
             name: name.into(),
             kind: kind.into(),
-            in_step: self.behind_since.is_none(),
+            standby: self.standby,
+            in_step: self.behind_since.is_none() && !self.standby,
             lag_ms: lag.as_millis() as u64,
             error: self.error.clone(),
             places: self.owned.len(),

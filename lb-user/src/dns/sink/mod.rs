@@ -146,6 +146,9 @@ pub struct SinkStatus {
     pub name: String,
     /// See [`server::Kind`].
     pub kind: String,
+    /// Another node writes, or it is not known yet what to write.
+    #[serde(default)]
+    pub standby: bool,
     /// The server holds what it should.
     pub in_step: bool,
     /// Milliseconds since the first change that the server has not got.

@@ -7,15 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use base64::prelude::{BASE64_STANDARD, Engine};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use hickory_proto::rr::LowerName;
-use hyper::Method;
 use serde_json::{Value, json};
 
 use super::{Addresses, Changes, Place, Records, SinkError, Store};
-use crate::http::{self, ANSWER, Question};
+use crate::etcd::{Etcd, decode, encode};
 use crate::model::Family;
 
 /// Operations in one transaction; etcd takes 128 by default.
@@ -23,14 +21,14 @@ const AT_ONCE: usize = 100;
 
 /// An etcd (v3.4 or later) that CoreDNS reads.
 pub struct SkyDns {
-    urls: Vec<String>,
+    etcd: Etcd,
     prefix: String,
 }
 
 impl SkyDns {
     /// The first of these members that answers, and the `path` of CoreDNS (`/skydns`).
     pub fn new(urls: Vec<String>, prefix: &str) -> Self {
-        SkyDns { urls, prefix: prefix.trim_end_matches('/').into() }
+        SkyDns { etcd: Etcd::new(urls), prefix: prefix.trim_end_matches('/').into() }
     }
 
     async fn find(&self, places: &BTreeSet<Place>) -> Result<Records, SinkError> {
@@ -102,15 +100,8 @@ impl SkyDns {
         if operations.is_empty() {
             return Ok(Value::Null);
         }
-        let body = json!({ "success": operations }).to_string();
-        let question = Question { method: &Method::POST, path: "/v3/kv/txn", headers: &[], body: &body };
-        let answer = http::ask_whole(&self.urls, question, ANSWER).await;
-        let (status, said) = answer.map_err(|error| self.error(error))?;
-        let said: Value = serde_json::from_slice(&said).unwrap_or_default();
-        match status.is_success() {
-            true => Ok(said),
-            false => Err(self.error(said["error"].as_str().unwrap_or(status.as_str()))),
-        }
+        let answer = self.etcd.ask("/v3/kv/txn", &json!({ "success": operations })).await;
+        answer.map_err(|error| SinkError { place: "etcd".into(), what: error.to_string() })
     }
 
     /// The name's labels from the root down, then the record's own.
@@ -123,10 +114,6 @@ impl SkyDns {
     fn key_of(&self, place: &Place, address: IpAddr) -> String {
         let family = if address.is_ipv4() { 4 } else { 6 };
         self.key(&place.name, &format!("lb-{family}-{}", address.to_string().replace(['.', ':'], "-")))
-    }
-
-    fn error(&self, what: impl ToString) -> SinkError {
-        SinkError { place: format!("etcd at {}", self.urls.join(", ")), what: what.to_string() }
     }
 }
 
@@ -149,12 +136,7 @@ fn after(key: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn encode(text: &str) -> String {
-    BASE64_STANDARD.encode(text)
-}
-
 fn record(value: &Value) -> Option<(IpAddr, u32)> {
-    let bytes = BASE64_STANDARD.decode(value.as_str()?).ok()?;
-    let value: Value = serde_json::from_slice(&bytes).ok()?;
+    let value: Value = serde_json::from_slice(&decode(value)?).ok()?;
     Some((value["host"].as_str()?.parse().ok()?, value["ttl"].as_u64()?.try_into().ok()?))
 }

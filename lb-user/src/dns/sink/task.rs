@@ -26,7 +26,8 @@ pub struct Sink {
 }
 
 impl Sink {
-    /// Starts. While `want` is `None`, nothing is read or written. `memory` is the file that names the places written to.
+    /// Starts. While `want` is `None`, nothing is read or written: it is not known what to write, or that is for another
+    /// node to do. `memory` is the file that names the places written to.
     ///
     /// Must be called within a Tokio runtime.
     pub fn start(
@@ -67,12 +68,16 @@ struct Task {
 
 impl Task {
     async fn run(mut self, mut want: watch::Receiver<Option<Wanted>>) {
-        let first = want.wait_for(Option::is_some).await.map(|_| ());
-        if first.is_err() {
-            return;
-        }
         loop {
-            let wanted = want.borrow_and_update().clone().unwrap_or_default();
+            let wanted = want.borrow_and_update().clone();
+            let Some(wanted) = wanted else {
+                self.keeper.stand_by();
+                self.tell();
+                match want.changed().await {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                }
+            };
             self.keeper.want(wanted, Instant::now());
             let until = self.work().await;
             tokio::select! {
