@@ -158,6 +158,22 @@ async fn a_path_that_is_lost_counts_and_the_kernel_is_asked_again() {
 }
 
 #[tokio::test]
+async fn next_hops_that_change_while_something_else_is_done_are_written() {
+    let mut node = Node::start(TWO_VIPS, Fake::default()).await;
+    node.announces(&[1, 2]).await;
+    for _ in 0..30 {
+        let before = node.fake.wants().len();
+        // Both are there when the runner looks, and it takes either first. The address of a neighbour is another one, say, while
+        // the paths are as they were.
+        node.fake.paths.send_modify(|_| {});
+        node.commands.try_send(Command::Reload(None)).unwrap();
+        node.eventually(|fake| fake.wants().len() > before).await;
+        // Nothing else is under way.
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_service_that_the_kernel_refuses_is_withheld_with_its_reason_and_tried_again() {
     let fake = Fake::default();
     *fake.refusal.lock().unwrap() = Some("map full".into());

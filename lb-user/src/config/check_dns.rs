@@ -71,9 +71,8 @@ pub(super) fn check(w: &dns::Written, around: &Around<'_>, r: &mut Reader) -> Co
     if w.zones.is_empty() && claims.is_empty() && r.problems.is_empty() {
         r.wrong(w.at, "dns.zones", "empty; write at least one zone");
     }
-    let listen: Vec<_> = w.listen.iter().flat_map(|list| &list.value).map(|address| address.value).collect();
     let of_group = dns_group::Around {
-        listen: &listen,
+        has_zones: !zones.is_empty(),
         has_sinks: !sinks.is_empty(),
         bgp: around.bgp,
         director: around.director,
@@ -82,7 +81,7 @@ pub(super) fn check(w: &dns::Written, around: &Around<'_>, r: &mut Reader) -> Co
     let group = dns_group::check(&w.group, &of_group, r);
     let (cores, default_idle) = (std::thread::available_parallelism().map_or(1, usize::from), 10);
     Config {
-        listen,
+        listen: w.listen.iter().flat_map(|list| &list.value).map(|address| address.value).collect(),
         nsid: w.nsid.as_ref().map_or(around.node, |nsid| &nsid.value).to_owned(),
         threads: within(&w.threads, cores as u32, 1..=256, r) as usize,
         tcp: Tcp {

@@ -2,7 +2,7 @@
 //! (`dns.anycast`).
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -53,7 +53,7 @@ pub(super) struct Group {
 
 /// What of the rest of the file it is fitted to.
 pub(super) struct Around<'a> {
-    pub listen: &'a [SocketAddr],
+    pub has_zones: bool,
     pub has_sinks: bool,
     pub bgp: Option<&'a super::written::Bgp>,
     pub director: bool,
@@ -129,16 +129,10 @@ fn some_observers(w: &Observers, around: &Around<'_>, r: &mut Reader) -> Option<
 }
 
 fn anycast(w: &List<IpAddr>, around: &Around<'_>, r: &mut Reader) -> BTreeSet<IpAddr> {
-    nothing_listed(w, "list addresses of dns.listen that other nodes have as well", r);
+    nothing_listed(w, "list addresses that other name servers have as well", r);
     let Some(list) = w else { return BTreeSet::new() };
-    for address in &list.value {
-        if !around.listen.iter().any(|listen| listen.ip() == address.value) {
-            let message = format!(
-                "nobody answers at {}; add it to dns.listen, and to an interface (lo)",
-                address.value
-            );
-            r.wrong(address.at, &address.key, message);
-        }
+    if !around.has_zones {
+        r.wrong(list.at, &list.key, "asked for a zone's SOA, and there is none; add dns.zones");
     }
     match around.bgp {
         None => r.wrong(list.at, &list.key, "announced by BGP; add the section bgp"),

@@ -1,6 +1,7 @@
 //! Every message, word for word.
 
 mod dns;
+mod dns_group;
 mod dns_sinks;
 mod extras;
 mod files;

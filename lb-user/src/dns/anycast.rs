@@ -1,6 +1,7 @@
-//! Addresses that several name servers share, announced by BGP while this one answers there.
+//! Addresses that several name servers share, announced by BGP while the one of this node answers there: this agent, or a
+//! server beside it that a sink keeps.
 //!
-//! The server is asked by UDP, at the very address, for the SOA of its first zone. Two good answers in a row and the
+//! The server is asked by UDP, at the very address, for the SOA of the first zone. Two good answers in a row and the
 //! address is announced, two bad ones and it is withdrawn: resolvers then reach the next server that has it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +23,8 @@ use crate::config;
 
 /// How often each address is asked, and how long an answer may take.
 const EVERY: Duration = Duration::from_secs(1);
+/// Where name servers of others listen.
+const PORT: u16 = 53;
 /// So many results in a row change the judgement.
 const IN_A_ROW: u32 = 2;
 
@@ -30,7 +33,7 @@ const IN_A_ROW: u32 = 2;
 pub struct AnycastStatus {
     /// The address.
     pub address: IpAddr,
-    /// This server answers there.
+    /// The server of this node answers there.
     pub answers: bool,
     /// Why not.
     pub reason: Option<String>,
@@ -112,8 +115,11 @@ async fn ask_all(
 /// Where is asked, and for which zone.
 fn questions(config: &Config) -> Vec<(SocketAddr, Name)> {
     let Some(zone) = config.zones.first() else { return Vec::new() };
-    let shared = config.listen.iter().filter(|listen| config.anycast.contains(&listen.ip()));
-    shared.map(|listen| (*listen, zone.apex.clone())).collect()
+    let at = |address: &IpAddr| {
+        let own = config.listen.iter().find(|listen| listen.ip() == *address);
+        own.copied().unwrap_or(SocketAddr::new(*address, PORT))
+    };
+    config.anycast.iter().map(|address| (at(address), zone.apex.clone())).collect()
 }
 
 async fn ask(server: SocketAddr, zone: &Name) -> Result<(), String> {

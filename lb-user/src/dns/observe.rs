@@ -146,7 +146,7 @@ fn of_directors(facts: &Facts<'_>, vip: IpAddr, least: usize) -> Observed {
         up: (up || facts.settled).then_some(up),
         share: 1000,
         reason: format!(
-            "{vip} is announced by {count} directors, {least} needed{}",
+            "{vip}: announced by {count}, {least} needed{}",
             match silent {
                 0 => String::new(),
                 silent => format!(" ({silent} not heard)"),

@@ -229,3 +229,35 @@ fn a_hundred_thousand_names_are_judged_anew_in_a_moment() {
     // Ten times as long as on the slowest machine that was tried.
     assert!(took < Duration::from_secs(2), "{took:?}");
 }
+
+#[test]
+fn a_vip_counts_where_enough_directors_announce_it() {
+    use crate::peers::view::Peer;
+    let mut world = World::new();
+    let vip: IpAddr = [198, 51, 100, 1].into();
+    world.config.checks.insert("there".into(), Check::Vip { vip: Some(vip), directors: Some(2) });
+    let director = |number: u8, announces: bool, contact: Contact| {
+        let announced = announces.then(|| vip.into()).into_iter().collect();
+        let report = Report { node: format!("lb4-{number}"), announced, ..Report::default() };
+        let url = format!("http://192.0.2.{number}:7400").parse().unwrap();
+        (url, Peer { report: Some(Arc::new(report)), contact })
+    };
+    let lost = || Contact::Lost { since: tokio::time::Instant::now(), reason: String::new() };
+    let mut seen = |peers: [(bool, Contact); 3], here: bool| {
+        for service in &mut world.status.services {
+            service.announced = here;
+        }
+        let peers = peers.into_iter().zip(1..);
+        world.peers =
+            peers.map(|((announces, contact), number)| director(number, announces, contact)).collect();
+        world.says("there")
+    };
+    let all = seen([(true, Contact::Fresh), (true, Contact::Fresh), (false, Contact::Fresh)], false);
+    assert_eq!((all.0, all.2.as_str()), (Some(true), "198.51.100.1: announced by 2, 2 needed"));
+    let few = seen([(true, Contact::Fresh), (true, lost()), (false, Contact::Myself)], false);
+    assert_eq!(
+        (few.0, few.2.as_str()),
+        (Some(false), "198.51.100.1: announced by 1, 2 needed (1 not heard)")
+    );
+    assert_eq!(seen([(true, Contact::Fresh), (true, lost()), (false, Contact::Myself)], true).0, Some(true));
+}

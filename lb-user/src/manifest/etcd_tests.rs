@@ -83,7 +83,7 @@ async fn one_editor_wins_the_other_is_told_and_watchers_wake() {
     assert_eq!(other.read().await, Ok(Some(version(3))));
     timeout(Duration::from_secs(5), other.changed(2)).await.expect("what was missed is seen at once");
     let key = json!({"key": encode(b"/lb/manifest"), "value": encode(b"version: x")});
-    store.ask("/v3/kv/put", &key).await.unwrap();
+    store.etcd.ask("/v3/kv/put", &key).await.unwrap();
     assert!(matches!(store.read().await, Err(StoreError::Invalid(_))));
 }
 

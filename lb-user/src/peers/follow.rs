@@ -204,7 +204,7 @@ mod tests {
         let url: PeerUrl = "http://192.0.2.1:7400".parse().unwrap();
         let view = watch::Sender::new(PeersView::from([(
             url.clone(),
-            Peer { report: None, contact: Contact::New },
+            Peer::<Report> { report: None, contact: Contact::New },
         )]));
         let mut follower = Follower::new(url.clone(), 7, view.clone());
         let body = serde_json::to_vec(&Report { instance: 7, ..Report::default() }).unwrap();
