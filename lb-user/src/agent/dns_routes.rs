@@ -3,22 +3,27 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /v1/dns` | zones, names, members and why they are in or out, orders, counters |
+//! | `GET /v1/dns/zone?name=ZONE` | the zone as it is answered now, as a master file |
 //! | `POST /v1/dns/explain` | the answer to a question, and what became of each member; nothing is sent |
 //! | `POST /v1/dns/order` | the names that an order of the operator is about; on the Unix socket only |
 
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 
 use super::api::{Api, failed};
+use crate::dns::everybody::zone_text;
 use crate::dns::service::Handle;
-use crate::dns::status::{ExplainRequest, OrderRequest, explain};
+use crate::dns::status::{ExplainRequest, OrderRequest, ZoneRequest, explain};
 
 /// What changes nothing.
 pub(super) fn reading() -> Router<Api> {
-    Router::new().route("/v1/dns", get(status)).route("/v1/dns/explain", post(explained))
+    Router::new()
+        .route("/v1/dns", get(status))
+        .route("/v1/dns/zone", get(zone))
+        .route("/v1/dns/explain", post(explained))
 }
 
 /// What the operator orders.
@@ -30,6 +35,17 @@ async fn status(State(api): State<Api>) -> Response {
     match server(&api) {
         Ok(dns) => Json(dns.status()).into_response(),
         Err(refusal) => refusal,
+    }
+}
+
+async fn zone(State(api): State<Api>, Query(request): Query<ZoneRequest>) -> Response {
+    let dns = match server(&api) {
+        Ok(dns) => dns,
+        Err(refusal) => return refusal,
+    };
+    match zone_text(&dns.snapshot(), &request.name) {
+        Ok(text) => text.into_response(),
+        Err(error) => failed(StatusCode::NOT_FOUND, vec![error]),
     }
 }
 

@@ -13,8 +13,10 @@
 
 pub mod answer;
 pub mod claim;
+pub mod corefile;
 pub mod counters;
 pub mod delegation;
+pub mod everybody;
 pub mod extfile;
 pub mod master;
 pub mod memory;

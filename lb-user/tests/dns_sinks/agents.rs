@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use super::servers::{DNS, SECRET, Server, dig, isolated, wait_until};
 
 /// A node with an agent, and a web server that passes its checks.
-struct Node {
+pub struct Node {
     folder: TempDir,
     agent: Child,
     _web: JoinSet<()>,
@@ -32,7 +32,7 @@ impl Drop for Node {
 
 impl Node {
     /// A node of this address; `FOLDER` in its configuration is its own.
-    async fn start(address: &str, configuration: &str) -> Self {
+    pub async fn start(address: &str, configuration: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let at = folder.path().display().to_string();
         let text = format!(
@@ -57,20 +57,29 @@ impl Node {
         Node { folder, agent, _web }
     }
 
-    fn path(&self, name: &str) -> std::path::PathBuf {
+    pub fn path(&self, name: &str) -> std::path::PathBuf {
         self.folder.path().join(name)
     }
 
     /// What `lb dns status` shows.
-    fn status(&self) -> String {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lb"));
-        let output =
-            command.args(["dns", "status", "--config"]).arg(self.path("lb.yaml")).output().expect("lb");
-        String::from_utf8_lossy(&output.stdout).into_owned()
+    pub fn status(&self) -> String {
+        self.lb(&["dns", "status"])
+    }
+
+    /// What a command prints that speaks to the agent.
+    pub fn lb(&self, words: &[&str]) -> String {
+        lb(&[words, &["--config", &self.path("lb.yaml").display().to_string()]].concat())
     }
 }
 
-fn file(name: &str) -> String {
+/// What a command prints.
+pub fn lb(words: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_lb")).args(words).output().expect("lb");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A configuration that operators begin with.
+pub fn file(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/dns").join(name);
     fs::read_to_string(path).expect("a configuration")
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::{Changes, Place, Records, SinkError, SinkStatus, Wanted, changes};
+use super::{Addresses, Changes, Place, Records, SinkError, SinkStatus, Spot, Value, Wanted, changes};
 
 /// When things happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,24 +25,24 @@ impl Timing {
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum Step<P = Place, V = Addresses> {
     /// Read what these places hold.
-    Read(BTreeSet<Place>),
+    Read(BTreeSet<P>),
     /// Write this.
-    Write(Changes),
+    Write(Changes<P, V>),
     /// Wait for news until then.
     Wait(Instant),
 }
 
 /// What is known of a server.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct Keeper<P = Place, V = Addresses> {
     timing: Timing,
-    want: Wanted,
+    want: Wanted<P, V>,
     /// Places that are named, and those that were, until they are empty.
-    owned: BTreeSet<Place>,
+    owned: BTreeSet<P>,
     /// What the server holds at the places owned; `None`: it must be asked.
-    held: Option<Records>,
+    held: Option<Records<P, V>>,
     read_at: Option<Instant>,
     /// Since when the server lacks something.
     behind_since: Option<Instant>,
@@ -53,9 +53,9 @@ pub struct Keeper {
     full_syncs: u64,
 }
 
-impl Keeper {
+impl<P: Spot, V: Value> Keeper<P, V> {
     /// Of a server to which `owned` was written before.
-    pub fn new(timing: Timing, owned: BTreeSet<Place>, now: Instant) -> Self {
+    pub fn new(timing: Timing, owned: BTreeSet<P>, now: Instant) -> Self {
         Keeper {
             timing,
             want: Wanted::new(),
@@ -72,7 +72,7 @@ impl Keeper {
     }
 
     /// From now on the server is to hold this.
-    pub fn want(&mut self, want: Wanted, now: Instant) {
+    pub fn want(&mut self, want: Wanted<P, V>, now: Instant) {
         let fresh = want.keys().any(|place| !self.owned.contains(place));
         self.owned.extend(want.keys().cloned());
         if fresh {
@@ -86,12 +86,12 @@ impl Keeper {
     }
 
     /// Places that are named, and those that were, until they are empty: what must be remembered before a step is done.
-    pub fn owned(&self) -> &BTreeSet<Place> {
+    pub fn owned(&self) -> &BTreeSet<P> {
         &self.owned
     }
 
     /// What to do now.
-    pub fn next(&self, now: Instant) -> Step {
+    pub fn next(&self, now: Instant) -> Step<P, V> {
         if let Some(at) = self.retry_at.filter(|at| *at > now) {
             return Step::Wait(at);
         }
@@ -109,7 +109,7 @@ impl Keeper {
     }
 
     /// A [`Step::Read`] came to this.
-    pub fn read(&mut self, result: Result<Records, SinkError>, now: Instant) {
+    pub fn read(&mut self, result: Result<Records<P, V>, SinkError>, now: Instant) {
         match result {
             Ok(held) => {
                 self.held = Some(held);
@@ -122,13 +122,13 @@ impl Keeper {
     }
 
     /// A [`Step::Write`] of this came to that.
-    pub fn wrote(&mut self, changes: &Changes, result: Result<(), SinkError>, now: Instant) {
+    pub fn wrote(&mut self, changes: &Changes<P, V>, result: Result<(), SinkError>, now: Instant) {
         match (result, &mut self.held) {
             (Ok(()), Some(held)) => {
                 self.written += changes.len() as u64;
-                for (place, addresses) in changes {
-                    match addresses {
-                        Some(addresses) => held.insert(place.clone(), addresses.clone()),
+                for (place, value) in changes {
+                    match value {
+                        Some(value) => held.insert(place.clone(), value.clone()),
                         None => held.remove(place),
                     };
                 }

@@ -26,7 +26,7 @@ fn wanted(all: &[(&str, &[&str])]) -> Wanted {
     let mut addresses = records(all);
     let wish = |place| match addresses.remove(&place) {
         Some(addresses) if addresses.all.is_empty() => (place, Wish::Nothing),
-        Some(addresses) => (place, Wish::Addresses(addresses)),
+        Some(addresses) => (place, Wish::Value(addresses)),
         None => (place, Wish::Nothing),
     };
     all.iter().map(|(name, _)| place(name)).map(wish).collect()
