@@ -93,7 +93,7 @@ mod tests {
     use super::super::{Read, parse};
     use super::*;
 
-    fn records(text: &str) -> Vec<Rr> {
+    fn records_of(text: &str) -> Vec<Rr> {
         let origin = Name::from_ascii("example.org.").unwrap();
         parse(text, &origin, Some(300)).unwrap().into_iter().map(|Read { record, .. }| record).collect()
     }
@@ -115,19 +115,19 @@ _sip._tcp SRV 1 2 5060 .
 t TXT \"say \\\"hi\\\" \\\\ ; \\007\\255\" two \"\"
 1 PTR a.example.com.
 ";
-        let records = records(text);
-        assert_eq!(super::tests::records(&written(&records)), records, "{}", written(&records));
+        let records = records_of(text);
+        assert_eq!(records_of(&written(&records)), records, "{}", written(&records));
     }
 
     #[test]
     fn lines_are_as_other_servers_read_them() {
         assert_eq!(
-            written(&records("@ 3600 SOA ns1 hostmaster 7 3600 900 1209600 60\nw 30 TXT a\\\"b\n")),
+            written(&records_of("@ 3600 SOA ns1 hostmaster 7 3600 900 1209600 60\nw 30 TXT a\\\"b\n")),
             "example.org. 3600 IN SOA ns1.example.org. hostmaster.example.org. (\n    7 ; serial\n    3600 900 1209600 60 )\n\
              w.example.org. 30 IN TXT \"a\\\"b\"\n"
         );
         assert_eq!(
-            written(&records("_443._tcp 60 TLSA 3 1 1 0a0b\n")),
+            written(&records_of("_443._tcp 60 TLSA 3 1 1 0a0b\n")),
             "_443._tcp.example.org. 60 IN TYPE52 \\# 5 0301010a0b\n"
         );
         let odd = Name::from_labels([&b"a.b"[..], b"c d"]).unwrap();

@@ -30,6 +30,8 @@ pub enum Step<P = Place, V = Addresses> {
     Read(BTreeSet<P>),
     /// Write this.
     Write(Changes<P, V>),
+    /// See that what it holds is in force.
+    Settle,
     /// Wait for news until then.
     Wait(Instant),
 }
@@ -43,6 +45,8 @@ pub struct Keeper<P = Place, V = Addresses> {
     owned: BTreeSet<P>,
     /// What the server holds at the places owned; `None`: it must be asked.
     held: Option<Records<P, V>>,
+    /// What it holds is in force.
+    settled: bool,
     read_at: Option<Instant>,
     /// Since when the server lacks something.
     behind_since: Option<Instant>,
@@ -61,6 +65,7 @@ impl<P: Spot, V: Value> Keeper<P, V> {
             want: Wanted::new(),
             owned,
             held: None,
+            settled: false,
             read_at: None,
             behind_since: Some(now),
             failures: 0,
@@ -100,7 +105,8 @@ impl<P: Spot, V: Value> Keeper<P, V> {
             Some(held) if again.is_some_and(|again| again > now) => {
                 let changes = changes(&self.owned, &self.want, held);
                 match changes.is_empty() {
-                    true => Step::Wait(again.unwrap_or(now)),
+                    true if self.settled => Step::Wait(again.unwrap_or(now)),
+                    true => Step::Settle,
                     false => Step::Write(changes),
                 }
             }
@@ -115,6 +121,7 @@ impl<P: Spot, V: Value> Keeper<P, V> {
                 self.held = Some(held);
                 self.read_at = Some(now);
                 self.full_syncs += 1;
+                self.settled = false;
                 self.succeeded(now);
             }
             Err(error) => self.failed(&error, now),
@@ -126,6 +133,7 @@ impl<P: Spot, V: Value> Keeper<P, V> {
         match (result, &mut self.held) {
             (Ok(()), Some(held)) => {
                 self.written += changes.len() as u64;
+                self.settled = false;
                 for (place, value) in changes {
                     match value {
                         Some(value) => held.insert(place.clone(), value.clone()),
@@ -136,6 +144,17 @@ impl<P: Spot, V: Value> Keeper<P, V> {
             }
             (Ok(()), None) => self.succeeded(now),
             (Err(error), _) => self.failed(&error, now),
+        }
+    }
+
+    /// A [`Step::Settle`] came to this.
+    pub fn settle(&mut self, result: Result<(), SinkError>, now: Instant) {
+        match result {
+            Ok(()) => {
+                self.settled = true;
+                self.succeeded(now);
+            }
+            Err(error) => self.failed(&error, now),
         }
     }
 
@@ -155,17 +174,20 @@ impl<P: Spot, V: Value> Keeper<P, V> {
     }
 
     fn is_in_step(&self) -> bool {
-        self.held.as_ref().is_some_and(|held| changes(&self.owned, &self.want, held).is_empty())
+        self.settled
+            && self.held.as_ref().is_some_and(|held| changes(&self.owned, &self.want, held).is_empty())
     }
 
     fn succeeded(&mut self, now: Instant) {
-        (self.failures, self.retry_at, self.error) = (0, None, None);
+        self.retry_at = None;
         if let Some(held) = &self.held {
             self.owned.retain(|place| self.want.contains_key(place) || held.contains_key(place));
         }
-        match self.is_in_step() {
-            true => self.behind_since = None,
-            false => self.behind_since = self.behind_since.or(Some(now)),
+        if self.is_in_step() {
+            // Not before: a server that can be read may still refuse what is written.
+            (self.behind_since, self.failures, self.error) = (None, 0, None);
+        } else {
+            self.behind_since = self.behind_since.or(Some(now));
         }
     }
 
@@ -176,6 +198,7 @@ impl<P: Spot, V: Value> Keeper<P, V> {
         self.failures += 1;
         self.error = Some(error.to_string());
         self.held = None;
+        self.settled = false;
         self.behind_since = self.behind_since.or(Some(now));
     }
 }

@@ -164,6 +164,11 @@ pub trait Store<P: Spot = Place, V: Value = Addresses>: Send + Sync {
     /// Has it hold this. Places of one zone change at once where the server can do that.
     fn write<'a>(&'a mut self, changes: &'a Changes<P, V>) -> BoxFuture<'a, Result<(), SinkError>>;
 
+    /// Sees that what it holds is in force; most servers need nothing.
+    fn settle(&mut self) -> BoxFuture<'_, Result<(), SinkError>> {
+        std::future::ready(Ok(())).boxed()
+    }
+
     /// Has it hold this if it holds `have` at these places, which are of one zone; else nothing changes, and it is false.
     fn swap<'a>(
         &'a mut self,
@@ -195,7 +200,7 @@ pub struct SinkStatus {
     pub lag_ms: u64,
     /// Why it has not.
     pub error: Option<String>,
-    /// Names and families whose addresses are kept there.
+    /// Names and families whose addresses are kept there; for gdnsd, addresses.
     pub places: usize,
     /// Places written since the start.
     pub written: u64,

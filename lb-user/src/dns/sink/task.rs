@@ -98,6 +98,10 @@ impl<P: Spot, V: Value> Task<P, V> {
                     }
                     self.keeper.wrote(&changes, done, Instant::now());
                 }
+                Step::Settle => {
+                    let done = self.store.settle().await;
+                    self.keeper.settle(done, Instant::now());
+                }
                 Step::Wait(until) => {
                     self.remember();
                     self.tell();

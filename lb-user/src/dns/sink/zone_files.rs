@@ -13,7 +13,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, ready};
 use hickory_proto::rr::rdata::{A, AAAA};
 use hickory_proto::rr::{LowerName, Name, RData, SerialNumber};
 use tokio::process::Command;
@@ -78,7 +78,7 @@ impl ZoneFiles {
         ZoneFiles { folder, zones: zones.collect(), reload_due: !reload.is_empty(), reload }
     }
 
-    async fn bring_up_to_date(&mut self, places: &BTreeSet<Place>) -> Result<Records, SinkError> {
+    fn bring_up_to_date(&mut self, places: &BTreeSet<Place>) -> Result<Records, SinkError> {
         for (zone, fixed) in &self.zones {
             let held = self.load(zone)?;
             if held.as_ref().is_none_or(|held| !fixed.is_in(held)) {
@@ -86,7 +86,6 @@ impl ZoneFiles {
                 self.reload_due = true;
             }
         }
-        self.reload().await?;
         let mut found = Records::new();
         let zones: BTreeSet<&LowerName> = places.iter().map(|place| &place.zone).collect();
         for zone in zones {
@@ -96,7 +95,7 @@ impl ZoneFiles {
         Ok(found)
     }
 
-    async fn replace(&mut self, changes: &Changes) -> Result<(), SinkError> {
+    fn replace(&mut self, changes: &Changes) -> Result<(), SinkError> {
         let zones: BTreeSet<&LowerName> = changes.keys().map(|place| &place.zone).collect();
         for zone in zones {
             let held = self.load(zone)?;
@@ -115,7 +114,7 @@ impl ZoneFiles {
             }
             self.reload_due = true;
         }
-        self.reload().await
+        Ok(())
     }
 
     fn path(&self, zone: &LowerName) -> PathBuf {
@@ -171,11 +170,15 @@ impl ZoneFiles {
 impl Store for ZoneFiles {
     /// Brings the records that do not follow health in order as well.
     fn read<'a>(&'a mut self, places: &'a BTreeSet<Place>) -> BoxFuture<'a, Result<Records, SinkError>> {
-        self.bring_up_to_date(places).boxed()
+        ready(self.bring_up_to_date(places)).boxed()
     }
 
     fn write<'a>(&'a mut self, changes: &'a Changes) -> BoxFuture<'a, Result<(), SinkError>> {
-        self.replace(changes).boxed()
+        ready(self.replace(changes)).boxed()
+    }
+
+    fn settle(&mut self) -> BoxFuture<'_, Result<(), SinkError>> {
+        self.reload().boxed()
     }
 }
 

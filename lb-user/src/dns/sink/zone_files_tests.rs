@@ -144,17 +144,19 @@ async fn a_reload_that_fails_is_an_error_until_it_succeeds() {
     let mut files = case.files(&zone(""));
     let count = || fs::read_to_string(&runs).unwrap_or_default().lines().count();
     files.read(&www_place()).await.unwrap();
-    files.read(&www_place()).await.unwrap();
+    files.settle().await.unwrap();
+    files.settle().await.unwrap();
     assert_eq!(count(), 1, "nothing has changed since");
     fs::write(&fails, "").unwrap();
-    let error = files.write(&www(&["192.0.2.1"])).await.unwrap_err();
+    files.write(&www(&["192.0.2.1"])).await.unwrap();
+    let error = files.settle().await.unwrap_err();
     assert!(error.to_string().ends_with(": exit status: 3: not now"), "{error}");
-    files.read(&www_place()).await.unwrap_err();
+    files.settle().await.unwrap_err();
     fs::remove_file(&fails).unwrap();
-    files.read(&www_place()).await.unwrap();
+    files.settle().await.unwrap();
     assert_eq!((count(), case.serial()), (4, 2));
     // The agent before this one may have ended between the two.
-    case.files(&zone("")).read(&www_place()).await.unwrap();
+    case.files(&zone("")).settle().await.unwrap();
     assert_eq!((count(), case.serial()), (5, 2));
 }
 
