@@ -82,7 +82,7 @@ fn gdnsd_config() -> String {
   tcp_threads => 1
 }}
 service_types => {{
-  agent => {{ plugin => extfile, file => {STATES}, direct => true, interval => 1 }}
+  agent => {{ plugin => extfile, file => {STATES}, direct => true, interval => 2 }}
 }}
 plugins => {{
   multifo => {{

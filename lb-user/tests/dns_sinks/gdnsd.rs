@@ -62,7 +62,7 @@ fn gdnsd_follows_the_checks_of_an_agent() {
         fs::write(&states, "192.0.2.1 => UP\nlb9.example.net. => DOWN\n").expect("a file");
         wait_until("the states are right again", || {
             text()
-                == "lb9.example.net. => DOWN\n192.0.2.1 => DOWN\n192.0.2.2 => UP\n2001:db8::1 => UP\n2001:db8::2 => DOWN\n"
+                == "192.0.2.1 => DOWN\nlb9.example.net. => DOWN\n192.0.2.2 => UP\n2001:db8::1 => UP\n2001:db8::2 => DOWN\n"
         })
         .await;
         wait_until("and the answers", || answer("www.example.org", "A") == ["192.0.2.2"]).await;

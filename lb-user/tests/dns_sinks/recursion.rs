@@ -41,7 +41,7 @@ fn parent(node: &Node) -> String {
     format!(
         "example.com. 300 IN SOA ns.example.com. hostmaster.example.com. 1 3600 600 86400 30
 example.com. 300 IN NS ns.example.com.
-ns.example.com. 300 IN A 127.0.0.53
+ns.example.com. 300 IN A 127.0.0.1
 lb1.example.com. 300 IN A 127.0.0.11
 lb2.example.com. 300 IN A 127.0.0.12
 {delegation}"
@@ -78,9 +78,9 @@ fn resolvers_follow_the_delegation_and_leave_a_balancer_that_is_down() {
         let [first, second] = ["127.0.0.11", "127.0.0.12"];
         let lb1 = Node::start(first, &balancer(first)).await;
         let lb2 = Node::start(second, &balancer(second)).await;
-        let mut parent = Server::parent("example.com", "127.0.0.53", &parent(&lb1));
+        let mut parent = Server::parent("example.com", "127.0.0.1", &parent(&lb1));
         parent.start();
-        let mut resolver = Server::unbound("example.com", "127.0.0.53");
+        let mut resolver = Server::unbound("example.com", "127.0.0.1");
         resolver.start();
         wait_until("the resolver answers", || NAMES.iter().all(|name| addresses(name).len() == 1)).await;
 

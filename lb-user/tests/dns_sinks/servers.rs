@@ -162,7 +162,7 @@ security-poll-suffix=
         let config = format!(
             "options => {{ listen => 127.0.0.1:5300, run_dir => FOLDER/run, state_dir => FOLDER/state,
                udp_threads => 1, tcp_threads => 1 }}
-             service_types => {{ lb => {{ plugin => extfile, file => {}, direct => true, interval => 1 }} }}
+             service_types => {{ lb => {{ plugin => extfile, file => {}, direct => true, interval => 2 }} }}
              plugins => {{ multifo => {{ service_types => lb, up_thresh => 0.01
                www => {{ addrs_v4 => [ 192.0.2.1, 192.0.2.2 ], addrs_v6 => [ 2001:db8::1, 2001:db8::2 ] }} }} }}",
             states.display()
@@ -200,7 +200,7 @@ zone:
         Self::new(&["named", "-g", "-c", "FOLDER/conf"], &[("conf", conf.into())])
     }
 
-    /// A BIND with one zone, at port 53 of another address.
+    /// A BIND with one zone, at port 53. It listens at addresses of interfaces only: of 127.0.0.0/8 at the first.
     pub fn parent(zone: &str, address: &str, records: &str) -> Self {
         let conf = format!(
             "options {{ directory \"FOLDER\"; listen-on {{ {address}; }}; listen-on-v6 {{ none; }}; recursion no;

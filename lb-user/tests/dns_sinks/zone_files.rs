@@ -15,7 +15,7 @@ async fn agent(server: &Path, reload: &str) -> Node {
     example.org:
       ns: [ns1]
       soa: {{serial: 2026010100}}
-      records: [ns1 A 127.0.0.1, 'text TXT \"a \\\\\" and ; here\"', '_443._tcp TLSA 3 1 1 0a0b']
+      records: [ns1 A 127.0.0.1, 'text TXT \"a \\\" and ; here\"', '_443._tcp TLSA 3 1 1 0a0b']
       names:
         www: {{ttl: 30, checks: operator, all_down: none, members: [192.0.2.1, 192.0.2.2, \"2001:db8::1\"]}}
         '*.api': {{ttl: 30, members: [192.0.2.7]}}

@@ -57,8 +57,8 @@ fn each_kind_of_sink_has_its_keys() {
         "5:5: dns.sinks.a.file: missing; write the file of its service type, as in /var/lib/gdnsd/extfile/lb",
     );
     one(
-        &dns("    a: {type: file, reload: rndc}\n", ""),
-        "5:29: dns.sinks.a.reload: not a list: \"rndc\"; write it in brackets, as in [rndc, reload]",
+        &dns("    a: {type: file, folder: /z, reload: rndc}\n", ""),
+        "5:41: dns.sinks.a.reload: not a list: \"rndc\"; write it in brackets, as in [rndc, reload]",
     );
     one(
         &dns("    a: {type: file, reload: [rndc]}\n", ""),

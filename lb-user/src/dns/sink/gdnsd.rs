@@ -76,18 +76,24 @@ fn states(text: &str, addresses: &BTreeSet<IpAddr>) -> Records<IpAddr, bool> {
     last.into_iter().filter_map(|(address, state)| Some((address, state?))).collect()
 }
 
-/// The text with these states, one line for each address.
+/// The text with these states: each where its address stood, new ones at the end, one line for each address.
 fn edited(text: &str, changes: &Changes<IpAddr, bool>) -> String {
-    let is_old = |line: &&str| {
-        let address = line.split("=>").next().and_then(|key| key.trim().parse().ok());
-        address.is_some_and(|address: IpAddr| changes.contains_key(&address))
-    };
-    let others = text.lines().filter(|line| !is_old(line)).map(|line| format!("{line}\n"));
-    let new = changes.iter().filter_map(|(address, up)| {
-        let state = if (*up)? { "UP" } else { "DOWN" };
-        Some(format!("{address} => {state}\n"))
-    });
-    others.chain(new).collect()
+    let line = |address: &IpAddr, up: bool| format!("{address} => {}\n", if up { "UP" } else { "DOWN" });
+    let mut left = changes.clone();
+    let mut edited = String::new();
+    for old in text.lines() {
+        let address = old.split("=>").next().and_then(|key| key.trim().parse().ok());
+        match address.filter(|address| changes.contains_key(address)) {
+            None => edited += &format!("{old}\n"),
+            Some(address) => {
+                if let Some(Some(up)) = left.remove(&address) {
+                    edited += &line(&address, up);
+                }
+            }
+        }
+    }
+    edited.extend(left.iter().filter_map(|(address, up)| Some(line(address, (*up)?))));
+    edited
 }
 
 #[cfg(test)]
@@ -125,7 +131,7 @@ mod tests {
         ];
         assert_eq!(
             edited(TEXT, &changes.into()),
-            "# ours and theirs\nlb01.example.com. => UP/60\n192.0.2.1 => DOWN\n192.0.2.2 => UP\n"
+            "# ours and theirs\n192.0.2.1 => DOWN\nlb01.example.com. => UP/60\n192.0.2.2 => UP\n"
         );
     }
 
