@@ -64,10 +64,11 @@ struct Held {
 /// Where a zone's file is in a folder: `example.org.zone`.
 pub fn file_name(zone: &LowerName) -> String {
     let name = Name::from(zone.clone()).to_ascii();
-    // RFC 2317 has slashes in names.
+    // Names may have any byte, slashes included.
+    let plain = |c: char| if c.is_ascii_alphanumeric() || ".-_".contains(c) { c } else { '_' };
     match name.trim_end_matches('.') {
         "" => "root.zone".into(),
-        name => format!("{}.zone", name.replace('/', "_")),
+        name => format!("{}.zone", name.chars().map(plain).collect::<String>()),
     }
 }
 
