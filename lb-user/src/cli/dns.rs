@@ -11,6 +11,8 @@ use hyper::Method;
 use super::status::table;
 use super::{Api, Format, client, runtime};
 use crate::config::Config;
+use crate::dns;
+use crate::dns::corefile::corefile;
 use crate::dns::delegation::delegation;
 use crate::dns::leader::LeaderStatus;
 use crate::dns::policy::{Basis, Fate};
@@ -54,6 +56,18 @@ enum Command {
         /// The zone [default: all].
         zone: Option<String>,
     },
+    /// Print a zone as it is answered now, as a master file that other name servers read.
+    #[command(after_help = "Example: lb dns zone example.org >example.org.zone")]
+    Zone {
+        /// The zone.
+        zone: String,
+    },
+    /// Print a Corefile for a CoreDNS that answers from a sink, by the configuration alone. No agent is asked.
+    #[command(after_help = "Example: lb dns corefile >/etc/coredns/Corefile")]
+    Corefile {
+        /// The sink, of type file or etcd [default: the only one].
+        sink: Option<String>,
+    },
     /// Put an address back to what its checks say.
     #[command(after_help = "Example: lb dns up 198.51.100.1")]
     Up(Whom),
@@ -83,6 +97,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             explain(args, &request)
         }
         Command::Delegation { zone } => delegations(args, zone.as_deref()),
+        Command::Zone { zone } => print_zone(args, zone),
+        Command::Corefile { sink } => {
+            let text = corefile(&section(args)?, sink.as_deref()).map_err(anyhow::Error::msg)?;
+            print_text(args, &text)
+        }
         Command::Up(whom) => order(args, whom, None),
         Command::Down(whom) => order(args, whom, Some(Order::Down)),
         Command::Drain(whom) => order(args, whom, Some(Order::Drain)),
@@ -114,9 +133,38 @@ fn explain(args: &Args, request: &ExplainRequest) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn delegations(args: &Args, zone: Option<&str>) -> anyhow::Result<ExitCode> {
+fn print_zone(args: &Args, zone: &str) -> anyhow::Result<ExitCode> {
+    let path = format!("/v1/dns/zone?name={}", escaped(zone));
+    let body = runtime()?.block_on(client::request(&args.api.socket(), Method::GET, &path))?;
+    print_text(args, &String::from_utf8_lossy(&body))
+}
+
+/// A name as a part of a query: bytes that have a meaning there by their numbers (RFC 3986, section 2.1).
+fn escaped(name: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    name.bytes().map(byte).collect()
+}
+
+/// Prints a text that is for other programs; with `--format json` as a JSON string.
+fn print_text(args: &Args, text: &str) -> anyhow::Result<ExitCode> {
+    match args.format {
+        Format::Text => print!("{text}"),
+        Format::Json => println!("{}", serde_json::to_string(text)?),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The section `dns` of the configuration.
+fn section(args: &Args) -> anyhow::Result<dns::Config> {
     let config = Config::load(&args.api.config)?;
-    let dns = config.dns.context("this node is no name server; add the section dns to its configuration")?;
+    config.dns.context("this node is no name server; add the section dns to its configuration")
+}
+
+fn delegations(args: &Args, zone: Option<&str>) -> anyhow::Result<ExitCode> {
+    let dns = section(args)?;
     let wanted = |apex: String| {
         let apex = apex.to_lowercase();
         zone.is_none_or(|zone| apex.trim_end_matches('.') == zone.to_lowercase().trim_end_matches('.'))

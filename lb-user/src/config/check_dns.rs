@@ -74,6 +74,7 @@ pub(super) fn check(w: &dns::Written, around: &Around<'_>, r: &mut Reader) -> Co
     let of_group = dns_group::Around {
         has_zones: !zones.is_empty(),
         has_sinks: !sinks.is_empty(),
+        has_claims: !claims.is_empty(),
         bgp: around.bgp,
         director: around.director,
         peers_listen: around.peers.is_some_and(|peers| peers.listen.is_some()),

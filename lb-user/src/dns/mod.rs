@@ -14,8 +14,10 @@
 pub mod answer;
 pub mod anycast;
 pub mod claim;
+pub mod corefile;
 pub mod counters;
 pub mod delegation;
+pub mod everybody;
 pub mod extfile;
 pub mod leader;
 pub mod master;

@@ -109,6 +109,13 @@ pub struct OrderRequest {
     pub state: Option<Order>,
 }
 
+/// A zone to be printed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZoneRequest {
+    /// Its name.
+    pub name: String,
+}
+
 /// A question to be explained.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainRequest {

@@ -131,6 +131,21 @@ impl Zone {
         }
     }
 
+    /// The static records, each once: the SOA, the others of the apex, then by name.
+    pub fn records(&self) -> Vec<Rr> {
+        let mut nodes: Vec<(&LowerName, &Node)> = self.nodes.iter().collect();
+        nodes.sort_by_key(|(name, _)| (**name != self.apex, *name));
+        let sets = nodes.into_iter().flat_map(|(name, node)| node.sets.iter().map(move |set| (name, set)));
+        let records = sets.flat_map(|(name, set)| {
+            let record = |data: &RData| Rr { name: name.clone().into(), ttl: set.ttl, data: data.clone() };
+            set.data.iter().map(record).collect::<Vec<_>>()
+        });
+        let mut records: Vec<Rr> = records.collect();
+        // In a stable order: those of the apex are in front already.
+        records.sort_by_key(|record| !matches!(record.data, RData::SOA(_)));
+        records
+    }
+
     /// What is at exactly this name.
     pub fn node(&self, name: &LowerName) -> Option<&Node> {
         self.nodes.get(name)

@@ -63,14 +63,23 @@ impl Node {
 
     /// What `lb dns status` shows.
     pub fn status(&self) -> String {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lb"));
-        let output =
-            command.args(["dns", "status", "--config"]).arg(self.path("lb.yaml")).output().expect("lb");
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        self.lb(&["dns", "status"])
+    }
+
+    /// What a command prints that speaks to the agent.
+    pub fn lb(&self, words: &[&str]) -> String {
+        lb(&[words, &["--config", &self.path("lb.yaml").display().to_string()]].concat())
     }
 }
 
-fn file(name: &str) -> String {
+/// What a command prints.
+pub fn lb(words: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_lb")).args(words).output().expect("lb");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A configuration that operators begin with.
+pub fn file(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/dns").join(name);
     fs::read_to_string(path).expect("a configuration")
 }
