@@ -2,16 +2,20 @@
 
 use std::fmt::Write;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
+use hickory_proto::rr::Name;
 use hyper::Method;
 
 use super::status::table;
 use super::{Api, Format, client, runtime};
 use crate::config::Config;
 use crate::dns::delegation::delegation;
+use crate::dns::dnssec::ZoneKey;
+use crate::dns::master;
 use crate::dns::policy::{Basis, Fate};
 use crate::dns::snapshot::Order;
 use crate::dns::status::{
@@ -52,6 +56,16 @@ enum Command {
         /// The zone [default: all].
         zone: Option<String>,
     },
+    /// Make a key that a zone is signed with, in a file that only its owner can read, and print what the configuration and
+    /// the parent zone need. No agent is asked.
+    #[command(after_help = "Example: lb dns key example.org --file /etc/lb/example.org.key")]
+    Key {
+        /// The zone.
+        zone: String,
+        /// The file, which must not be there yet [default: /etc/lb/dnssec/ZONE.pem].
+        #[arg(long)]
+        file: Option<PathBuf>,
+    },
     /// Put an address back to what its checks say.
     #[command(after_help = "Example: lb dns up 198.51.100.1")]
     Up(Whom),
@@ -81,6 +95,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             explain(args, &request)
         }
         Command::Delegation { zone } => delegations(args, zone.as_deref()),
+        Command::Key { zone, file } => key(args, zone, file.as_deref()),
         Command::Up(whom) => order(args, whom, None),
         Command::Down(whom) => order(args, whom, Some(Order::Down)),
         Command::Drain(whom) => order(args, whom, Some(Order::Drain)),
@@ -128,6 +143,25 @@ fn delegations(args: &Args, zone: Option<&str>) -> anyhow::Result<ExitCode> {
     match args.format {
         Format::Text => records.iter().for_each(|record| println!("{record}")),
         Format::Json => println!("{}", serde_json::to_string(&records)?),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn key(args: &Args, zone: &str, file: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let apex = master::name(zone, &Name::root()).map_err(anyhow::Error::msg)?;
+    let default = || format!("/etc/lb/dnssec/{}.pem", apex.to_lowercase().to_ascii().trim_end_matches('.')).into();
+    let file = file.map_or_else(default, Path::to_owned);
+    ZoneKey::make(&file).with_context(|| {
+        format!("{}: cannot be written; name a file that is not there yet", file.display())
+    })?;
+    let made = ZoneKey::read(&file).map_err(anyhow::Error::msg)?;
+    let ds = made.ds(&apex).map(|ds| format!("{} IN DS {ds}", apex.to_ascii())).unwrap_or_default();
+    match args.format {
+        Format::Text => {
+            println!("dns.zones.{zone}.dnssec: {}", file.display());
+            println!("{ds}");
+        }
+        Format::Json => println!("{}", serde_json::json!({"file": file, "ds": ds})),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -196,6 +230,17 @@ fn status_text(status: &DnsStatus) -> String {
         .iter()
         .map(|claim| vec![claim.name.clone(), claim.holder.clone(), claim.error.clone().unwrap_or_default()]);
     page += &table(["HELD IN TURN", "HOLDER", "WHY"], claims.collect());
+    let secondaries = status.secondaries.iter().map(|secondary| {
+        let serial = secondary.serial.map(|serial| serial.to_string()).unwrap_or_default();
+        let state = match (secondary.serial, secondary.answered) {
+            (None, _) => "nothing to tell yet",
+            (_, true) => "has answered",
+            (_, false) => "has not answered",
+        };
+        let error = secondary.error.clone().unwrap_or_default();
+        vec![secondary.zone.clone(), secondary.address.to_string(), serial, state.into(), error]
+    });
+    page += &table(["SECONDARIES OF", "ADDRESS", "TOLD", "STATE", "WHY"], secondaries.collect());
     let counters = status.counters.iter().filter(|(_, value)| **value > 0);
     let counters = counters.map(|(name, value)| vec![name.clone(), value.to_string()]);
     page + &table(["COUNTER", "VALUE"], counters.collect())

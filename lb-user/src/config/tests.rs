@@ -2,6 +2,7 @@
 
 mod dns;
 mod dns_sinks;
+mod dns_transfer;
 mod extras;
 mod files;
 mod prefixes;

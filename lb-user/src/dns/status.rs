@@ -11,6 +11,8 @@ use super::answer::{Question, answer};
 use super::claim::task::ClaimStatus;
 use super::counters;
 use super::master;
+use super::notify::SecondaryStatus;
+use super::publish;
 use super::policy::{AllDown, Basis, Client, Fate, Policy, Standing};
 use super::server::Server;
 use super::service::Told;
@@ -40,6 +42,9 @@ pub struct DnsStatus {
     /// Names that are held in turn with other nodes.
     #[serde(default)]
     pub claims: Vec<ClaimStatus>,
+    /// What secondaries were told of zones that they may have as a whole.
+    #[serde(default)]
+    pub secondaries: Vec<SecondaryStatus>,
     /// Counters by name.
     pub counters: BTreeMap<String, u64>,
 }
@@ -164,7 +169,7 @@ impl DnsStatus {
         let mut zones: Vec<ZoneStatus> = data
             .zones
             .values()
-            .map(|zone| ZoneStatus { zone: zone.apex().to_string(), serial: zone.serial() })
+            .map(|zone| ZoneStatus { zone: zone.apex().to_string(), serial: publish::serial(&snapshot.soa(zone)) })
             .collect();
         zones.sort_by(|a, b| a.zone.cmp(&b.zone));
         let counted = counters::ALL.iter().enumerate().map(|(number, (name, _))| {
@@ -188,6 +193,7 @@ impl DnsStatus {
                 .collect(),
             sinks: told.sinks.clone(),
             claims: told.claims.clone(),
+            secondaries: told.secondaries.clone(),
             counters: counted.collect(),
         }
     }

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use super::servers::{DNS, SECRET, Server, dig, isolated, wait_until};
 
 /// A node with an agent, and a web server that passes its checks.
-struct Node {
+pub struct Node {
     folder: TempDir,
     agent: Child,
     _web: JoinSet<()>,
@@ -32,7 +32,7 @@ impl Drop for Node {
 
 impl Node {
     /// A node of this address; `FOLDER` in its configuration is its own.
-    async fn start(address: &str, configuration: &str) -> Self {
+    pub async fn start(address: &str, configuration: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let at = folder.path().display().to_string();
         let text = format!(
@@ -41,10 +41,7 @@ impl Node {
         );
         fs::write(folder.path().join("lb.yaml"), text.replace("FOLDER", &at)).expect("a configuration");
         fs::write(folder.path().join("secret"), format!("{SECRET}\n")).expect("a secret");
-        let log = fs::File::create(folder.path().join("log")).expect("a log");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lb"));
-        command.args(["agent", "--config"]).arg(folder.path().join("lb.yaml"));
-        let agent = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("an agent");
+        let agent = run(folder.path());
         let listener = TcpListener::bind((address, 80)).await.expect("a web server");
         let mut _web = JoinSet::new();
         _web.spawn(async move {
@@ -57,17 +54,36 @@ impl Node {
         Node { folder, agent, _web }
     }
 
-    fn path(&self, name: &str) -> std::path::PathBuf {
+    pub fn path(&self, name: &str) -> std::path::PathBuf {
         self.folder.path().join(name)
     }
 
-    /// What `lb dns status` shows.
-    fn status(&self) -> String {
+    /// Kills the agent with SIGKILL and starts it again.
+    pub fn restart(&mut self) {
+        let _ = self.agent.kill();
+        let _ = self.agent.wait();
+        self.agent = run(self.folder.path());
+    }
+
+    /// What a command shows.
+    pub fn lb(&self, words: &[&str]) -> String {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lb"));
-        let output =
-            command.args(["dns", "status", "--config"]).arg(self.path("lb.yaml")).output().expect("lb");
+        let output = command.args(words).arg("--config").arg(self.path("lb.yaml")).output().expect("lb");
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
+
+    /// What `lb dns status` shows.
+    pub fn status(&self) -> String {
+        self.lb(&["dns", "status"])
+    }
+}
+
+/// The agent of a folder.
+fn run(folder: &Path) -> Child {
+    let log = fs::File::options().create(true).append(true).open(folder.join("log")).expect("a log");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lb"));
+    command.args(["agent", "--config"]).arg(folder.join("lb.yaml"));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("an agent")
 }
 
 fn file(name: &str) -> String {

@@ -4,6 +4,7 @@
 mod agents;
 mod claims;
 mod servers;
+mod transfers;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
