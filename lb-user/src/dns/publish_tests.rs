@@ -163,7 +163,7 @@ fn serials_go_on_behind_what_a_crash_may_have_hidden() {
     let mut ahead = World::new(&ZONE.replace("serial: 7", "serial: 2026010100"), [(apex.clone(), 900)].into());
     assert_eq!(ahead.is([true, true]).serial(), 2026010100);
     // Serials come round (RFC 1982), and leave out zero.
-    let mut round = World::new(ZONE, [(apex, u32::MAX - 1)].into());
+    let mut round = World::new(&ZONE.replace("serial: 7", "serial: 4294967000"), [(apex, u32::MAX - 1)].into());
     assert_eq!(round.is([true, true]).serial(), u32::MAX);
     assert_eq!(round.is([true, false]).serial(), 1);
     assert!(is_ahead(1, u32::MAX) && !is_ahead(u32::MAX, 1));

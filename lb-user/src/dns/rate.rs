@@ -170,13 +170,13 @@ mod tests {
 
     #[test]
     fn who_goes_on_stays_limited_for_the_window() {
-        let (limiter, start) = limiter(|_| {});
+        let (limited, start) = limiter(|_| {});
         let at = |seconds| start + Duration::from_secs_f64(seconds);
         for tenth in 0..100 {
-            sent(&limiter, "192.0.2.1", "a.", at(f64::from(tenth) / 10.0), 100);
+            sent(&limited, "192.0.2.1", "a.", at(f64::from(tenth) / 10.0), 100);
         }
-        assert_eq!(sent(&limiter, "192.0.2.1", "a.", at(14.0), 1), 0);
-        let (again, start) = super::tests::limiter(|_| {});
+        assert_eq!(sent(&limited, "192.0.2.1", "a.", at(14.0), 1), 0);
+        let (again, start) = limiter(|_| {});
         sent(&again, "192.0.2.1", "a.", start, 10_000);
         assert_eq!(sent(&again, "192.0.2.1", "a.", start + Duration::from_secs(7), 100), 10, "all is forgotten");
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hickory_proto::ProtoError;
 use hickory_proto::op::{Edns, Header, HeaderCounts, Metadata, Query, ResponseCode};
-use hickory_proto::rr::{LowerName, RData, Record, RecordType};
+use hickory_proto::rr::{LowerName, Name, RData, Record, RecordType};
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
 
 use super::publish::{Edition, is_ahead};
@@ -141,7 +141,7 @@ impl Transfer {
         self.query.emit(&mut encoder)?;
         while let Some(record) = self.record(self.at) {
             let before = encoder.offset();
-            match record.emit(&mut encoder) {
+            match emit(record, self.query.name(), &mut encoder) {
                 // The first record of a message may be as long as it likes.
                 Ok(()) if counts.answers == 0 || encoder.offset() <= FULL => {}
                 Ok(()) | Err(ProtoError::MaxBufferSizeExceeded(_)) if counts.answers > 0 => {
@@ -182,6 +182,24 @@ impl Transfer {
         };
         record.or_else(|| (number - 1 == end).then_some(soa))
     }
+}
+
+/// Writes a record whose name ends with the zone, which the question behind the header has. The encoder compresses the first
+/// names of a message only.
+fn emit(record: &Record, apex: &Name, encoder: &mut BinEncoder<'_>) -> Result<(), ProtoError> {
+    const QUESTION: u16 = 12;
+    let own = record.name.iter().count() - apex.iter().count();
+    for label in record.name.iter().take(own) {
+        encoder.emit_character_data(label)?;
+    }
+    encoder.emit_u16(0xc000 | QUESTION)?;
+    record.record_type().emit(encoder)?;
+    record.dns_class.emit(encoder)?;
+    encoder.emit_u32(record.ttl)?;
+    let length = encoder.place::<u16>()?;
+    record.data.emit(encoder)?;
+    let data = encoder.len_since_place(&length) as u16;
+    length.replace(encoder, data)
 }
 
 /// The serial that the asker of an IXFR says it has, in the authority section (RFC 1995, section 3).

@@ -53,7 +53,7 @@ fn a_key_has_one_secret() {
     assert!(parse(&two("/k")).is_ok());
     one(
         &two("/other"),
-        "9:24: dns.zones.example.net.transfer.key: has another secret or algorithm in line 6; write the same, or use another name",
+        "9:23: dns.zones.example.net.transfer.key: has another secret or algorithm in line 6; write the same, or use another name",
     );
 }
 
