@@ -19,10 +19,10 @@ use super::check::{self, copied, not_unicast, nothing_listed};
 use super::check_pools;
 use super::check_zones::records;
 use super::dns::{self, Kind, State};
-use super::{dns_rate, dns_sinks, dns_transfer};
 use super::problem::nearest;
 use super::reader::{At, Reader};
 use super::written::{List, Maybe};
+use super::{dns_rate, dns_sinks, dns_transfer};
 
 /// Where what the operator ordered is kept, unless the configuration says otherwise.
 const DEFAULT_STATE: &str = "/var/lib/lb/dns.json";

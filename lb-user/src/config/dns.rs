@@ -9,13 +9,13 @@ use crate::dns::BeforeChecks;
 use crate::dns::master;
 use crate::dns::policy::{AllDown, Least, Policy};
 
-use super::{dns_rate, dns_sinks, dns_transfer};
 use super::leaf::{CheckType, Leaf, Port};
 use super::problem::Position;
 use super::reader::{At, Reader, Section};
 use super::schema;
 use super::tree::{Node, Value};
 use super::written::{Check as ProbeWritten, List, Maybe, sections};
+use super::{dns_rate, dns_sinks, dns_transfer};
 
 pub(super) struct Written {
     pub at: Position,

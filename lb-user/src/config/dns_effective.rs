@@ -10,9 +10,9 @@ use serde::Serialize;
 use crate::dns::policy::{self, AllDown, Choice, Least, Policy};
 use crate::dns::{self, BeforeChecks, ZoneConfig};
 
-use super::{dns_rate, dns_transfer};
 use super::dns_sinks::{EffectiveClaim, EffectiveSink};
 use super::effective;
+use super::{dns_rate, dns_transfer};
 
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Effective {

@@ -100,10 +100,8 @@ pub(super) const DNS: Keys = Keys {
     ],
 };
 pub(super) const DNS_TCP: Keys = Keys { path: "dns.tcp", keys: &["connections", "idle"] };
-pub(super) const DNS_RATE_LIMIT: Keys = Keys {
-    path: "dns.rate_limit",
-    keys: &["rate", "window", "slip", "prefix4", "prefix6", "exempt"],
-};
+pub(super) const DNS_RATE_LIMIT: Keys =
+    Keys { path: "dns.rate_limit", keys: &["rate", "window", "slip", "prefix4", "prefix6", "exempt"] };
 pub(super) const DNS_CHECK: Keys = Keys {
     path: "dns.checks.*",
     keys: &[
@@ -111,8 +109,10 @@ pub(super) const DNS_CHECK: Keys = Keys {
         "default", "vip", "pool", "percent", "scale",
     ],
 };
-pub(super) const DNS_ZONE: Keys =
-    Keys { path: "dns.zones.*", keys: &["file", "ttl", "soa", "ns", "records", "names", "transfer", "dnssec"] };
+pub(super) const DNS_ZONE: Keys = Keys {
+    path: "dns.zones.*",
+    keys: &["file", "ttl", "soa", "ns", "records", "names", "transfer", "dnssec"],
+};
 pub(super) const DNS_SOA: Keys = Keys {
     path: "dns.zones.*.soa",
     keys: &["primary", "contact", "serial", "refresh", "retry", "expire", "negative"],

@@ -106,7 +106,7 @@ pub fn answer(snapshot: &Snapshot, question: &Question, client: &Client, roll: u
             }
             Found::Nothing => {
                 answer.code = ResponseCode::NXDomain;
-                deny(snapshot, zone, Denial::of_name(&owner), &mut answer);
+                deny(snapshot, zone, || Denial::of_name(&owner), &mut answer);
                 return answer;
             }
         };
@@ -169,7 +169,7 @@ fn records(
                 answer.authoritative = false;
             }
             Verdict::Addresses(addresses) if addresses.is_empty() => {
-                deny(snapshot, zone, Denial::of_type(owner, node, kind), answer);
+                deny(snapshot, zone, || Denial::of_type(owner, node, kind), answer);
             }
             Verdict::Addresses(addresses) => {
                 let ttl = snapshot.data.choices[choice].ttl;
@@ -202,7 +202,7 @@ fn records(
         return None;
     }
     let Some(alias) = node.set(RecordType::CNAME) else {
-        deny(snapshot, zone, Denial::of_type(owner, node, kind), answer);
+        deny(snapshot, zone, || Denial::of_type(owner, node, kind), answer);
         return None;
     };
     let RData::CNAME(target) = &alias.data[0] else { return None };
@@ -211,8 +211,8 @@ fn records(
 }
 
 /// The SOA record says for how long there is nothing (RFC 2308, section 3).
-fn deny(snapshot: &Snapshot, zone: &Zone, denial: Denial, answer: &mut Answer) {
-    answer.denial = answer.signed_by.as_ref().map(|_| denial);
+fn deny(snapshot: &Snapshot, zone: &Zone, denial: impl FnOnce() -> Denial, answer: &mut Answer) {
+    answer.denial = answer.signed_by.as_ref().map(|_| denial());
     let mut soa = snapshot.soa(zone);
     soa.ttl = zone.negative_ttl();
     answer.authorities.push(soa);
@@ -223,7 +223,7 @@ fn minimal_any(snapshot: &Snapshot, zone: &Zone, node: &Node, owner: &Name, answ
     if let Some(alias) = node.set(RecordType::CNAME) {
         answer.answers.push(Record::from_rdata(owner.clone(), alias.ttl, alias.data[0].clone()));
     } else if node.sets.is_empty() && node.choice.is_none() {
-        deny(snapshot, zone, Denial::of_type(owner, node, RecordType::ANY), answer);
+        deny(snapshot, zone, || Denial::of_type(owner, node, RecordType::ANY), answer);
     } else {
         let says = RData::HINFO(HINFO::new("RFC8482".into(), String::new()));
         answer.answers.push(Record::from_rdata(owner.clone(), zone.negative_ttl(), says));
@@ -245,7 +245,8 @@ fn refer(zone: &Zone, cut: &LowerName, node: &Node, answer: &mut Answer) {
     if answer.signed_by.is_some() {
         match node.set(RecordType::DS) {
             Some(set) => {
-                let records = set.data.iter().map(|ds| Record::from_rdata(owner.clone(), set.ttl, ds.clone()));
+                let records =
+                    set.data.iter().map(|ds| Record::from_rdata(owner.clone(), set.ttl, ds.clone()));
                 answer.ds.extend(records);
             }
             None => answer.denial = Some(Denial::of_ds(&owner)),

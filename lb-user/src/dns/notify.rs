@@ -108,8 +108,7 @@ impl Notifier {
         for ((zone, _), secondary) in &self.secondaries {
             let Some(edition) = editions.get(zone) else { continue };
             secondary.soa.send_if_modified(|before| {
-                let is_new =
-                    before.as_ref().is_none_or(|before| publish::serial(before) != edition.serial());
+                let is_new = before.as_ref().is_none_or(|before| publish::serial(before) != edition.serial());
                 *before = Some(edition.soa().clone());
                 is_new
             });
@@ -167,7 +166,10 @@ impl Teller {
                     return;
                 }
                 Ok(Err(error)) => error,
-                Err(_) => format!("no answer within {:?}; is it there, and a secondary of the zone?", patience(chance)),
+                Err(_) => format!(
+                    "no answer within {:?}; is it there, and a secondary of the zone?",
+                    patience(chance)
+                ),
             };
             self.told.send_modify(|told| told.error = Some(error));
             sleep_until(end).await;
@@ -204,7 +206,8 @@ impl Teller {
                 continue;
             }
             // Anybody can write an answer that is not signed; one that the server could not sign says why.
-            let verified = verifier.as_mut().is_none_or(|verifier| verifier.verify(&buffer[..length]).is_ok());
+            let verified =
+                verifier.as_mut().is_none_or(|verifier| verifier.verify(&buffer[..length]).is_ok());
             match metadata.response_code {
                 ResponseCode::NoError if verified => return Ok(()),
                 ResponseCode::NoError => {}
@@ -248,7 +251,10 @@ mod tests {
 
     #[test]
     fn patience_grows_to_a_minute() {
-        assert_eq!((0..CHANCES).map(|n| patience(n).as_secs()).collect::<Vec<_>>(), [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(
+            (0..CHANCES).map(|n| patience(n).as_secs()).collect::<Vec<_>>(),
+            [1, 2, 4, 8, 16, 32, 60, 60]
+        );
     }
 
     #[tokio::test]
@@ -277,7 +283,10 @@ mod tests {
         for answered in [false, true, true] {
             let (length, from) = secondary.recv_from(&mut buffer).await.unwrap();
             let mut message = Message::from_vec(&buffer[..length]).unwrap();
-            assert_eq!((message.metadata.op_code, message.queries[0].query_type()), (OpCode::Notify, RecordType::SOA));
+            assert_eq!(
+                (message.metadata.op_code, message.queries[0].query_type()),
+                (OpCode::Notify, RecordType::SOA)
+            );
             serials.push(publish::serial(&message.answers[0]));
             if answered {
                 message.metadata.message_type = MessageType::Response;

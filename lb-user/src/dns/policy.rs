@@ -311,14 +311,7 @@ impl Choice {
     }
 
     /// Chooses among these members, at least one, as the policy says.
-    fn pick(
-        &self,
-        how: How,
-        among: &[usize],
-        fate: Fate,
-        now: &Circumstances<'_>,
-        chosen: &mut Chosen,
-    ) {
+    fn pick(&self, how: How, among: &[usize], fate: Fate, now: &Circumstances<'_>, chosen: &mut Chosen) {
         let (mut picked, mut left_out) = (among.to_vec(), Fate::Behind);
         match how.policy {
             Policy::All => rotate(&mut picked, now.roll),

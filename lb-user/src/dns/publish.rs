@@ -200,7 +200,8 @@ impl Publisher {
         let (had, has) = (of(&old.fixed, &old.chosen), of(&fixed, &chosen));
         let (removed, added) = (difference(&had, &has), difference(&has, &had));
         let same_soa = soa(zone, old.serial());
-        let is_same = removed.is_empty() && added.is_empty() && same_soa == old.soa && same_soa.ttl == old.soa.ttl;
+        let is_same =
+            removed.is_empty() && added.is_empty() && same_soa == old.soa && same_soa.ttl == old.soa.ttl;
         if is_same && !is_ahead(zone.serial(), old.serial()) {
             return self.published(zone, old, data, places);
         }

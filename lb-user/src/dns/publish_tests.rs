@@ -95,7 +95,14 @@ fn each_change_has_another_serial_and_is_told_as_the_difference() {
     let edition = world.is([true, true]);
     assert_eq!(edition.serial(), 9);
     let expected = [
-        "SOA 7", "one 192.0.2.1", "www 192.0.2.1", "SOA 8", "SOA 8", "SOA 9", "one 192.0.2.1", "www 192.0.2.1",
+        "SOA 7",
+        "one 192.0.2.1",
+        "www 192.0.2.1",
+        "SOA 8",
+        "SOA 8",
+        "SOA 9",
+        "one 192.0.2.1",
+        "www 192.0.2.1",
     ];
     assert_eq!(shown(&edition.since(7).unwrap()), expected);
     assert_eq!(shown(&edition.since(8).unwrap()), expected[4..]);
@@ -160,10 +167,12 @@ fn serials_go_on_behind_what_a_crash_may_have_hidden() {
     let mut again = World::new(ZONE, in_file);
     assert!(is_ahead(again.is([true, true]).serial(), last));
     // A configured serial that is ahead of all counts.
-    let mut ahead = World::new(&ZONE.replace("serial: 7", "serial: 2026010100"), [(apex.clone(), 900)].into());
+    let mut ahead =
+        World::new(&ZONE.replace("serial: 7", "serial: 2026010100"), [(apex.clone(), 900)].into());
     assert_eq!(ahead.is([true, true]).serial(), 2026010100);
     // Serials come round (RFC 1982), and leave out zero.
-    let mut round = World::new(&ZONE.replace("serial: 7", "serial: 4294967000"), [(apex, u32::MAX - 1)].into());
+    let mut round =
+        World::new(&ZONE.replace("serial: 7", "serial: 4294967000"), [(apex, u32::MAX - 1)].into());
     assert_eq!(round.is([true, true]).serial(), u32::MAX);
     assert_eq!(round.is([true, false]).serial(), 1);
     assert!(is_ahead(1, u32::MAX) && !is_ahead(u32::MAX, 1));

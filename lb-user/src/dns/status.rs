@@ -12,8 +12,8 @@ use super::claim::task::ClaimStatus;
 use super::counters;
 use super::master;
 use super::notify::SecondaryStatus;
-use super::publish;
 use super::policy::{AllDown, Basis, Client, Fate, Policy, Standing};
+use super::publish;
 use super::server::Server;
 use super::service::Told;
 use super::sink::SinkStatus;
@@ -169,7 +169,10 @@ impl DnsStatus {
         let mut zones: Vec<ZoneStatus> = data
             .zones
             .values()
-            .map(|zone| ZoneStatus { zone: zone.apex().to_string(), serial: publish::serial(&snapshot.soa(zone)) })
+            .map(|zone| ZoneStatus {
+                zone: zone.apex().to_string(),
+                serial: publish::serial(&snapshot.soa(zone)),
+            })
             .collect();
         zones.sort_by(|a, b| a.zone.cmp(&b.zone));
         let counted = counters::ALL.iter().enumerate().map(|(number, (name, _))| {

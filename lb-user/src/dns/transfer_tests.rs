@@ -30,7 +30,10 @@ fn snapshot() -> Snapshot {
            example.org: {{ns: [ns.example.net.], transfer: {{key: lb, secret_file: {}}}, records: [{}],
                          names: {{www: {{checks: web, members: [192.0.2.1, 192.0.2.2]}}}}}}}}}}",
         secret.display(),
-        (0..3000).map(|n| format!("\"host-{n} A 10.0.{}.{}\"", n / 250, n % 250)).collect::<Vec<_>>().join(", ")
+        (0..3000)
+            .map(|n| format!("\"host-{n} A 10.0.{}.{}\"", n / 250, n % 250))
+            .collect::<Vec<_>>()
+            .join(", ")
     );
     let config = Config::parse("lb.yaml", &text, "n").unwrap().dns.unwrap();
     let data = Arc::new(Data::new(&config).unwrap());
@@ -63,7 +66,14 @@ fn question(zone: &str, kind: RecordType, known: Option<u32>) -> Message {
 
 /// All messages of an answer.
 fn ask(snapshot: &Snapshot, packet: &[u8], transport: Transport) -> (Outcome, Vec<Vec<u8>>) {
-    let around = Around { snapshot, source: SECONDARY, transport, signatures: &Signatures::default(), roll: 0, now: Duration::from_secs(NOW) };
+    let around = Around {
+        snapshot,
+        source: SECONDARY,
+        transport,
+        signatures: &Signatures::default(),
+        roll: 0,
+        now: Duration::from_secs(NOW),
+    };
     let (mut out, mut messages) = (Vec::new(), Vec::new());
     let Reply { outcome, mut rest } = respond(&around, packet, &mut out);
     messages.push(out.clone());
@@ -133,7 +143,9 @@ fn what_has_changed_is_told_alone_and_all_to_those_who_are_too_far_behind() {
     let serials = told.iter().map(|line| line.split(' ').nth(6).unwrap_or("-"));
     assert_eq!(serials.collect::<Vec<_>>(), ["2", "1", "-", "2", "2"], "{told:?}");
     assert!(told[2].starts_with("www.example.org.") && told[2].ends_with("192.0.2.2"), "{}", told[2]);
-    for (known, transport) in [(2, Transport::Tcp), (3, Transport::Tcp), (2, Transport::Udp), (1, Transport::Udp)] {
+    for (known, transport) in
+        [(2, Transport::Tcp), (3, Transport::Tcp), (2, Transport::Udp), (1, Transport::Udp)]
+    {
         let (kind, told) = by_key(known, transport);
         assert_eq!((kind, told.len()), (RecordType::IXFR, 1), "{known} by {transport:?}");
     }
@@ -164,7 +176,14 @@ fn nobody_gets_a_zone_who_may_not_have_it() {
     assert_eq!(outcome, Outcome::Answered { code: FormErr, truncated: false, choice: None });
     // Others' addresses do not get it either.
     let asked = question("open.example.", RecordType::AXFR, None).to_vec().unwrap();
-    let around = Around { snapshot: &snapshot(), source: [192, 0, 2, 55].into(), transport: tcp, signatures: &Signatures::default(), roll: 0, now: Duration::from_secs(NOW) };
+    let around = Around {
+        snapshot: &snapshot(),
+        source: [192, 0, 2, 55].into(),
+        transport: tcp,
+        signatures: &Signatures::default(),
+        roll: 0,
+        now: Duration::from_secs(NOW),
+    };
     let reply = respond(&around, &asked, &mut Vec::new());
     assert_eq!(reply.outcome, Outcome::Answered { code: Refused, truncated: false, choice: None });
 }
@@ -192,7 +211,11 @@ fn wrong_signatures_are_named() {
     let mut verifier = message.finalize(&lb(), NOW).unwrap().unwrap();
     let (_, messages) = ask(&snapshot(), &message.to_vec().unwrap(), Transport::Udp);
     let told = verifier.verify(&messages[0]).unwrap();
-    assert!(told.answers[0].to_string().contains(" 2 3600 "), "the serial that is published: {}", told.answers[0]);
+    assert!(
+        told.answers[0].to_string().contains(" 2 3600 "),
+        "the serial that is published: {}",
+        told.answers[0]
+    );
 }
 
 #[test]

@@ -207,8 +207,7 @@ impl Signed {
             Some(TsigError::BadTime) => (self.time, now.to_be_bytes()[2..].to_vec()),
             _ => (now, Vec::new()),
         };
-        let mut tsig =
-            TSIG::new(self.algorithm.clone(), time, FUDGE, Vec::new(), self.id, self.error, other);
+        let mut tsig = TSIG::new(self.algorithm.clone(), time, FUDGE, Vec::new(), self.id, self.error, other);
         if let Some(Signer { key, previous, first }) = &mut self.signer {
             let mut covered = Vec::with_capacity(answer.len() + 256);
             covered.extend((previous.len() as u16).to_be_bytes());
@@ -216,7 +215,10 @@ impl Signed {
             covered.extend_from_slice(answer);
             if *first {
                 let offset = covered.len() as u32;
-                tsig.emit_tsig_for_mac(&mut BinEncoder::with_offset(&mut covered, offset), key.signer_name())?;
+                tsig.emit_tsig_for_mac(
+                    &mut BinEncoder::with_offset(&mut covered, offset),
+                    key.signer_name(),
+                )?;
             } else {
                 // Those that follow on a connection have the timers alone (section 5.3.1).
                 covered.extend(&time.to_be_bytes()[2..]);

@@ -60,7 +60,9 @@ fn what_is_wrong_is_told_in_the_order_of_the_rfc() {
     let (error, told) = error_of(&signer("lb.", b"wrong"), 0);
     assert_eq!(error, Some(TsigError::BadSig));
     assert!(told.signature.unwrap().data.mac.is_empty(), "not signed");
-    for (at, right) in [(NOW - 300, true), (NOW + 300, true), (NOW - 301, false), (NOW + 301, false), (0, false)] {
+    for (at, right) in
+        [(NOW - 300, true), (NOW + 300, true), (NOW - 301, false), (NOW + 301, false), (0, false)]
+    {
         let (error, told) = error_of(&signer("lb.", b"right"), at);
         let tsig = told.signature.unwrap().data;
         assert_eq!(tsig.mac.len(), 32, "signed in both cases");
@@ -77,7 +79,8 @@ fn what_is_wrong_is_told_in_the_order_of_the_rfc() {
 
 #[test]
 fn an_algorithm_that_the_key_does_not_have_is_another_key() {
-    let by = TSigner::new(b"right".to_vec(), TsigAlgorithm::HmacSha512, Name::from_ascii("lb.").unwrap(), 300);
+    let by =
+        TSigner::new(b"right".to_vec(), TsigAlgorithm::HmacSha512, Name::from_ascii("lb.").unwrap(), 300);
     assert_eq!(error_of(&by.unwrap(), NOW).0, Some(TsigError::BadKey));
 }
 

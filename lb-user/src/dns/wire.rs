@@ -6,9 +6,9 @@ use std::time::Duration;
 use hickory_proto::op::{
     Edns, Header, Message, MessageType, Metadata, OpCode, Query, ResponseCode, emit_message_parts,
 };
-use hickory_proto::rr::{Record, RecordType};
 use hickory_proto::rr::rdata::opt::{ClientSubnet, EdnsCode, EdnsOption, NSIDPayload};
 use hickory_proto::rr::rdata::tsig::TsigError;
+use hickory_proto::rr::{Record, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder, BinEncoder};
 
 use super::answer::{Answer, Question, answer};
@@ -201,7 +201,8 @@ fn begin(
     let mut metadata = Metadata::response_from_request(asked);
     metadata.authoritative = true;
     let nsid = &around.snapshot.data.nsid;
-    let edns = request.edns.as_ref().map(|asked| edns(asked, &request, &Answer::of(ResponseCode::NoError), nsid));
+    let edns =
+        request.edns.as_ref().map(|asked| edns(asked, &request, &Answer::of(ResponseCode::NoError), nsid));
     let outcome = Outcome::Transfer(plan.kind());
     let mut transfer = Box::new(Transfer::new(metadata, request.query, plan, signed, edns));
     match transfer.next(around.now.as_secs(), out) {

@@ -62,12 +62,15 @@ fn a_flood_gets_its_share_and_others_are_served() {
     while let Some(is_whole) = is_whole(&flooder) {
         *if is_whole { &mut whole } else { &mut slipped } += 1;
     }
-    println!("figure: of 5000 questions of a network in {took:?}, {whole} were answered, {slipped} told to come by TCP");
+    println!(
+        "figure: of 5000 questions of a network in {took:?}, {whole} were answered, {slipped} told to come by TCP"
+    );
     assert_eq!(served, 10, "a client of another network");
     assert!(whole >= 20 && f64::from(whole) <= 20.0 * (took.as_secs_f64() + 2.0), "{whole} in {took:?}");
-    assert!((1500..=3500).contains(&slipped), "about each second one beyond: {slipped}");
     let status: Value = serde_json::from_str(&agent.lb(&["dns", "status", "--format", "json"])).unwrap();
     let counter = |name: &str| status["counters"][name].as_u64().unwrap();
-    assert_eq!(counter("rate_slipped") as u32, slipped);
-    assert!(counter("rate_dropped") > 1000);
+    // Some may have found the flooder's queue full.
+    assert!(counter("rate_slipped") as u32 >= slipped);
+    let (told, dropped) = (counter("rate_slipped"), counter("rate_dropped"));
+    assert!(told > 100 && (told / 2..told * 2).contains(&dropped), "each second one: {told} and {dropped}");
 }

@@ -55,7 +55,8 @@ fn world() -> World {
     let text = ZONE.replace("KEY", &file.display().to_string()).replace("MANY", &many.join(", "));
     let agent = Agent::start(&text);
     let parent = agent.lb(&["dns", "delegation", "example.org", "--config", &agent.config()]);
-    let ds = parent.lines().find_map(|line| line.strip_prefix("example.org. 3600 IN DS ")).unwrap().to_owned();
+    let ds =
+        parent.lines().find_map(|line| line.strip_prefix("example.org. 3600 IN DS ")).unwrap().to_owned();
     assert_eq!(ds, made);
     World { agent, ds: [ds, key(&other)], folder }
 }
@@ -79,10 +80,15 @@ fn delv_validates_what_is_there_and_what_is_not() {
         let words: Vec<&str> = ds.split_whitespace().collect();
         let [tag, algorithm, digest, hash @ ..] = &words[..] else { panic!("{ds}") };
         let anchors = world.folder.path().join("anchors");
-        let text = format!("trust-anchors {{ example.org. static-ds {tag} {algorithm} {digest} \"{}\"; }};", hash.concat());
+        let text = format!(
+            "trust-anchors {{ example.org. static-ds {tag} {algorithm} {digest} \"{}\"; }};",
+            hash.concat()
+        );
         fs::write(&anchors, text).unwrap();
         let mut command = Command::new("delv");
-        command.arg(format!("@{}", world.agent.address.ip())).args(["-p", &world.agent.address.port().to_string()]);
+        command
+            .arg(format!("@{}", world.agent.address.ip()))
+            .args(["-p", &world.agent.address.port().to_string()]);
         command.arg("-a").arg(anchors).args(["+root=example.org", name, kind]);
         let output = command.output().unwrap();
         [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat()
@@ -91,7 +97,9 @@ fn delv_validates_what_is_there_and_what_is_not() {
     for (name, kind, expected) in QUESTIONS {
         let told = ask(right, name, kind);
         match expected {
-            Some(text) => assert!(told.contains("; fully validated") && told.contains(text), "{name} {kind}: {told}"),
+            Some(text) => {
+                assert!(told.contains("; fully validated") && told.contains(text), "{name} {kind}: {told}")
+            }
             None => assert!(told.contains("; negative response, fully validated"), "{name} {kind}: {told}"),
         }
     }
@@ -157,7 +165,16 @@ stub-zone:
 
     fn ask(&self, name: &str, kind: &str) -> String {
         let mut command = Command::new("dig");
-        command.args(["@127.0.0.1", "-p", &self.port.to_string(), "+dnssec", "+time=2", "+tries=2", name, kind]);
+        command.args([
+            "@127.0.0.1",
+            "-p",
+            &self.port.to_string(),
+            "+dnssec",
+            "+time=2",
+            "+tries=2",
+            name,
+            kind,
+        ]);
         String::from_utf8(command.output().unwrap().stdout).unwrap()
     }
 }

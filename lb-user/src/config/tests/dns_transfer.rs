@@ -1,6 +1,7 @@
-//! The sections `transfer` of zones, and `dns.rate_limit`.
+//! The sections `transfer` of zones, their keys, and `dns.rate_limit`.
 
 use super::{errors, one, parse};
+use crate::dns::dnssec::ZoneKey;
 use crate::dns::tsig::Algorithm;
 
 /// A zone with this section.
@@ -71,5 +72,42 @@ fn limits_have_defaults_and_bounds() {
             "lb.yaml:7:34: dns.rate_limit.prefix4: 33 is out of range; write a number from 1 to 32",
             "lb.yaml:7:38: dns.rate_limit.slipp: unknown key; did you mean \"slip\"?",
         ]
+    );
+}
+
+#[test]
+fn a_zone_is_signed_with_keys_that_can_be_read_and_not_transferred() {
+    let folder = tempfile::tempdir().unwrap();
+    let [first, second] = ["first.pem", "second.pem"].map(|name| folder.path().join(name));
+    let key = |path: &std::path::Path| path.display().to_string();
+    let signed = |keys: &str| {
+        zone("{to: 192.0.2.54}").replace("transfer: {to: 192.0.2.54}", &format!("dnssec: {keys}"))
+    };
+    one(
+        &signed(&key(&first)),
+        &format!(
+            "6:15: dns.zones.example.org.dnssec: {0}: cannot be read: No such file or directory (os error 2); make it with \
+             `lb dns key --file {0}`",
+            key(&first)
+        ),
+    );
+    ZoneKey::make(&first).unwrap();
+    ZoneKey::make(&second).unwrap();
+    let both = format!("[{}, {}]", key(&first), key(&second));
+    assert_eq!(parse(&signed(&both)).unwrap().dns.unwrap().zones[0].keys.len(), 2);
+    let twice = errors(&signed(&format!("[{0}, {0}]", key(&first))));
+    assert!(
+        twice[0].ends_with("dnssec[1]: is the same key as one before it; remove one of the two"),
+        "{twice:?}"
+    );
+    one(
+        &signed("[]"),
+        "6:15: dns.zones.example.org.dnssec: empty; list the file of a key; `lb dns key` makes one",
+    );
+    let also = format!("{}      transfer: {{to: 192.0.2.54}}\n", signed(&key(&first)));
+    assert!(
+        errors(&also)[0].contains("a zone that is signed here cannot be transferred"),
+        "{:?}",
+        errors(&also)
     );
 }

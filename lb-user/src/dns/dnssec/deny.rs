@@ -87,7 +87,10 @@ mod tests {
         assert_eq!(successor(&almost), Some(name(&[&first, &long, &long, &long])));
         let mut next = long[..61].to_vec();
         next[60] = b'y';
-        assert_eq!(successor(&name(&[&long[..61], &long, &long, &long])), Some(name(&[&next, &long, &long, &long])));
+        assert_eq!(
+            successor(&name(&[&long[..61], &long, &long, &long])),
+            Some(name(&[&next, &long, &long, &long]))
+        );
         for (last, expected) in [(b'@', b'['), (b'z', b'{')] {
             let of = |last| {
                 let mut first = long[..61].to_vec();

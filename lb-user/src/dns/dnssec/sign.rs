@@ -63,7 +63,13 @@ impl Default for Signatures {
 impl Signatures {
     /// Adds signatures and the denial to an answer of a signed zone. A name that is not there is denied like a type that is
     /// not, unless the asker knows what that means (`compact_ok`, RFC 9824, section 5.1). `now` in seconds since 1970.
-    pub fn sign(&self, answer: &mut Answer, zone: &Zone, compact_ok: bool, now: u64) -> Result<(), ProtoError> {
+    pub fn sign(
+        &self,
+        answer: &mut Answer,
+        zone: &Zone,
+        compact_ok: bool,
+        now: u64,
+    ) -> Result<(), ProtoError> {
         answer.authorities.append(&mut answer.ds);
         if let Some(denial) = &answer.denial {
             answer.authorities.extend(denial.record(zone.negative_ttl()));
@@ -138,9 +144,8 @@ impl Signatures {
     fn find(&self, hash: u128, now: u64) -> Option<RData> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         // A clock that was put back makes what comes from the future as good as nothing.
-        let is_good = |signature: &&Signature| {
-            now < signature.renewed && signature.renewed <= now + RENEWED + BEFORE
-        };
+        let is_good =
+            |signature: &&Signature| now < signature.renewed && signature.renewed <= now + RENEWED + BEFORE;
         if let Some(signature) = kept.young.get(&hash).filter(is_good) {
             return Some(signature.data.clone());
         }
