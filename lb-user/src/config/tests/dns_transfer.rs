@@ -102,7 +102,7 @@ fn a_zone_is_signed_with_keys_that_can_be_read_and_not_transferred() {
     );
     one(
         &signed("[]"),
-        "6:15: dns.zones.example.org.dnssec: empty; list the file of a key; `lb dns key` makes one",
+        "6:7: dns.zones.example.org.dnssec: empty; list the file of a key; `lb dns key` makes one",
     );
     let also = format!("{}      transfer: {{to: 192.0.2.54}}\n", signed(&key(&first)));
     assert!(
