@@ -223,9 +223,13 @@ impl Watching {
                         return;
                     }
                     let config = self.configs.borrow_and_update().dns.clone();
-                    if let Some(config) = config.filter(|config| *config != self.config) {
-                        self.finish_writing().await;
-                        self.go_by(config);
+                    match config {
+                        Some(config) if config != self.config => {
+                            self.finish_writing().await;
+                            self.go_by(config);
+                        }
+                        // The same with another secret.
+                        _ => self.read_keys(),
                     }
                 }
                 Ok(()) = health.changed() => {}

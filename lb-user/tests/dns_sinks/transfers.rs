@@ -12,6 +12,8 @@ use super::servers::{SECRET, Server, dig, isolated, wait_until};
 const PRIMARY: &str = "127.0.0.11";
 const PORT: &str = "5301";
 
+const OTHER_SECRET: &str = "bm90IHRoZSBzZWNyZXQgYXQgYWxsLCBvciBpcyBpdD8=";
+
 const AGENT: &str = "dns:
   listen: \"127.0.0.11:5301\"
   checks: {operator: {type: extfile, file: FOLDER/ext}}
@@ -131,11 +133,19 @@ async fn follows(mut secondary: Server) {
     let whole = by(&format!("lb-key.:{SECRET}"), "example.org AXFR");
     assert!(whole.contains("host-1999.example.org.") && !whole.contains("failed"), "{whole}");
     assert!(!whole.contains("WARNING") && !whole.contains("Couldn't verify"), "{whole}");
-    let wrong = by("lb-key.:bm90IHRoZSBzZWNyZXQgYXQgYWxsLCBvciBpcyBpdD8=", "example.org SOA");
+    let wrong = by(&format!("lb-key.:{OTHER_SECRET}"), "example.org SOA");
     assert!(wrong.contains("NOTAUTH") && wrong.contains("BADSIG"), "{wrong}");
     let unknown = by(&format!("nobody.:{SECRET}"), "example.org SOA");
     assert!(unknown.contains("NOTAUTH") && unknown.contains("BADKEY"), "{unknown}");
     assert!(counter(&node, "bad_sig") >= 1 && counter(&node, "bad_key") >= 1);
+
+    // Another secret under the same name counts from the next reload.
+    fs::write(node.path("secret"), OTHER_SECRET).expect("a secret");
+    node.lb(&["reload"]);
+    wait_until("the other secret is the right one", || {
+        by(&format!("lb-key.:{OTHER_SECRET}"), "example.org SOA").contains("status: NOERROR")
+    })
+    .await;
 }
 
 #[test]
