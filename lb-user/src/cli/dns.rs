@@ -2,10 +2,12 @@
 
 use std::fmt::Write;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
+use hickory_proto::rr::Name;
 use hyper::Method;
 
 use super::status::table;
@@ -14,7 +16,9 @@ use crate::config::Config;
 use crate::dns;
 use crate::dns::corefile::corefile;
 use crate::dns::delegation::delegation;
+use crate::dns::dnssec::ZoneKey;
 use crate::dns::leader::LeaderStatus;
+use crate::dns::master;
 use crate::dns::policy::{Basis, Fate};
 use crate::dns::sink::SinkStatus;
 use crate::dns::snapshot::Order;
@@ -68,6 +72,16 @@ enum Command {
         /// The sink, of type file or etcd [default: the only one].
         sink: Option<String>,
     },
+    /// Make a key that a zone is signed with, in a file that only its owner can read, and print what the configuration and
+    /// the parent zone need. No agent is asked.
+    #[command(after_help = "Example: lb dns key example.org --file /etc/lb/example.org.key")]
+    Key {
+        /// The zone.
+        zone: String,
+        /// The file, which must not be there yet [default: /etc/lb/dnssec/ZONE.pem].
+        #[arg(long)]
+        file: Option<PathBuf>,
+    },
     /// Put an address back to what its checks say.
     #[command(after_help = "Example: lb dns up 198.51.100.1")]
     Up(Whom),
@@ -102,6 +116,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             let text = corefile(&section(args)?, sink.as_deref()).map_err(anyhow::Error::msg)?;
             print_text(args, &text)
         }
+        Command::Key { zone, file } => key(args, zone, file.as_deref()),
         Command::Up(whom) => order(args, whom, None),
         Command::Down(whom) => order(args, whom, Some(Order::Down)),
         Command::Drain(whom) => order(args, whom, Some(Order::Drain)),
@@ -178,6 +193,26 @@ fn delegations(args: &Args, zone: Option<&str>) -> anyhow::Result<ExitCode> {
     match args.format {
         Format::Text => records.iter().for_each(|record| println!("{record}")),
         Format::Json => println!("{}", serde_json::to_string(&records)?),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn key(args: &Args, zone: &str, file: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let apex = master::name(zone, &Name::root()).map_err(anyhow::Error::msg)?;
+    let default =
+        || format!("/etc/lb/dnssec/{}.pem", apex.to_lowercase().to_ascii().trim_end_matches('.')).into();
+    let file = file.map_or_else(default, Path::to_owned);
+    ZoneKey::make(&file).with_context(|| {
+        format!("{}: cannot be written; name a file that is not there yet", file.display())
+    })?;
+    let made = ZoneKey::read(&file).map_err(anyhow::Error::msg)?;
+    let ds = made.ds(&apex).map(|ds| format!("{} IN DS {ds}", apex.to_ascii())).unwrap_or_default();
+    match args.format {
+        Format::Text => {
+            println!("dns.zones.{zone}.dnssec: {}", file.display());
+            println!("{ds}");
+        }
+        Format::Json => println!("{}", serde_json::json!({"file": file, "ds": ds})),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -265,6 +300,17 @@ fn status_text(status: &DnsStatus) -> String {
         vec![shared.address.to_string(), state.into(), shared.reason.clone().unwrap_or_default()]
     });
     page += &table(["SHARED ADDRESS", "STATE", "WHY"], shared.collect());
+    let secondaries = status.secondaries.iter().map(|secondary| {
+        let serial = secondary.serial.map(|serial| serial.to_string()).unwrap_or_default();
+        let state = match (secondary.serial, secondary.answered) {
+            (None, _) => "nothing to tell yet",
+            (_, true) => "has answered",
+            (_, false) => "has not answered",
+        };
+        let error = secondary.error.clone().unwrap_or_default();
+        vec![secondary.zone.clone(), secondary.address.to_string(), serial, state.into(), error]
+    });
+    page += &table(["SECONDARIES OF", "ADDRESS", "TOLD", "STATE", "WHY"], secondaries.collect());
     let counters = status.counters.iter().filter(|(_, value)| **value > 0);
     let counters = counters.map(|(name, value)| vec![name.clone(), value.to_string()]);
     page + &table(["COUNTER", "VALUE"], counters.collect())

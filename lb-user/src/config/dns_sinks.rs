@@ -10,10 +10,12 @@ use serde::Serialize;
 
 use crate::dns::claim::ClaimConfig;
 use crate::dns::sink::SinkConfig;
-use crate::dns::sink::server::{Algorithm, Key, Kind, Server};
-use crate::dns::{Check, ZoneConfig, master};
+use crate::dns::sink::server::{Kind, Server};
+use crate::dns::tsig::Key;
+use crate::dns::{Check, ZoneConfig};
 
 use super::dns::Ttl;
+use super::dns_key::{self, DnsName};
 use super::effective::shown;
 use super::leaf::Leaf;
 use super::problem::nearest;
@@ -36,9 +38,7 @@ pub(super) struct Written {
 struct Sink {
     kind: Maybe<Kind>,
     server: Maybe<SocketAddr>,
-    key: Maybe<DnsName>,
-    algorithm: Maybe<Algorithm>,
-    secret_file: Maybe<PathBuf>,
+    key: dns_key::Written,
     urls: List<String>,
     server_id: Maybe<String>,
     prefix: Maybe<String>,
@@ -84,30 +84,6 @@ impl Leaf for Kind {
     }
 }
 
-impl Leaf for Algorithm {
-    fn read(node: &Node) -> Result<Self, String> {
-        let found = match &node.value {
-            Value::Text(text) => Algorithm::ALL.into_iter().find(|(name, _)| name == text),
-            _ => None,
-        };
-        let names = Algorithm::ALL.map(|(name, _)| name).join(" or ");
-        found.map(|(_, it)| it).ok_or_else(|| format!("unknown: {}; write {names}", node.shown()))
-    }
-}
-
-/// A whole name, with or without the dot at its end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct DnsName(Name);
-
-impl Leaf for DnsName {
-    fn read(node: &Node) -> Result<Self, String> {
-        match &node.value {
-            Value::Text(text) => master::name(text, &Name::root()).map(|name| DnsName(name.to_lowercase())),
-            _ => Err(format!("not a name: {}; write one, as in example.org", node.shown())),
-        }
-    }
-}
-
 /// Reads both from the section `dns`.
 pub(super) fn read(s: &Section<'_>, r: &mut Reader) -> Written {
     Written {
@@ -120,9 +96,7 @@ fn sink(s: &Section<'_>, place: At<()>, r: &mut Reader) -> Sink {
     Sink {
         kind: r.required(s, "type", &format!("write {}", Kind::ALL.map(Kind::name).join(" or "))),
         server: r.leaf(s, "server"),
-        key: r.leaf(s, "key"),
-        algorithm: r.leaf(s, "algorithm"),
-        secret_file: r.leaf(s, "secret_file"),
+        key: dns_key::read(s, r),
         urls: r.one_or_more(s, "urls"),
         server_id: r.leaf(s, "server_id"),
         prefix: r.leaf(s, "prefix"),
@@ -200,12 +174,6 @@ fn one_sink(w: &Sink, zones: &[ZoneConfig], r: &mut Reader) -> Option<SinkConfig
     match kind {
         Kind::Rfc2136 => {
             missing("server", "write address and port of the zone's primary, as in \"192.0.2.53:53\"");
-            if w.keys.contains(&"key") || w.keys.contains(&"algorithm") {
-                missing("secret_file", "write the file with the key's secret in Base64");
-            }
-            if w.keys.contains(&"secret_file") {
-                missing("key", "write the key's name, as the server has it");
-            }
         }
         Kind::PowerDns => {
             missing("urls", "write where its API is, as in http://192.0.2.53:8081");
@@ -216,17 +184,13 @@ fn one_sink(w: &Sink, zones: &[ZoneConfig], r: &mut Reader) -> Option<SinkConfig
         Kind::File => missing("folder", "write where the server has its zone files, as in /var/lib/lb/zones"),
     }
     let urls = urls(&w.urls, r);
-    let secret = w.secret_file.as_ref().map(|file| file.value.clone());
+    let secret = w.key.secret_file.as_ref().map(|file| file.value.clone());
     let text = |written: &Maybe<String>, default: &str| {
         written.as_ref().map_or(default.to_owned(), |written| written.value.clone())
     };
     let mut server = match kind {
         Kind::Rfc2136 => {
-            let key = w.key.as_ref().zip(secret).map(|(name, secret)| Key {
-                name: name.value.0.clone(),
-                algorithm: w.algorithm.as_ref().map_or_else(Algorithm::default, |it| it.value),
-                secret,
-            });
+            let key = dns_key::check(&w.key, place, |key| w.keys.contains(&key), r);
             Server::Rfc2136 { address: w.server.as_ref()?.value, key }
         }
         Kind::PowerDns => Server::PowerDns { urls, secret: secret?, server: text(&w.server_id, "localhost") },

@@ -8,6 +8,7 @@ mod gdnsd;
 mod leader;
 mod recursion;
 mod servers;
+mod transfers;
 mod zone_files;
 
 use std::collections::BTreeSet;

@@ -71,7 +71,7 @@ impl Drop for Server {
 }
 
 impl Server {
-    fn new(command: &[&str], files: &[(&str, String)]) -> Self {
+    pub fn new(command: &[&str], files: &[(&str, String)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let at = folder.path().display().to_string();
         for (name, content) in files {

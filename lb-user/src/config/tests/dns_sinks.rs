@@ -1,7 +1,8 @@
 //! The sections `dns.sinks` and `dns.claims`.
 
 use super::{errors, one, parse};
-use crate::dns::sink::server::{Algorithm, Server};
+use crate::dns::sink::server::Server;
+use crate::dns::tsig::Algorithm;
 
 /// A section `dns` that listens nowhere, with these sinks and claims.
 fn dns(sinks: &str, claims: &str) -> String {

@@ -1,15 +1,11 @@
 //! Which server a sink speaks to, as configured; its secrets are read from files when they are needed.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use base64::prelude::{BASE64_STANDARD, Engine};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use hickory_proto::rr::rdata::tsig::TsigAlgorithm;
-use hickory_proto::rr::{Name, TSigner};
 
 use super::gdnsd::Gdnsd;
 use super::powerdns::PowerDns;
@@ -18,9 +14,7 @@ use super::skydns::SkyDns;
 use super::zone_files::ZoneFiles;
 use super::{Changes, Place, Records, SinkError, Store};
 use crate::dns::ZoneConfig;
-
-/// Seconds that the clocks of server and agent may differ (RFC 8945, section 10).
-const FUDGE: u16 = 300;
+use crate::dns::tsig::{Key, SecretError, secret};
 
 /// A server of others.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,45 +105,9 @@ impl Kind {
     }
 }
 
-/// A TSIG key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Key {
-    /// Its name.
-    pub name: Name,
-    /// How it signs.
-    pub algorithm: Algorithm,
-    /// File with the secret in Base64.
-    pub secret: PathBuf,
-}
-
-/// How a TSIG key signs (RFC 8945, section 6); those that are not to be used any more are not there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Algorithm {
-    /// `hmac-sha256`
-    #[default]
-    Sha256,
-    /// `hmac-sha384`
-    Sha384,
-    /// `hmac-sha512`
-    Sha512,
-}
-
-impl Algorithm {
-    /// All of them, with their names.
-    pub const ALL: [(&'static str, Self); 3] =
-        [("hmac-sha256", Self::Sha256), ("hmac-sha384", Self::Sha384), ("hmac-sha512", Self::Sha512)];
-
-    /// The name in configurations, as in RFC 8945.
-    pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(_, algorithm)| *algorithm == self).map_or("", |(name, _)| name)
-    }
-
-    fn hickory(self) -> TsigAlgorithm {
-        match self {
-            Algorithm::Sha256 => TsigAlgorithm::HmacSha256,
-            Algorithm::Sha384 => TsigAlgorithm::HmacSha384,
-            Algorithm::Sha512 => TsigAlgorithm::HmacSha512,
-        }
+impl From<SecretError> for SinkError {
+    fn from(error: SecretError) -> Self {
+        SinkError { place: error.file, what: error.what }
     }
 }
 
@@ -171,8 +129,8 @@ impl Server {
             Server::Rfc2136 { address, key } => opened(move || {
                 Ok(Box::new(Rfc2136::new(address, key.as_ref().map(Key::signer).transpose()?)))
             }),
-            Server::PowerDns { urls, secret, server } => {
-                opened(move || Ok(Box::new(PowerDns::new(urls.clone(), read(&secret)?, server.clone()))))
+            Server::PowerDns { urls, secret: file, server } => {
+                opened(move || Ok(Box::new(PowerDns::new(urls.clone(), secret(&file)?, server.clone()))))
             }
             Server::Etcd { urls, prefix } => Way::Records(Box::new(SkyDns::new(urls, &prefix))),
             Server::Gdnsd { file } => Way::States(Box::new(Gdnsd::new(file))),
@@ -181,27 +139,6 @@ impl Server {
             }
         }
     }
-}
-
-impl Key {
-    /// What signs with this key.
-    pub fn signer(&self) -> Result<TSigner, SinkError> {
-        let wrong =
-            |what: &str| SinkError { place: self.secret.display().to_string(), what: what.to_owned() };
-        let secret = BASE64_STANDARD.decode(read(&self.secret)?);
-        let secret = secret.map_err(|_| wrong("is not Base64; write the secret as in the server's key"))?;
-        TSigner::new(secret, self.algorithm.hickory(), self.name.clone(), FUDGE)
-            .map_err(|error| wrong(&error.to_string()))
-    }
-}
-
-/// A secret without what editors add to it.
-fn read(file: &Path) -> Result<String, SinkError> {
-    let text = fs::read_to_string(file).map_err(|error| SinkError {
-        place: file.display().to_string(),
-        what: format!("cannot be read: {error}; write the secret there"),
-    })?;
-    Ok(text.trim().to_owned())
 }
 
 /// A server that is opened when it is needed, and anew after a failure: its secret may have been corrected.
