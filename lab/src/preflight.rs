@@ -4,17 +4,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::paths;
-use crate::spec::DirectorKind;
+use crate::spec::{DirectorKind, DnsKind};
 use crate::topology::{Kind, Topology};
 
 /// Programs, the Debian packages that bring them, and the kinds of nodes that run them.
-const PROGRAMS: [(&str, &str, &[Kind]); 6] = [
+const PROGRAMS: [(&str, &str, &[Kind]); 5] = [
     ("bird", "bird2", &[Kind::Internet, Kind::Router, Kind::L7Host, Kind::Director]),
     ("gobgpd", "gobgpd", &[Kind::Reflector, Kind::Director]),
     ("gobgp", "gobgpd", &[Kind::Reflector, Kind::Director]),
     ("haproxy", "haproxy", &[Kind::L7Host]),
     ("nginx", "nginx-light", &[Kind::Server]),
-    ("gdnsd", "gdnsd", &[Kind::Dns]),
 ];
 
 /// Why this user cannot do anything with a lab, if so.
@@ -51,6 +50,9 @@ fn programs(topology: &Topology) -> Vec<String> {
         if is_used && on_path(program).is_none() {
             missing.push(format!("{program} (apt install {package})"));
         }
+    }
+    if topology.spec.dns == DnsKind::Gdnsd && on_path("gdnsd").is_none() {
+        missing.push("gdnsd (apt install gdnsd, or dns: lb)".to_owned());
     }
     missing
 }

@@ -32,6 +32,8 @@ pub struct LabSpec {
     pub bgp: BgpSidecar,
     /// What balances on the directors.
     pub director: DirectorKind,
+    /// What answers for the VIPs' names.
+    pub dns: DnsKind,
     /// How the programs attach to interfaces.
     pub xdp: XdpMode,
     /// How L7 hosts decapsulate.
@@ -64,6 +66,16 @@ pub enum DirectorKind {
     Xdp,
     /// keepalived, IPVS and ExaBGP, to compare with; the kernel must have IPVS.
     Ipvs,
+}
+
+/// What answers for the VIPs' names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DnsKind {
+    /// The agent.
+    Lb,
+    /// gdnsd, which the agent tells what works.
+    Gdnsd,
 }
 
 /// How XDP programs attach.
@@ -203,6 +215,7 @@ struct Written {
     user_addresses: Option<Spanned<u32>>,
     bgp: Option<Spanned<BgpSidecar>>,
     director: Option<Spanned<DirectorKind>>,
+    dns: Option<Spanned<DnsKind>>,
     xdp: Option<Spanned<XdpMode>>,
     decapsulation: Option<Spanned<Decapsulation>>,
     affinity: Option<Spanned<Affinity>>,
@@ -284,6 +297,7 @@ fn check(layers: &[Layer]) -> Result<LabSpec, SpecErrors> {
         user_addresses: pick!(user_addresses, 200, within(1, 254)),
         bgp: pick!(bgp, BgpSidecar::Alternate, no_limit),
         director: pick!(director, DirectorKind::Xdp, no_limit),
+        dns: pick!(dns, DnsKind::Lb, no_limit),
         xdp: pick!(xdp, XdpMode::Auto, no_limit),
         decapsulation: pick!(decapsulation, Decapsulation::Auto, no_limit),
         affinity: pick!(affinity, Affinity::SecondChance, no_limit),

@@ -1,5 +1,9 @@
 //! The name server of a real `lb agent` on loopback, with `dig` as the client.
 
+#[path = "dns/flood.rs"]
+mod flood;
+#[path = "dns/signed.rs"]
+mod signed;
 #[path = "dns/world.rs"]
 mod world;
 

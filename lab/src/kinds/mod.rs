@@ -39,7 +39,7 @@ pub fn health(topology: &Topology, node: &Node, lb: &Path) -> Vec<String> {
     match node.kind {
         Kind::Users => users::health(),
         Kind::Internet => internet::health(),
-        Kind::Dns => dns::health(),
+        Kind::Dns => dns::health(node, lb),
         Kind::Router => router::health(),
         Kind::Reflector => reflector::health(topology, node),
         Kind::Director => director::health(topology, node, lb),

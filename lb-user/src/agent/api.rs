@@ -10,7 +10,7 @@
 //! | `POST /v1/reload` | what changed; 422 and the errors when the file is wrong |
 //! | `POST /v1/detach` | when all is withdrawn and removed; 500 and the error when that failed |
 //! | `GET`, `PUT /v1/manifest`, `POST /v1/plan`, `POST /v1/edit` | see [`crate::manifest::routes`] |
-//! | `GET /v1/dns`, `POST /v1/dns/explain`, `POST /v1/dns/order` | see [`super::dns_routes`] |
+//! | `GET /v1/dns`, `GET /v1/dns/zone`, `POST /v1/dns/explain`, `POST /v1/dns/order` | see [`super::dns_routes`] |
 //! | `GET /metrics` | the same as the status, for Prometheus |
 
 use std::sync::Arc;
@@ -84,7 +84,8 @@ fn router(api: Api) -> Router {
         .fallback(|uri: Uri| {
             no_such_path(
                 uri,
-                "GET /v1/status, GET /v1/report, GET /v1/connections, GET /v1/peers, GET /v1/dns, GET /v1/dns/sightings, POST /v1/dns/explain, POST /v1/dns/order, \
+                "GET /v1/status, GET /v1/report, GET /v1/connections, GET /v1/peers, GET /v1/dns, GET /v1/dns/sightings, GET /v1/dns/zone, \
+                 POST /v1/dns/explain, POST /v1/dns/order, \
                  GET and PUT /v1/manifest, POST /v1/plan, POST /v1/edit, POST /v1/trace, POST /v1/reload, POST /v1/detach and GET /metrics",
             )
         })

@@ -3,20 +3,22 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /v1/dns` | zones, names, members and why they are in or out, orders, counters |
+//! | `GET /v1/dns/zone?name=ZONE` | the zone as it is answered now, as a master file |
 //! | `POST /v1/dns/explain` | the answer to a question, and what became of each member; nothing is sent |
 //! | `GET /v1/dns/sightings?after=TAG&wait=SECONDS` | what this node's own probes say, for other observers |
 //! | `POST /v1/dns/order` | the names that an order of the operator is about; on the Unix socket only |
 
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 
 use super::api::{Api, failed, long_poll};
+use crate::dns::everybody::zone_text;
 use crate::dns::observers::Sightings;
 use crate::dns::service::Handle;
-use crate::dns::status::{ExplainRequest, OrderRequest, explain};
+use crate::dns::status::{ExplainRequest, OrderRequest, ZoneRequest, explain};
 use crate::peers::Told;
 
 /// What changes nothing.
@@ -24,6 +26,7 @@ pub(super) fn reading() -> Router<Api> {
     Router::new()
         .route("/v1/dns", get(status))
         .route(Sightings::PATH, get(sightings))
+        .route("/v1/dns/zone", get(zone))
         .route("/v1/dns/explain", post(explained))
 }
 
@@ -43,6 +46,17 @@ async fn sightings(State(api): State<Api>, uri: Uri) -> Response {
     match server(&api) {
         Ok(dns) => long_poll(dns.sightings(), &uri).await,
         Err(refusal) => refusal,
+    }
+}
+
+async fn zone(State(api): State<Api>, Query(request): Query<ZoneRequest>) -> Response {
+    let dns = match server(&api) {
+        Ok(dns) => dns,
+        Err(refusal) => return refusal,
+    };
+    match zone_text(&dns.snapshot(), &request.name) {
+        Ok(text) => text.into_response(),
+        Err(error) => failed(StatusCode::NOT_FOUND, vec![error]),
     }
 }
 

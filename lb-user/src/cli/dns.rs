@@ -2,17 +2,23 @@
 
 use std::fmt::Write;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
+use hickory_proto::rr::Name;
 use hyper::Method;
 
 use super::status::table;
 use super::{Api, Format, client, runtime};
 use crate::config::Config;
+use crate::dns;
+use crate::dns::corefile::corefile;
 use crate::dns::delegation::delegation;
+use crate::dns::dnssec::ZoneKey;
 use crate::dns::leader::LeaderStatus;
+use crate::dns::master;
 use crate::dns::policy::{Basis, Fate};
 use crate::dns::sink::SinkStatus;
 use crate::dns::snapshot::Order;
@@ -54,6 +60,28 @@ enum Command {
         /// The zone [default: all].
         zone: Option<String>,
     },
+    /// Print a zone as it is answered now, as a master file that other name servers read.
+    #[command(after_help = "Example: lb dns zone example.org >example.org.zone")]
+    Zone {
+        /// The zone.
+        zone: String,
+    },
+    /// Print a Corefile for a CoreDNS that answers from a sink, by the configuration alone. No agent is asked.
+    #[command(after_help = "Example: lb dns corefile >/etc/coredns/Corefile")]
+    Corefile {
+        /// The sink, of type file or etcd [default: the only one].
+        sink: Option<String>,
+    },
+    /// Make a key that a zone is signed with, in a file that only its owner can read, and print what the configuration and
+    /// the parent zone need. No agent is asked.
+    #[command(after_help = "Example: lb dns key example.org --file /etc/lb/example.org.key")]
+    Key {
+        /// The zone.
+        zone: String,
+        /// The file, which must not be there yet [default: /etc/lb/dnssec/ZONE.pem].
+        #[arg(long)]
+        file: Option<PathBuf>,
+    },
     /// Put an address back to what its checks say.
     #[command(after_help = "Example: lb dns up 198.51.100.1")]
     Up(Whom),
@@ -83,6 +111,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             explain(args, &request)
         }
         Command::Delegation { zone } => delegations(args, zone.as_deref()),
+        Command::Zone { zone } => print_zone(args, zone),
+        Command::Corefile { sink } => {
+            let text = corefile(&section(args)?, sink.as_deref()).map_err(anyhow::Error::msg)?;
+            print_text(args, &text)
+        }
+        Command::Key { zone, file } => key(args, zone, file.as_deref()),
         Command::Up(whom) => order(args, whom, None),
         Command::Down(whom) => order(args, whom, Some(Order::Down)),
         Command::Drain(whom) => order(args, whom, Some(Order::Drain)),
@@ -114,9 +148,38 @@ fn explain(args: &Args, request: &ExplainRequest) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn delegations(args: &Args, zone: Option<&str>) -> anyhow::Result<ExitCode> {
+fn print_zone(args: &Args, zone: &str) -> anyhow::Result<ExitCode> {
+    let path = format!("/v1/dns/zone?name={}", escaped(zone));
+    let body = runtime()?.block_on(client::request(&args.api.socket(), Method::GET, &path))?;
+    print_text(args, &String::from_utf8_lossy(&body))
+}
+
+/// A name as a part of a query: bytes that have a meaning there by their numbers (RFC 3986, section 2.1).
+fn escaped(name: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    name.bytes().map(byte).collect()
+}
+
+/// Prints a text that is for other programs; with `--format json` as a JSON string.
+fn print_text(args: &Args, text: &str) -> anyhow::Result<ExitCode> {
+    match args.format {
+        Format::Text => print!("{text}"),
+        Format::Json => println!("{}", serde_json::to_string(text)?),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The section `dns` of the configuration.
+fn section(args: &Args) -> anyhow::Result<dns::Config> {
     let config = Config::load(&args.api.config)?;
-    let dns = config.dns.context("this node is no name server; add the section dns to its configuration")?;
+    config.dns.context("this node is no name server; add the section dns to its configuration")
+}
+
+fn delegations(args: &Args, zone: Option<&str>) -> anyhow::Result<ExitCode> {
+    let dns = section(args)?;
     let wanted = |apex: String| {
         let apex = apex.to_lowercase();
         zone.is_none_or(|zone| apex.trim_end_matches('.') == zone.to_lowercase().trim_end_matches('.'))
@@ -130,6 +193,26 @@ fn delegations(args: &Args, zone: Option<&str>) -> anyhow::Result<ExitCode> {
     match args.format {
         Format::Text => records.iter().for_each(|record| println!("{record}")),
         Format::Json => println!("{}", serde_json::to_string(&records)?),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn key(args: &Args, zone: &str, file: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let apex = master::name(zone, &Name::root()).map_err(anyhow::Error::msg)?;
+    let default =
+        || format!("/etc/lb/dnssec/{}.pem", apex.to_lowercase().to_ascii().trim_end_matches('.')).into();
+    let file = file.map_or_else(default, Path::to_owned);
+    ZoneKey::make(&file).with_context(|| {
+        format!("{}: cannot be written; name a file that is not there yet", file.display())
+    })?;
+    let made = ZoneKey::read(&file).map_err(anyhow::Error::msg)?;
+    let ds = made.ds(&apex).map(|ds| format!("{} IN DS {ds}", apex.to_ascii())).unwrap_or_default();
+    match args.format {
+        Format::Text => {
+            println!("dns.zones.{zone}.dnssec: {}", file.display());
+            println!("{ds}");
+        }
+        Format::Json => println!("{}", serde_json::json!({"file": file, "ds": ds})),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -217,6 +300,17 @@ fn status_text(status: &DnsStatus) -> String {
         vec![shared.address.to_string(), state.into(), shared.reason.clone().unwrap_or_default()]
     });
     page += &table(["SHARED ADDRESS", "STATE", "WHY"], shared.collect());
+    let secondaries = status.secondaries.iter().map(|secondary| {
+        let serial = secondary.serial.map(|serial| serial.to_string()).unwrap_or_default();
+        let state = match (secondary.serial, secondary.answered) {
+            (None, _) => "nothing to tell yet",
+            (_, true) => "has answered",
+            (_, false) => "has not answered",
+        };
+        let error = secondary.error.clone().unwrap_or_default();
+        vec![secondary.zone.clone(), secondary.address.to_string(), serial, state.into(), error]
+    });
+    page += &table(["SECONDARIES OF", "ADDRESS", "TOLD", "STATE", "WHY"], secondaries.collect());
     let counters = status.counters.iter().filter(|(_, value)| **value > 0);
     let counters = counters.map(|(name, value)| vec![name.clone(), value.to_string()]);
     page + &table(["COUNTER", "VALUE"], counters.collect())

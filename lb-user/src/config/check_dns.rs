@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_proto::rr::Name;
 
+use crate::dns::dnssec::ZoneKey;
 use crate::dns::policy::{AllDown, Choice, Least, Member, Policy};
 use crate::dns::{Check, Config, Tcp, ZoneConfig, master};
 use crate::health::CheckKind;
@@ -17,11 +19,10 @@ use super::check::{self, copied, not_unicast, nothing_listed};
 use super::check_pools;
 use super::check_zones::records;
 use super::dns::{self, Kind, State};
-use super::dns_group;
-use super::dns_sinks;
 use super::problem::nearest;
 use super::reader::{At, Reader};
 use super::written::{self, List, Maybe};
+use super::{dns_group, dns_rate, dns_sinks, dns_transfer};
 
 /// Where what the operator ordered is kept, unless the configuration says otherwise.
 const DEFAULT_STATE: &str = "/var/lib/lb/dns.json";
@@ -58,9 +59,11 @@ pub(super) fn check(w: &dns::Written, around: &Around<'_>, r: &mut Reader) -> Co
     let known: BTreeMap<&str, Option<&Check>> =
         w.checks.iter().map(|(name, _)| (name.value.as_str(), checks.get(&name.value))).collect();
     let mut zones = Vec::new();
-    let mut apexes = BTreeMap::new();
+    let (mut apexes, mut keys) = (BTreeMap::new(), dns_transfer::Known::new());
     for (name, written) in &w.zones {
-        let Some(zone) = zone(name, written, &known, around, r) else { continue };
+        let Some(mut zone) = zone(name, written, &known, around, r) else { continue };
+        zone.keys = zone_keys(written, r);
+        zone.transfer = written.transfer.as_ref().map(|transfer| dns_transfer::check(transfer, &mut keys, r));
         if let Some(line) = apexes.insert(zone.apex.to_lowercase(), name.at.line) {
             r.wrong(name.at, &name.key, format!("is a zone already, in line {line}; remove one of the two"));
         }
@@ -74,6 +77,7 @@ pub(super) fn check(w: &dns::Written, around: &Around<'_>, r: &mut Reader) -> Co
     let of_group = dns_group::Around {
         has_zones: !zones.is_empty(),
         has_sinks: !sinks.is_empty(),
+        has_claims: !claims.is_empty(),
         bgp: around.bgp,
         director: around.director,
         peers_listen: around.peers.is_some_and(|peers| peers.listen.is_some()),
@@ -89,6 +93,7 @@ pub(super) fn check(w: &dns::Written, around: &Around<'_>, r: &mut Reader) -> Co
             idle: w.idle.as_ref().map_or(Duration::from_secs(default_idle), |idle| idle.value),
         },
         before_checks: copied(&w.before_checks),
+        rate_limit: w.rate_limit.as_ref().map(|limit| dns_rate::check(limit, r)),
         state: w.state.as_ref().map_or_else(|| PathBuf::from(DEFAULT_STATE), |state| state.value.clone()),
         checks,
         zones,
@@ -229,7 +234,29 @@ fn zone(
         lines: w.records.iter().flat_map(|list| &list.value).map(|line| line.value.clone()).collect(),
         records,
         choices,
+        transfer: None,
+        keys: Vec::new(),
     })
+}
+
+/// The keys that a zone is signed with.
+fn zone_keys(w: &dns::Zone, r: &mut Reader) -> Vec<Arc<ZoneKey>> {
+    nothing_listed(&w.dnssec, "list the file of a key; `lb dns key` makes one", r);
+    if let Some(list) = w.dnssec.as_ref().filter(|_| w.transfer.is_some()) {
+        let message = "a zone that is signed here cannot be transferred, since it is signed as questions come; remove this, or transfer";
+        r.wrong(list.at, &list.key, message);
+    }
+    let mut keys: Vec<Arc<ZoneKey>> = Vec::new();
+    for file in w.dnssec.iter().flat_map(|list| &list.value) {
+        match ZoneKey::read(&file.value) {
+            Ok(key) if keys.iter().any(|other| other.is_same(&key)) => {
+                r.wrong(file.at, &file.key, "is the same key as one before it; remove one of the two");
+            }
+            Ok(key) => keys.push(Arc::new(key)),
+            Err(message) => r.wrong(file.at, &file.key, message),
+        }
+    }
+    keys
 }
 
 fn choice(

@@ -9,14 +9,13 @@ use crate::dns::BeforeChecks;
 use crate::dns::master;
 use crate::dns::policy::{AllDown, Least, Policy};
 
-use super::dns_group;
-use super::dns_sinks;
 use super::leaf::{CheckType, Leaf, Port};
 use super::problem::Position;
 use super::reader::{At, Reader, Section};
 use super::schema;
 use super::tree::{Node, Value};
 use super::written::{Check as ProbeWritten, List, Maybe, sections};
+use super::{dns_group, dns_rate, dns_sinks, dns_transfer};
 
 pub(super) struct Written {
     pub at: Position,
@@ -26,6 +25,7 @@ pub(super) struct Written {
     pub connections: Maybe<u32>,
     pub idle: Maybe<Duration>,
     pub before_checks: Maybe<BeforeChecks>,
+    pub rate_limit: Option<dns_rate::Written>,
     pub state: Maybe<PathBuf>,
     pub checks: Vec<(At<String>, Check)>,
     pub zones: Vec<(At<String>, Zone)>,
@@ -57,6 +57,8 @@ pub(super) struct Zone {
     pub ns: List<String>,
     pub records: List<String>,
     pub names: Vec<(At<String>, Name)>,
+    pub transfer: Option<dns_transfer::Written>,
+    pub dnssec: List<PathBuf>,
     /// The place of a key that a zone file says already.
     pub besides_file: Option<(Position, &'static str)>,
 }
@@ -201,6 +203,7 @@ pub(super) fn read(s: &Section<'_>, r: &mut Reader) -> Written {
         connections: tcp.as_ref().and_then(|tcp| r.leaf(tcp, "connections")),
         idle: tcp.as_ref().and_then(|tcp| r.leaf(tcp, "idle")),
         before_checks: r.leaf(s, "before_checks"),
+        rate_limit: dns_rate::read(s, r),
         state: r.leaf(s, "state"),
         checks: sections(r, s, "checks", &schema::DNS_CHECK, check),
         zones: sections(r, s, "zones", &schema::DNS_ZONE, zone),
@@ -270,6 +273,8 @@ fn zone(s: &Section<'_>, place: At<()>, r: &mut Reader) -> Zone {
         ns: r.list(s, "ns", "[ns1, ns2.example.net.]"),
         records: r.list(s, "records", "[\"www A 192.0.2.1\"]"),
         names: sections(r, s, "names", &schema::DNS_NAME, name),
+        transfer: dns_transfer::read(s, r),
+        dnssec: r.one_or_more(s, "dnssec"),
         besides_file: ["soa", "ns"].into_iter().find_map(|key| Some((s.place(key)?, key))),
     }
 }

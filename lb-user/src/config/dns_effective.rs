@@ -13,6 +13,7 @@ use crate::dns::{self, BeforeChecks, ZoneConfig};
 use super::dns_group::{EffectiveLeader, EffectiveObservers};
 use super::dns_sinks::{EffectiveClaim, EffectiveSink};
 use super::effective;
+use super::{dns_rate, dns_transfer};
 
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Effective {
@@ -22,6 +23,8 @@ pub(super) struct Effective {
     threads: usize,
     tcp: Tcp,
     before_checks: BeforeChecks,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate_limit: Option<dns_rate::Effective>,
     state: PathBuf,
     checks: BTreeMap<String, Check>,
     zones: BTreeMap<String, Zone>,
@@ -84,6 +87,10 @@ struct Zone {
     ns: Option<Vec<String>>,
     records: Vec<String>,
     names: BTreeMap<String, Name>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transfer: Option<dns_transfer::Effective>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    dnssec: Vec<PathBuf>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -134,6 +141,7 @@ impl From<&dns::Config> for Effective {
             threads: config.threads,
             tcp: Tcp { connections: config.tcp.connections, idle: effective::shown(config.tcp.idle) },
             before_checks: config.before_checks,
+            rate_limit: config.rate_limit.as_ref().map(Into::into),
             state: config.state.clone(),
             checks: config.checks.iter().map(|(name, check)| (name.clone(), Check::from(check))).collect(),
             zones: config.zones.iter().map(|zone| (zone.apex.to_ascii(), Zone::from(zone))).collect(),
@@ -185,6 +193,8 @@ impl From<&ZoneConfig> for Zone {
             ns: own.then(|| servers.map(|record| record.data.to_string()).collect()),
             records: zone.lines.clone(),
             names: zone.choices.iter().map(|choice| (choice.name.to_ascii(), Name::from(choice))).collect(),
+            transfer: zone.transfer.as_ref().map(Into::into),
+            dnssec: zone.keys.iter().map(|key| key.file().to_owned()).collect(),
         }
     }
 }

@@ -55,6 +55,7 @@ pub(super) struct Group {
 pub(super) struct Around<'a> {
     pub has_zones: bool,
     pub has_sinks: bool,
+    pub has_claims: bool,
     pub bgp: Option<&'a super::written::Bgp>,
     pub director: bool,
     /// Others can ask this node.
@@ -101,6 +102,10 @@ fn one_leader(w: &Leader, around: &Around<'_>, r: &mut Reader) -> Option<LeaderC
             &etcd.key,
             "nothing to write: the leader is who writes to dns.sinks; add one, or remove dns.leader",
         );
+    }
+    if around.has_claims {
+        let message = "names of dns.claims are for every node to write; keep them apart, in an agent of their own, or remove dns.leader";
+        r.wrong(etcd.at, &etcd.key, message);
     }
     if let Some(key) = w.key.as_ref().filter(|key| key.value.is_empty()) {
         r.wrong(key.at, &key.key, "empty; write the key that the leader holds, as in /lb/dns/leader");

@@ -10,10 +10,12 @@ use serde::Serialize;
 
 use crate::dns::claim::ClaimConfig;
 use crate::dns::sink::SinkConfig;
-use crate::dns::sink::server::{Algorithm, Key, Kind, Server};
-use crate::dns::{Check, ZoneConfig, master};
+use crate::dns::sink::server::{Kind, Server};
+use crate::dns::tsig::Key;
+use crate::dns::{Check, ZoneConfig};
 
 use super::dns::Ttl;
+use super::dns_key::{self, DnsName};
 use super::effective::shown;
 use super::leaf::Leaf;
 use super::problem::nearest;
@@ -36,12 +38,13 @@ pub(super) struct Written {
 struct Sink {
     kind: Maybe<Kind>,
     server: Maybe<SocketAddr>,
-    key: Maybe<DnsName>,
-    algorithm: Maybe<Algorithm>,
-    secret_file: Maybe<PathBuf>,
+    key: dns_key::Written,
     urls: List<String>,
     server_id: Maybe<String>,
     prefix: Maybe<String>,
+    file: Maybe<PathBuf>,
+    folder: Maybe<PathBuf>,
+    reload: List<String>,
     zones: List<DnsName>,
     full_sync: Maybe<Duration>,
     place: At<()>,
@@ -65,6 +68,8 @@ fn keys(kind: Kind) -> &'static [&'static str] {
         Kind::Rfc2136 => &["type", "server", "key", "algorithm", "secret_file", "zones", "full_sync"],
         Kind::PowerDns => &["type", "urls", "secret_file", "server_id", "zones", "full_sync"],
         Kind::Etcd => &["type", "urls", "prefix", "zones", "full_sync"],
+        Kind::Gdnsd => &["type", "file", "zones", "full_sync"],
+        Kind::File => &["type", "folder", "reload", "zones", "full_sync"],
     }
 }
 
@@ -79,30 +84,6 @@ impl Leaf for Kind {
     }
 }
 
-impl Leaf for Algorithm {
-    fn read(node: &Node) -> Result<Self, String> {
-        let found = match &node.value {
-            Value::Text(text) => Algorithm::ALL.into_iter().find(|(name, _)| name == text),
-            _ => None,
-        };
-        let names = Algorithm::ALL.map(|(name, _)| name).join(" or ");
-        found.map(|(_, it)| it).ok_or_else(|| format!("unknown: {}; write {names}", node.shown()))
-    }
-}
-
-/// A whole name, with or without the dot at its end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct DnsName(Name);
-
-impl Leaf for DnsName {
-    fn read(node: &Node) -> Result<Self, String> {
-        match &node.value {
-            Value::Text(text) => master::name(text, &Name::root()).map(|name| DnsName(name.to_lowercase())),
-            _ => Err(format!("not a name: {}; write one, as in example.org", node.shown())),
-        }
-    }
-}
-
 /// Reads both from the section `dns`.
 pub(super) fn read(s: &Section<'_>, r: &mut Reader) -> Written {
     Written {
@@ -113,14 +94,15 @@ pub(super) fn read(s: &Section<'_>, r: &mut Reader) -> Written {
 
 fn sink(s: &Section<'_>, place: At<()>, r: &mut Reader) -> Sink {
     Sink {
-        kind: r.required(s, "type", "write rfc2136, powerdns or etcd"),
+        kind: r.required(s, "type", &format!("write {}", Kind::ALL.map(Kind::name).join(" or "))),
         server: r.leaf(s, "server"),
-        key: r.leaf(s, "key"),
-        algorithm: r.leaf(s, "algorithm"),
-        secret_file: r.leaf(s, "secret_file"),
+        key: dns_key::read(s, r),
         urls: r.one_or_more(s, "urls"),
         server_id: r.leaf(s, "server_id"),
         prefix: r.leaf(s, "prefix"),
+        file: r.leaf(s, "file"),
+        folder: r.leaf(s, "folder"),
+        reload: r.list(s, "reload", "[rndc, reload]"),
         zones: r.one_or_more(s, "zones"),
         full_sync: r.leaf(s, "full_sync"),
         keys: schema::DNS_SINK.keys.iter().copied().filter(|key| s.has(key)).collect(),
@@ -165,7 +147,9 @@ pub(super) fn check(
             sinks.insert(name.value.clone(), sink);
         }
     }
-    let known: BTreeSet<&str> = w.sinks.iter().map(|(name, _)| name.value.as_str()).collect();
+    let kind_of = |sink: &Sink| sink.kind.as_ref().map(|kind| kind.value);
+    let known: BTreeMap<&str, Option<Kind>> =
+        w.sinks.iter().map(|(name, sink)| (name.value.as_str(), kind_of(sink))).collect();
     let mut claims = BTreeMap::new();
     for (name, written) in &w.claims {
         if let Some((name, claim)) = one_claim(name, written, &known, checks, r) {
@@ -190,35 +174,33 @@ fn one_sink(w: &Sink, zones: &[ZoneConfig], r: &mut Reader) -> Option<SinkConfig
     match kind {
         Kind::Rfc2136 => {
             missing("server", "write address and port of the zone's primary, as in \"192.0.2.53:53\"");
-            if w.keys.contains(&"key") || w.keys.contains(&"algorithm") {
-                missing("secret_file", "write the file with the key's secret in Base64");
-            }
-            if w.keys.contains(&"secret_file") {
-                missing("key", "write the key's name, as the server has it");
-            }
         }
         Kind::PowerDns => {
             missing("urls", "write where its API is, as in http://192.0.2.53:8081");
             missing("secret_file", "write the file with its api-key");
         }
         Kind::Etcd => missing("urls", "write where its members are, as in [\"http://192.0.2.10:2379\"]"),
+        Kind::Gdnsd => missing("file", "write the file of its service type, as in /var/lib/gdnsd/extfile/lb"),
+        Kind::File => missing("folder", "write where the server has its zone files, as in /var/lib/lb/zones"),
     }
     let urls = urls(&w.urls, r);
-    let secret = w.secret_file.as_ref().map(|file| file.value.clone());
+    let secret = w.key.secret_file.as_ref().map(|file| file.value.clone());
     let text = |written: &Maybe<String>, default: &str| {
         written.as_ref().map_or(default.to_owned(), |written| written.value.clone())
     };
-    let server = match kind {
+    let mut server = match kind {
         Kind::Rfc2136 => {
-            let key = w.key.as_ref().zip(secret).map(|(name, secret)| Key {
-                name: name.value.0.clone(),
-                algorithm: w.algorithm.as_ref().map_or_else(Algorithm::default, |it| it.value),
-                secret,
-            });
+            let key = dns_key::check(&w.key, place, |key| w.keys.contains(&key), r);
             Server::Rfc2136 { address: w.server.as_ref()?.value, key }
         }
         Kind::PowerDns => Server::PowerDns { urls, secret: secret?, server: text(&w.server_id, "localhost") },
         Kind::Etcd => Server::Etcd { urls, prefix: text(&w.prefix, "/skydns") },
+        Kind::Gdnsd => Server::Gdnsd { file: w.file.as_ref()?.value.clone() },
+        Kind::File => Server::File {
+            folder: w.folder.as_ref()?.value.clone(),
+            reload: w.reload.iter().flat_map(|list| &list.value).map(|word| word.value.clone()).collect(),
+            zones: zones.to_vec(),
+        },
     };
     let mut of = BTreeSet::new();
     for zone in w.zones.iter().flat_map(|list| &list.value) {
@@ -228,8 +210,11 @@ fn one_sink(w: &Sink, zones: &[ZoneConfig], r: &mut Reader) -> Option<SinkConfig
         }
         of.insert(LowerName::new(&zone.value.0));
     }
-    let zones = w.zones.as_ref().map(|_| of);
-    Some(SinkConfig { server, zones, full_sync: w.full_sync.as_ref().map_or(FULL_SYNC, |it| it.value) })
+    let of = w.zones.as_ref().map(|_| of);
+    if let Server::File { zones, .. } = &mut server {
+        zones.retain(|zone| of.as_ref().is_none_or(|of| of.contains(&LowerName::new(&zone.apex))));
+    }
+    Some(SinkConfig { server, zones: of, full_sync: w.full_sync.as_ref().map_or(FULL_SYNC, |it| it.value) })
 }
 
 /// Where servers are asked by HTTP.
@@ -248,7 +233,7 @@ pub(super) fn urls(written: &List<String>, r: &mut Reader) -> Vec<String> {
 fn one_claim(
     name: &At<String>,
     w: &Claim,
-    sinks: &BTreeSet<&str>,
+    sinks: &BTreeMap<&str, Option<Kind>>,
     checks: &BTreeMap<String, Check>,
     r: &mut Reader,
 ) -> Option<(Name, ClaimConfig)> {
@@ -270,10 +255,26 @@ fn one_claim(
             r.wrong(at.at, &at.key, "is the name that is held in turn; write one of this node alone");
         }
     }
-    if let Some(sink) = w.sink.as_ref().filter(|sink| !sinks.contains(sink.value.as_str())) {
-        let near = nearest(&sink.value, sinks.iter().copied());
-        let advice = near.map_or("add it to dns.sinks".into(), |near| format!("did you mean {near:?}?"));
-        r.wrong(sink.at, &sink.key, format!("no such sink: {:?}; {advice}", sink.value));
+    if let Some(sink) = &w.sink {
+        match sinks.get(sink.value.as_str()) {
+            None => {
+                let near = nearest(&sink.value, sinks.keys().copied());
+                let advice =
+                    near.map_or("add it to dns.sinks".into(), |near| format!("did you mean {near:?}?"));
+                r.wrong(sink.at, &sink.key, format!("no such sink: {:?}; {advice}", sink.value));
+            }
+            Some(Some(kind)) if !kind.is_shared() => {
+                let shared: Vec<&str> =
+                    Kind::ALL.into_iter().filter(|kind| kind.is_shared()).map(Kind::name).collect();
+                let message = format!(
+                    "type {} is this node's own; name a sink that others write to as well: {}",
+                    kind.name(),
+                    shared.join(" or ")
+                );
+                r.wrong(sink.at, &sink.key, message);
+            }
+            Some(_) => {}
+        }
     }
     let probe = w.check.as_ref().and_then(|check| match checks.get(&check.value) {
         Some(Check::Probe { check, host }) => Some((check.clone(), host.clone())),
@@ -327,6 +328,12 @@ pub(super) struct EffectiveSink {
     #[serde(skip_serializing_if = "Option::is_none")]
     prefix: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    folder: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reload: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     zones: Option<Vec<String>>,
     full_sync: String,
 }
@@ -342,6 +349,9 @@ impl From<&SinkConfig> for EffectiveSink {
             urls: Vec::new(),
             server_id: None,
             prefix: None,
+            file: None,
+            folder: None,
+            reload: Vec::new(),
             zones: sink.zones.as_ref().map(|zones| zones.iter().map(ToString::to_string).collect()),
             full_sync: shown(sink.full_sync),
         };
@@ -360,6 +370,10 @@ impl From<&SinkConfig> for EffectiveSink {
             }
             Server::Etcd { urls, prefix } => {
                 (shown.urls, shown.prefix) = (urls.clone(), Some(prefix.clone()));
+            }
+            Server::Gdnsd { file } => shown.file = Some(file.clone()),
+            Server::File { folder, reload, .. } => {
+                (shown.folder, shown.reload) = (Some(folder.clone()), reload.clone());
             }
         }
         shown

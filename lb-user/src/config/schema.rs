@@ -91,6 +91,7 @@ pub(super) const DNS: Keys = Keys {
         "threads",
         "tcp",
         "before_checks",
+        "rate_limit",
         "state",
         "checks",
         "zones",
@@ -102,6 +103,8 @@ pub(super) const DNS: Keys = Keys {
     ],
 };
 pub(super) const DNS_TCP: Keys = Keys { path: "dns.tcp", keys: &["connections", "idle"] };
+pub(super) const DNS_RATE_LIMIT: Keys =
+    Keys { path: "dns.rate_limit", keys: &["rate", "window", "slip", "prefix4", "prefix6", "exempt"] };
 pub(super) const DNS_CHECK: Keys = Keys {
     path: "dns.checks.*",
     keys: &[
@@ -124,12 +127,16 @@ pub(super) const DNS_CHECK: Keys = Keys {
         "scale",
     ],
 };
-pub(super) const DNS_ZONE: Keys =
-    Keys { path: "dns.zones.*", keys: &["file", "ttl", "soa", "ns", "records", "names"] };
+pub(super) const DNS_ZONE: Keys = Keys {
+    path: "dns.zones.*",
+    keys: &["file", "ttl", "soa", "ns", "records", "names", "transfer", "dnssec"],
+};
 pub(super) const DNS_SOA: Keys = Keys {
     path: "dns.zones.*.soa",
     keys: &["primary", "contact", "serial", "refresh", "retry", "expire", "negative"],
 };
+pub(super) const DNS_TRANSFER: Keys =
+    Keys { path: "dns.zones.*.transfer", keys: &["to", "key", "algorithm", "secret_file", "notify"] };
 pub(super) const DNS_NAME: Keys = Keys {
     path: "dns.zones.*.names.*",
     keys: &["policy", "ttl", "answers", "min_up", "all_down", "fallback", "checks", "members"],
@@ -148,6 +155,9 @@ pub(super) const DNS_SINK: Keys = Keys {
         "urls",
         "server_id",
         "prefix",
+        "file",
+        "folder",
+        "reload",
         "zones",
         "full_sync",
     ],
@@ -180,9 +190,11 @@ pub const ALL: &[Keys] = &[
     AGENT_CHECK,
     DNS,
     DNS_TCP,
+    DNS_RATE_LIMIT,
     DNS_CHECK,
     DNS_ZONE,
     DNS_SOA,
+    DNS_TRANSFER,
     DNS_NAME,
     DNS_MEMBER,
     DNS_SINK,

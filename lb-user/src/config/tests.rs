@@ -3,6 +3,7 @@
 mod dns;
 mod dns_group;
 mod dns_sinks;
+mod dns_transfer;
 mod extras;
 mod files;
 mod prefixes;

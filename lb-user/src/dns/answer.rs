@@ -4,9 +4,10 @@ use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::{A, AAAA, HINFO};
 use hickory_proto::rr::{DNSClass, LowerName, Name, RData, Record, RecordType};
 
+use super::dnssec::deny::{Denial, NXNAME};
 use super::policy::{Client, Verdict};
 use super::snapshot::Snapshot;
-use super::zone::{Found, Node, Rr, Zone};
+use super::zone::{Found, Node, Zone};
 use crate::model::Family;
 
 /// Most CNAME records of an answer: a chain that is longer ends there, and with it one that comes back to itself.
@@ -42,6 +43,15 @@ pub struct Answer {
     pub scope: u8,
     /// Number of the choice that was asked last.
     pub choice: Option<usize>,
+    /// What the answer is about, as far as limits go: the name, or its zone for what is not there, is referred to others,
+    /// or is said by a wildcard.
+    pub about: Option<LowerName>,
+    /// The zone, if it is signed.
+    pub signed_by: Option<LowerName>,
+    /// DS records of a delegation in a signed zone, for those who want to verify.
+    pub ds: Vec<Record>,
+    /// What is not there, in a signed zone.
+    pub denial: Option<Denial>,
 }
 
 impl Answer {
@@ -56,6 +66,10 @@ impl Answer {
             needs_additionals: false,
             scope: 0,
             choice: None,
+            about: None,
+            signed_by: None,
+            ds: Vec::new(),
+            denial: None,
         }
     }
 }
@@ -71,7 +85,13 @@ pub fn answer(snapshot: &Snapshot, question: &Question, client: &Client, roll: u
     let parent = (question.kind == RecordType::DS && *zone.apex() == name && !name.is_root())
         .then(|| snapshot.data.zone_of(&name.base_name()));
     let zone = parent.flatten().unwrap_or(zone);
-    let mut answer = Answer { authoritative: true, ..Answer::of(ResponseCode::NoError) };
+    let is_there = zone.node(&name).is_some();
+    let mut answer = Answer {
+        authoritative: true,
+        about: Some(if is_there { name.clone() } else { zone.apex().clone() }),
+        signed_by: (!zone.keys().is_empty()).then(|| zone.apex().clone()),
+        ..Answer::of(ResponseCode::NoError)
+    };
     // Records are given with the name as the question wrote it: resolvers compare its case (0x20).
     let mut owner = question.name.clone();
     for _ in 0..=LONGEST_CHAIN {
@@ -86,7 +106,7 @@ pub fn answer(snapshot: &Snapshot, question: &Question, client: &Client, roll: u
             }
             Found::Nothing => {
                 answer.code = ResponseCode::NXDomain;
-                deny(zone, &mut answer);
+                deny(snapshot, zone, || Denial::of_name(&owner), &mut answer);
                 return answer;
             }
         };
@@ -110,8 +130,12 @@ fn refused(question: &Question) -> Option<ResponseCode> {
     }
     match question.kind {
         RecordType::ANY => None,
+        // Zones as a whole are another matter (see `transfer`).
         RecordType::AXFR | RecordType::IXFR => Some(ResponseCode::Refused),
-        RecordType::OPT | RecordType::ZERO => Some(ResponseCode::FormErr),
+        // There are no records of the latter (RFC 9824, section 3.5).
+        RecordType::OPT | RecordType::ZERO | NXNAME => Some(ResponseCode::FormErr),
+        // Signatures come with what they are of.
+        RecordType::RRSIG => Some(ResponseCode::NotImp),
         // Other meta types (RFC 6895, section 3.1).
         kind if (128..=255).contains(&u16::from(kind)) => Some(ResponseCode::NotImp),
         _ => None,
@@ -131,7 +155,7 @@ fn records(
     answer: &mut Answer,
 ) -> Option<Name> {
     if kind == RecordType::ANY {
-        minimal_any(zone, node, owner, answer);
+        minimal_any(snapshot, zone, node, owner, answer);
         return None;
     }
     if let (Some(choice), Some(family)) = (node.choice, family_of(kind)) {
@@ -144,7 +168,9 @@ fn records(
                 answer.answers.clear();
                 answer.authoritative = false;
             }
-            Verdict::Addresses(addresses) if addresses.is_empty() => deny(zone, answer),
+            Verdict::Addresses(addresses) if addresses.is_empty() => {
+                deny(snapshot, zone, || Denial::of_type(owner, node, kind), answer);
+            }
             Verdict::Addresses(addresses) => {
                 let ttl = snapshot.data.choices[choice].ttl;
                 let data = addresses.into_iter().map(|address| match address {
@@ -156,6 +182,18 @@ fn records(
         }
         return None;
     }
+    if kind == RecordType::NSEC && answer.signed_by.is_some() {
+        // The record that denies everything else.
+        let denial = Denial::of_type(owner, node, kind);
+        answer.answers.extend(denial.record(zone.negative_ttl()));
+        return None;
+    }
+    if kind == RecordType::SOA && node.set(kind).is_some() {
+        let mut soa = snapshot.soa(zone);
+        soa.name = owner.clone();
+        answer.answers.push(soa);
+        return None;
+    }
     if let Some(set) = node.set(kind) {
         for data in &set.data {
             answer.answers.push(Record::from_rdata(owner.clone(), set.ttl, data.clone()));
@@ -164,7 +202,7 @@ fn records(
         return None;
     }
     let Some(alias) = node.set(RecordType::CNAME) else {
-        deny(zone, answer);
+        deny(snapshot, zone, || Denial::of_type(owner, node, kind), answer);
         return None;
     };
     let RData::CNAME(target) = &alias.data[0] else { return None };
@@ -173,17 +211,19 @@ fn records(
 }
 
 /// The SOA record says for how long there is nothing (RFC 2308, section 3).
-fn deny(zone: &Zone, answer: &mut Answer) {
-    let Rr { name, data, .. } = zone.soa();
-    answer.authorities.push(Record::from_rdata(name.clone(), zone.negative_ttl(), data.clone()));
+fn deny(snapshot: &Snapshot, zone: &Zone, denial: impl FnOnce() -> Denial, answer: &mut Answer) {
+    answer.denial = answer.signed_by.as_ref().map(|_| denial());
+    let mut soa = snapshot.soa(zone);
+    soa.ttl = zone.negative_ttl();
+    answer.authorities.push(soa);
 }
 
 /// ANY is answered with one set at most, else by HINFO (RFC 8482, section 4).
-fn minimal_any(zone: &Zone, node: &Node, owner: &Name, answer: &mut Answer) {
+fn minimal_any(snapshot: &Snapshot, zone: &Zone, node: &Node, owner: &Name, answer: &mut Answer) {
     if let Some(alias) = node.set(RecordType::CNAME) {
         answer.answers.push(Record::from_rdata(owner.clone(), alias.ttl, alias.data[0].clone()));
     } else if node.sets.is_empty() && node.choice.is_none() {
-        deny(zone, answer);
+        deny(snapshot, zone, || Denial::of_type(owner, node, RecordType::ANY), answer);
     } else {
         let says = RData::HINFO(HINFO::new("RFC8482".into(), String::new()));
         answer.answers.push(Record::from_rdata(owner.clone(), zone.negative_ttl(), says));
@@ -201,6 +241,17 @@ fn refer(zone: &Zone, cut: &LowerName, node: &Node, answer: &mut Answer) {
         }
     }
     answer.needs_additionals = !answer.additionals.is_empty();
+    // The parent side says whether the zone below is signed (RFC 4035, section 3.1.4).
+    if answer.signed_by.is_some() {
+        match node.set(RecordType::DS) {
+            Some(set) => {
+                let records =
+                    set.data.iter().map(|ds| Record::from_rdata(owner.clone(), set.ttl, ds.clone()));
+                answer.ds.extend(records);
+            }
+            None => answer.denial = Some(Denial::of_ds(&owner)),
+        }
+    }
 }
 
 /// The addresses of the name that a record points to, if they are static ones of this zone.

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::RecordType;
+use hickory_proto::rr::rdata::tsig::TsigError;
 
 use super::wire::{Outcome, Transport};
 
@@ -25,12 +27,22 @@ counters! {
     NoError "noerror" "Answers without an error."
     NxDomain "nxdomain" "Answers that there is no such name."
     ServFail "servfail" "Answers that nothing is known yet, or too few members work."
-    Refused "refused" "Questions outside of the zones, of other classes, or for a transfer."
+    Refused "refused" "Questions outside of the zones, of other classes, or for a transfer that the asker may not have."
     FormErr "formerr" "Packets that are malformed."
     NotImp "notimp" "Operations and types that are not served."
     BadVers "badvers" "EDNS versions other than 0."
+    BadKey "bad_key" "Questions signed with a key that is not known."
+    BadSig "bad_sig" "Questions with a wrong signature."
+    BadTime "bad_time" "Questions that were signed too long ago, or by a clock that is wrong."
+    Axfr "axfr" "Zones that were begun to be sent as a whole."
+    Ixfr "ixfr" "Changes of zones that were begun to be sent, or that there are none."
+    TransferMessages "transfer_messages" "Messages of zones that were sent after the first one of each."
+    NotifySent "notify_sent" "Messages to secondaries that a zone has changed."
+    NotifyTaken "notify_taken" "Answers of secondaries to such messages."
     OtherCode "other_code" "Answers with any other code."
     Truncated "truncated" "Answers that did not fit into a datagram."
+    RateSlipped "rate_slipped" "Answers beyond the limit of a network that said \"come by TCP\"."
+    RateDropped "rate_dropped" "Answers beyond the limit of a network that were not sent."
     TooShort "too_short" "Packets without a whole header, not answered."
     NotAQuestion "not_a_question" "Packets that are answers themselves, not answered."
     Unwritable "unwritable" "Answers that could not be written, not sent."
@@ -66,6 +78,15 @@ impl Counters {
             Outcome::TooShort => self.count(Counter::TooShort),
             Outcome::NotAQuestion => self.count(Counter::NotAQuestion),
             Outcome::Unwritable => self.count(Counter::Unwritable),
+            Outcome::Limited { slipped: true } => self.count(Counter::RateSlipped),
+            Outcome::Limited { slipped: false } => self.count(Counter::RateDropped),
+            Outcome::BadSignature(error) => self.count(match error {
+                TsigError::BadKey => Counter::BadKey,
+                TsigError::BadTime => Counter::BadTime,
+                _ => Counter::BadSig,
+            }),
+            Outcome::Transfer(RecordType::AXFR) => self.count(Counter::Axfr),
+            Outcome::Transfer(_) => self.count(Counter::Ixfr),
             Outcome::Answered { code, truncated, .. } => {
                 self.count(match code {
                     ResponseCode::NoError => Counter::NoError,

@@ -1,5 +1,5 @@
-//! What the parent zone must have for resolvers to find a zone: its name servers, and the addresses of those that are
-//! named within it (RFC 1034, section 4.2.1). Pure.
+//! What the parent zone must have for resolvers to find a zone: its name servers, the addresses of those that are
+//! named within it (RFC 1034, section 4.2.1), and for a signed one the digests of its keys (RFC 4034, section 5). Pure.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -27,6 +27,9 @@ pub fn delegation(zone: &ZoneConfig) -> Vec<String> {
             lines.push(line(server, ttl, format!("{kind} {address}")));
         }
     }
+    let ttl = servers.first().map_or(0, |(record, _)| record.ttl);
+    let signed = zone.keys.iter().filter_map(|key| key.ds(&zone.apex));
+    lines.extend(signed.map(|ds| line(&zone.apex, ttl, format!("DS {ds}"))));
     lines
 }
 

@@ -3,6 +3,7 @@
 
 mod rdata;
 mod tokens;
+pub mod write;
 
 use hickory_proto::rr::{Name, RData};
 

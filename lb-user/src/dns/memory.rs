@@ -1,4 +1,4 @@
-//! What outlives the agent: the operator's orders and the last health of members, in one file.
+//! What outlives the agent: the operator's orders, the last health of members and bounds of serials, in one file.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 use std::path::Path;
 
+use hickory_proto::rr::LowerName;
 use serde::{Deserialize, Serialize};
 
 use super::snapshot::{Observed, Order, Orders, Watch};
@@ -18,6 +19,8 @@ use crate::model::HostId;
 pub struct Memory {
     orders: Vec<Ordered>,
     health: Vec<Healthy>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    serials: BTreeMap<String, u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,8 +39,13 @@ struct Healthy {
 }
 
 impl Memory {
-    /// What is to be remembered.
-    pub fn of(orders: &Orders, watches: &[Watch], seen: &[Observed]) -> Self {
+    /// What is to be remembered; `serials` are the bounds of [`super::publish`].
+    pub fn of(
+        orders: &Orders,
+        watches: &[Watch],
+        seen: &[Observed],
+        serials: &BTreeMap<LowerName, u32>,
+    ) -> Self {
         let orders = orders.iter().map(|((address, name), order)| Ordered {
             address: *address,
             name: name.clone(),
@@ -46,7 +54,17 @@ impl Memory {
         let health = watches.iter().zip(seen).filter_map(|(watch, seen)| {
             Some(Healthy { check: watch.check().to_owned(), address: watch.address, up: seen.up? })
         });
-        Memory { orders: orders.collect(), health: health.collect() }
+        Memory { orders: orders.collect(), health: health.collect(), serials: named(serials) }
+    }
+
+    /// The bounds of serials by zone.
+    pub fn serials(&self) -> BTreeMap<LowerName, u32> {
+        self.serials.iter().filter_map(|(zone, serial)| Some((zone.parse().ok()?, *serial))).collect()
+    }
+
+    /// The same with other bounds of serials.
+    pub fn with_serials(self, serials: &BTreeMap<LowerName, u32>) -> Self {
+        Memory { serials: named(serials), ..self }
     }
 
     /// The orders.
@@ -78,6 +96,10 @@ impl Memory {
     }
 }
 
+fn named(serials: &BTreeMap<LowerName, u32>) -> BTreeMap<String, u32> {
+    serials.iter().map(|(zone, serial)| (zone.to_string(), *serial)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,9 +116,10 @@ mod tests {
         let seen = |up| Observed { up, share: 1000, reason: String::new() };
         let id = |check: &str| HostId { pool: check.into(), host: address.to_string() };
         let watches = ["new", "web"].map(|check| Watch { id: id(check), address });
-        Memory::of(&orders, &watches, &[seen(None), seen(Some(true))]).write(&path).unwrap();
+        let serials = [("example.org.".parse().unwrap(), 7)].into();
+        Memory::of(&orders, &watches, &[seen(None), seen(Some(true))], &serials).write(&path).unwrap();
         let memory = Memory::read(&path).unwrap();
-        assert_eq!(memory.orders(), orders);
+        assert_eq!((memory.orders(), memory.serials()), (orders, serials));
         assert_eq!(memory.health(), [(id("web"), true)].into());
         fs::write(&path, "{").unwrap();
         assert!(Memory::read(&path).unwrap_err().ends_with("remove or correct it"));

@@ -14,31 +14,41 @@
 pub mod answer;
 pub mod anycast;
 pub mod claim;
+pub mod corefile;
 pub mod counters;
 pub mod delegation;
+pub mod dnssec;
+pub mod everybody;
 pub mod extfile;
 pub mod leader;
 pub mod master;
 pub mod memory;
+pub mod notify;
 pub mod observe;
 pub mod observers;
 pub mod others;
 pub mod policy;
+pub mod publish;
+pub mod rate;
 pub mod server;
 pub mod service;
 pub mod sink;
 pub mod snapshot;
 pub mod status;
 mod tcp;
+pub mod transfer;
+pub mod tsig;
 pub mod wire;
 pub mod zone;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use hickory_proto::rr::Name;
+use hickory_proto::rr::{Name, RecordType};
 
 use crate::health;
 use policy::Choice;
@@ -61,6 +71,8 @@ pub struct Config {
     pub state: PathBuf,
     /// What members may follow, by name.
     pub checks: BTreeMap<String, Check>,
+    /// Limit of answers; `None`: there is none.
+    pub rate_limit: Option<rate::RateConfig>,
     /// The zones by name.
     pub zones: Vec<ZoneConfig>,
     /// Name servers of others that are kept, by name.
@@ -145,4 +157,21 @@ pub struct ZoneConfig {
     pub records: Vec<Rr>,
     /// Names whose addresses are chosen.
     pub choices: Vec<Choice>,
+    /// Who may have it as a whole; `None`: nobody.
+    pub transfer: Option<transfer::TransferConfig>,
+    /// What it is signed with; none: it is not.
+    pub keys: Vec<Arc<dnssec::ZoneKey>>,
+}
+
+impl ZoneConfig {
+    /// All records, with those that speak of its keys.
+    pub fn all_records(&self) -> Cow<'_, [Rr]> {
+        if self.keys.is_empty() {
+            return Cow::Borrowed(&self.records);
+        }
+        let ttl = self.records.iter().find(|record| record.data.record_type() == RecordType::SOA);
+        let ttl = ttl.map_or(0, |soa| soa.ttl);
+        let of_keys = self.keys.iter().flat_map(|key| key.records(&self.apex, ttl));
+        Cow::Owned(self.records.iter().cloned().chain(of_keys).collect())
+    }
 }

@@ -1,6 +1,7 @@
 //! The sinks and claims of a configuration, started and ended as it changes.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use hickory_proto::rr::{LowerName, Name};
@@ -9,9 +10,11 @@ use tokio::sync::watch;
 use super::Config;
 use super::claim::ClaimConfig;
 use super::claim::task::{Claim, ClaimStatus};
+use super::everybody::{chosen, states, wanted};
 use super::leader::task::Election;
 use super::leader::{LeaderConfig, LeaderStatus};
 use super::sink::keeper::Timing;
+use super::sink::server::{Kind, Way};
 use super::sink::task::Sink;
 use super::sink::{Addresses, Place, SinkConfig, SinkStatus, Wanted, Wish};
 use super::snapshot::Snapshot;
@@ -27,8 +30,14 @@ pub struct Others {
 
 struct Kept {
     config: SinkConfig,
-    want: watch::Sender<Option<Wanted>>,
+    want: Want,
     sink: Sink,
+}
+
+/// What a sink is told.
+enum Want {
+    Records(watch::Sender<Option<Wanted>>),
+    States(watch::Sender<Option<Wanted<IpAddr, bool>>>),
 }
 
 struct Elected {
@@ -58,14 +67,9 @@ impl Others {
         }
         self.sinks.retain(|name, kept| config.sinks.get(name) == Some(&kept.config));
         for (name, sink) in &config.sinks {
-            self.sinks.entry(name.clone()).or_insert_with(|| {
-                let (want, wanted) = watch::channel(None);
-                let timing = Timing::new(sink.full_sync);
-                let memory = memory(&config.state, name);
-                let (kind, store) = (sink.server.kind(), sink.server.open());
-                let started = Sink::start(name.clone(), kind, store, timing, memory, wanted);
-                Kept { config: sink.clone(), want, sink: started }
-            });
+            self.sinks
+                .entry(name.clone())
+                .or_insert_with(|| Kept::start(name, sink, memory(&config.state, name)));
         }
         let all = config.claims.iter().filter_map(|(name, claim)| {
             let sink = config.sinks.get(&claim.sink)?;
@@ -74,12 +78,14 @@ impl Others {
         let all: BTreeMap<_, _> = all.collect();
         self.claims.retain(|name, held| all.get(name) == Some(&held.config));
         for (name, config) in all {
-            self.claims.entry(name.clone()).or_insert_with(|| {
-                let (sender, may) = watch::channel(able);
-                let claim = config.0.clone();
-                let claim = Claim::start(LowerName::new(name), claim, config.1.server.open(), may);
-                Held { config, able: sender, claim }
-            });
+            if self.claims.contains_key(name) {
+                continue;
+            }
+            // Names are held in turn on servers that several nodes write to, and those hold records.
+            let Way::Records(store) = config.1.server.open() else { continue };
+            let (sender, may) = watch::channel(able);
+            let claim = Claim::start(LowerName::new(name), config.0.clone(), store, may);
+            self.claims.insert(name.clone(), Held { config, able: sender, claim });
         }
     }
 
@@ -87,18 +93,25 @@ impl Others {
     pub fn publish(&self, snapshot: &Snapshot) {
         let leads = self.election.as_ref().is_none_or(|elected| elected.status.borrow().leads);
         for (name, kept) in &self.sinks {
-            if !leads {
-                kept.want.send_if_modified(|before| before.take().is_some());
+            let kind = kept.config.server.kind();
+            if !leads && kind.is_shared() {
+                kept.want.stand_by();
                 continue;
             }
-            let mut wanted = wanted(snapshot, &kept.config);
-            let of_sink = self.claims.values().map(|held| &held.config.0).filter(|claim| claim.sink == *name);
-            wanted.extend(of_sink.flat_map(own));
-            kept.want.send_if_modified(|before| {
-                let differs = before.as_ref() != Some(&wanted);
-                *before = Some(wanted);
-                differs
-            });
+            // A new file would lack all that is not known yet.
+            if snapshot.starting && kind == Kind::File {
+                continue;
+            }
+            let names = chosen(snapshot, kept.config.zones.as_ref());
+            match &kept.want {
+                Want::Records(want) => {
+                    let mut wanted = wanted(snapshot, &names);
+                    let claims = self.claims.values().map(|held| &held.config.0);
+                    wanted.extend(claims.filter(|claim| claim.sink == *name).flat_map(own));
+                    tell(want, wanted);
+                }
+                Want::States(want) => tell(want, states(&names)),
+            }
         }
     }
 
@@ -134,26 +147,39 @@ impl Others {
     }
 }
 
-/// What the chosen names of a sink's zones are to have.
-pub fn wanted(snapshot: &Snapshot, sink: &SinkConfig) -> Wanted {
-    let mut wanted = Wanted::new();
-    for (number, choice) in snapshot.data.choices.iter().enumerate() {
-        let name = LowerName::new(&choice.name);
-        let Some(zone) = snapshot.data.zone_of(&name).map(|zone| zone.apex().clone()) else { continue };
-        if sink.zones.as_ref().is_some_and(|zones| !zones.contains(&zone)) {
-            continue;
-        }
-        for family in Family::ALL {
-            let addresses = choice.for_everybody(family, snapshot.standings(number), snapshot.starting);
-            let wish = match addresses {
-                None => Wish::AsItIs,
-                Some(all) if all.is_empty() => Wish::Nothing,
-                Some(all) => Wish::Addresses(Addresses { ttl: choice.ttl, all: all.into_iter().collect() }),
-            };
-            wanted.insert(Place { zone: zone.clone(), name: name.clone(), family }, wish);
+impl Kept {
+    fn start(name: &str, config: &SinkConfig, memory: PathBuf) -> Self {
+        let (timing, kind) = (Timing::new(config.full_sync), config.server.kind());
+        let (want, sink) = match config.server.open() {
+            Way::Records(store) => {
+                let (want, wanted) = watch::channel(None);
+                (Want::Records(want), Sink::start(name.into(), kind, store, timing, memory, wanted))
+            }
+            Way::States(store) => {
+                let (want, wanted) = watch::channel(None);
+                (Want::States(want), Sink::start(name.into(), kind, store, timing, memory, wanted))
+            }
+        };
+        Kept { config: config.clone(), want, sink }
+    }
+}
+
+impl Want {
+    /// Another node tells the server.
+    fn stand_by(&self) {
+        match self {
+            Want::Records(want) => drop(want.send_if_modified(|before| before.take().is_some())),
+            Want::States(want) => drop(want.send_if_modified(|before| before.take().is_some())),
         }
     }
-    wanted
+}
+
+fn tell<T: PartialEq>(want: &watch::Sender<Option<T>>, wanted: T) {
+    want.send_if_modified(|before| {
+        let differs = before.as_ref() != Some(&wanted);
+        *before = Some(wanted);
+        differs
+    });
 }
 
 /// The name that has this node's addresses in any case.
@@ -162,7 +188,7 @@ fn own(claim: &ClaimConfig) -> Wanted {
     let wish = |family| {
         let all = claim.addresses.iter().copied().filter(|address| Family::of(*address) == family);
         let addresses = Addresses { ttl: claim.ttl, all: all.collect() };
-        let wish = if addresses.all.is_empty() { Wish::Nothing } else { Wish::Addresses(addresses) };
+        let wish = if addresses.all.is_empty() { Wish::Nothing } else { Wish::Value(addresses) };
         (Place { zone: claim.zone.clone(), name: own.clone(), family }, wish)
     };
     Family::ALL.map(wish).into()

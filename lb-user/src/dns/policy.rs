@@ -201,13 +201,21 @@ pub struct Circumstances<'a> {
     pub roll: u64,
 }
 
+/// How addresses are chosen: as the name says, or for everybody.
+#[derive(Clone, Copy)]
+struct How {
+    policy: Policy,
+    /// Most addresses.
+    answers: usize,
+}
+
 /// Leading bits of a client's address that consistent hashing looks at, IPv4 and IPv6 (RFC 7871, section 11.1).
 const HASHED_BITS: [u8; 2] = [24, 56];
 
 impl Choice {
     /// Chooses addresses of a family.
     pub fn choose(&self, family: Family, now: &Circumstances<'_>) -> Chosen {
-        self.choose_by(self.policy, family, now)
+        self.choose_by(How { policy: self.policy, answers: self.answers }, family, now)
     }
 
     /// The addresses of a family for servers that give everybody the same answer: where clients or chance decide, all
@@ -218,19 +226,21 @@ impl Choice {
         standings: &[Standing],
         starting: bool,
     ) -> Option<Vec<IpAddr>> {
-        let policy = match self.policy {
-            Policy::Failover => Policy::Failover,
-            Policy::All | Policy::Weighted | Policy::Subnet | Policy::Hash => Policy::All,
+        let how = match self.policy {
+            Policy::Failover => How { policy: Policy::Failover, answers: self.answers },
+            Policy::All | Policy::Weighted | Policy::Subnet | Policy::Hash => {
+                How { policy: Policy::All, answers: usize::MAX }
+            }
         };
         let client = Client { source: IpAddr::V4(Ipv4Addr::UNSPECIFIED), subnet: None };
         let now = Circumstances { standings, starting, client: &client, roll: 0 };
-        match self.choose_by(policy, family, &now).verdict {
+        match self.choose_by(how, family, &now).verdict {
             Verdict::Addresses(addresses) => Some(addresses),
             Verdict::Servfail => None,
         }
     }
 
-    fn choose_by(&self, policy: Policy, family: Family, now: &Circumstances<'_>) -> Chosen {
+    fn choose_by(&self, how: How, family: Family, now: &Circumstances<'_>) -> Chosen {
         let of_family = |i: &usize| Family::of(self.members[*i].address) == family;
         let members: Vec<usize> = (0..self.members.len()).filter(of_family).collect();
         let fates = self.members.iter().zip(now.standings).map(|(member, standing)| match standing {
@@ -260,17 +270,17 @@ impl Choice {
             chosen.verdict = Verdict::Servfail;
         } else if enough {
             chosen.basis = Basis::Healthy;
-            self.pick(policy, &up, Fate::Given, now, &mut chosen);
+            self.pick(how, &up, Fate::Given, now, &mut chosen);
         } else {
             chosen.basis = Basis::TooFew;
-            self.all_down(policy, &members, family, now, &mut chosen);
+            self.all_down(how, &members, family, now, &mut chosen);
         }
         chosen
     }
 
     fn all_down(
         &self,
-        policy: Policy,
+        how: How,
         members: &[usize],
         family: Family,
         now: &Circumstances<'_>,
@@ -294,23 +304,16 @@ impl Choice {
                 }
                 match left.is_empty() {
                     true => chosen.verdict = Verdict::Servfail,
-                    false => self.pick(policy, &left, Fate::LastResort, now, chosen),
+                    false => self.pick(how, &left, Fate::LastResort, now, chosen),
                 }
             }
         }
     }
 
     /// Chooses among these members, at least one, as the policy says.
-    fn pick(
-        &self,
-        policy: Policy,
-        among: &[usize],
-        fate: Fate,
-        now: &Circumstances<'_>,
-        chosen: &mut Chosen,
-    ) {
+    fn pick(&self, how: How, among: &[usize], fate: Fate, now: &Circumstances<'_>, chosen: &mut Chosen) {
         let (mut picked, mut left_out) = (among.to_vec(), Fate::Behind);
-        match policy {
+        match how.policy {
             Policy::All => rotate(&mut picked, now.roll),
             Policy::Failover => {}
             Policy::Weighted => {
@@ -340,12 +343,12 @@ impl Choice {
                 });
             }
         }
-        for i in picked.iter().skip(self.answers) {
+        for i in picked.iter().skip(how.answers) {
             if chosen.fates[*i] != Fate::OtherClients {
                 chosen.fates[*i] = if fate == Fate::Given { left_out } else { chosen.fates[*i] };
             }
         }
-        picked.truncate(self.answers);
+        picked.truncate(how.answers);
         for i in &picked {
             let works = matches!(now.standings[*i], Standing::Up(_));
             chosen.fates[*i] = if works { Fate::Given } else { fate };

@@ -283,3 +283,15 @@ proptest! {
         prop_assert_eq!(of(client & mask | other & !mask).verdict, first.verdict);
     }
 }
+
+#[test]
+fn everybody_gets_all_that_work_where_clients_or_chance_decide() {
+    let standings = [Standing::Failed, UP, UP];
+    for policy in [Policy::All, Policy::Weighted, Policy::Subnet, Policy::Hash] {
+        let choice = Choice { answers: 1, ..choice(policy, 3) };
+        let everybody = choice.for_everybody(Family::V4, &standings, false);
+        assert_eq!(everybody, Some(vec![v4(2), v4(3)]), "{policy:?}");
+    }
+    let failover = choice(Policy::Failover, 3);
+    assert_eq!(failover.for_everybody(Family::V4, &standings, false), Some(vec![v4(2)]));
+}

@@ -10,7 +10,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
@@ -20,9 +20,10 @@ use tokio::task::JoinSet;
 use tracing::error;
 
 use super::counters::{Counter, Counters};
+use super::dnssec::sign::Signatures;
 use super::policy::mix;
 use super::snapshot::Snapshot;
-use super::wire::{LARGEST_UDP, Transport, respond};
+use super::wire::{Around, LARGEST_UDP, Reply, Transport, respond};
 use super::{Config, Tcp, tcp};
 
 /// How often a thread that hears nothing looks whether it is to end.
@@ -76,11 +77,16 @@ impl Sockets {
         Ok(sockets)
     }
 
-    /// Answers from now on.
-    pub fn serve(self, snapshot: Arc<ArcSwap<Snapshot>>) -> io::Result<Server> {
+    /// Where they are bound.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.udp.iter().map(|(address, _)| *address).collect()
+    }
+
+    /// Answers from now on. `beside` counts what has no socket here.
+    pub fn serve(self, snapshot: Arc<ArcSwap<Snapshot>>, beside: Arc<Counters>) -> io::Result<Server> {
         let mut server = Server {
-            addresses: self.udp.iter().map(|(address, _)| *address).collect(),
-            counters: Vec::new(),
+            addresses: self.addresses(),
+            counters: vec![beside],
             stop: Arc::default(),
             _tasks: JoinSet::new(),
         };
@@ -137,6 +143,11 @@ impl Drop for Server {
     }
 }
 
+/// The time as signatures tell it.
+pub(super) fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
 /// Chance for a thread or task: its sequence begins where nobody can guess.
 pub(super) fn seed() -> u64 {
     RandomState::new().hash_one(0)
@@ -163,7 +174,7 @@ fn answer_datagrams(
 ) {
     let mut snapshot = Cache::new(Arc::clone(snapshot));
     let (mut packet, mut out) = ([0; LONGEST_QUESTION], Vec::with_capacity(LARGEST_UDP.into()));
-    let mut roll = seed();
+    let (mut roll, signatures) = (seed(), Signatures::default());
     while !stop.load(Ordering::Relaxed) {
         let (length, from) = match socket.recv_from(&mut packet) {
             Ok(received) => received,
@@ -183,7 +194,15 @@ fn answer_datagrams(
             },
         };
         roll = mix(roll);
-        let outcome = respond(snapshot.load(), &packet[..length], from.ip(), Transport::Udp, roll, &mut out);
+        let around = Around {
+            snapshot: snapshot.load(),
+            source: from.ip(),
+            transport: Transport::Udp,
+            signatures: &signatures,
+            roll,
+            now: since_1970(),
+        };
+        let Reply { outcome, .. } = respond(&around, &packet[..length], &mut out);
         counters.packet(Transport::Udp, outcome);
         if !out.is_empty() && socket.send_to(&out, from).is_err() {
             counters.count(Counter::Unsent);

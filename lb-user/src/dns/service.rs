@@ -18,17 +18,22 @@ use tracing::{info, warn};
 
 use super::anycast::{Anycast, AnycastStatus};
 use super::claim::task::ClaimStatus;
+use super::counters::Counters;
 use super::extfile::Extfiles;
 use super::leader::LeaderStatus;
 use super::memory::Memory;
+use super::notify::{Notifier, SecondaryStatus};
 use super::observe::{Facts, observe, plan};
 use super::observers::ObserverStatus;
 use super::observers::observing::{Document, Observing};
 use super::others::Others;
-use super::server::{Server, Sockets, seed};
+use super::publish::Publisher;
+use super::rate::Limiter;
+use super::server::{Server, Sockets, seed, since_1970};
 use super::sink::SinkStatus;
 use super::snapshot::{Data, Observations, Observed, Orders, Snapshot, Watch};
 use super::status::{DnsStatus, OrderRequest, apply};
+use super::tsig::Keyring;
 use super::{BeforeChecks, Check, Config};
 use crate::agent::status::Status;
 use crate::config;
@@ -77,6 +82,8 @@ pub struct Told {
     pub observers: Vec<ObserverStatus>,
     /// Addresses that are shared with other servers.
     pub anycast: Vec<AnycastStatus>,
+    /// What secondaries were told.
+    pub secondaries: Vec<SecondaryStatus>,
 }
 
 struct Command {
@@ -102,6 +109,7 @@ impl Dns {
         let (told, for_handle) = watch::channel(Told::default());
         let anycast = Anycast::start(configs.clone());
         let (orders, commands) = mpsc::channel(8);
+        let beside = Arc::new(Counters::default());
         let mut task = Watching {
             config: nothing(),
             data: Arc::default(),
@@ -113,6 +121,7 @@ impl Dns {
             starting: config.before_checks == BeforeChecks::Wait,
             remembered: memory.health(),
             orders: memory.orders(),
+            publisher: Publisher::new(memory.serials()),
             written: memory,
             write_failure: problems.pop(),
             writing: None,
@@ -129,11 +138,15 @@ impl Dns {
             observing: Observing::new(seed() >> 11),
             peers,
             anycast: anycast.status(),
+            keys: Arc::default(),
+            key_problems: Vec::new(),
+            notifier: Notifier::new(&sockets.addresses(), Arc::clone(&beside)),
+            limiter: None,
         };
         task.go_by(config);
         task.judge();
         let (snapshot, sightings) = (Arc::clone(&task.snapshot), task.observing.document());
-        let server = Arc::new(sockets.serve(Arc::clone(&snapshot))?);
+        let server = Arc::new(sockets.serve(Arc::clone(&snapshot), beside)?);
         info!(addresses = ?server.addresses(), "dns: answering");
         let mut tasks = JoinSet::new();
         tasks.spawn(task.run(commands));
@@ -187,6 +200,7 @@ fn nothing() -> Config {
         before_checks: BeforeChecks::Wait,
         state: PathBuf::new(),
         checks: BTreeMap::new(),
+        rate_limit: None,
         zones: Vec::new(),
         sinks: BTreeMap::new(),
         claims: BTreeMap::new(),
@@ -223,6 +237,12 @@ struct Watching {
     observing: Observing,
     peers: watch::Receiver<PeersView>,
     anycast: watch::Receiver<Option<Vec<AnycastStatus>>>,
+    publisher: Publisher,
+    keys: Arc<Keyring>,
+    /// Secrets of keys that cannot be had.
+    key_problems: Vec<String>,
+    notifier: Notifier,
+    limiter: Option<Arc<Limiter>>,
 }
 
 impl Watching {
@@ -239,8 +259,13 @@ impl Watching {
                         return;
                     }
                     let config = self.configs.borrow_and_update().dns.clone();
-                    if let Some(config) = config.filter(|config| *config != self.config) {
-                        self.go_by(config);
+                    match config {
+                        Some(config) if config != self.config => {
+                            self.finish_writing().await;
+                            self.go_by(config);
+                        }
+                        // The same with another secret.
+                        _ => self.read_keys(),
                     }
                 }
                 Ok(()) = health.changed() => {}
@@ -255,14 +280,16 @@ impl Watching {
                         continue;
                     }
                 }
-                _ = remembers.tick() => self.remember(),
+                _ = remembers.tick() => {
+                    self.remember();
+                    // A secret may have been corrected.
+                    if !self.key_problems.is_empty() {
+                        self.read_keys();
+                    }
+                }
                 done = written(&mut self.writing) => self.take_written(done),
                 Some(Command { request, reply }) = commands.recv() => {
-                    // What is being written has older orders.
-                    if self.writing.is_some() {
-                        let done = written(&mut self.writing).await;
-                        self.take_written(done);
-                    }
+                    self.finish_writing().await;
                     let result = self.obey(&request);
                     self.judge();
                     let _ = reply.send(result);
@@ -292,7 +319,33 @@ impl Watching {
         self.extfiles.follow(files.collect());
         self.others.go_by(&config, &self.configs.borrow().node, able(&self.status.borrow()));
         self.observing.go_by(config.observers.as_ref());
+        self.notifier.go_by(&config);
+        if self.config.rate_limit != config.rate_limit {
+            let new = |limits| Arc::new(Limiter::new(limits, since_1970()));
+            self.limiter = config.rate_limit.clone().map(new);
+        }
         self.config = config;
+        self.observations = None;
+        self.read_keys();
+        // Before anybody can see one: serials that a crash would undo are none.
+        if self.publisher.prepare(&self.data) {
+            let memory = self.written.clone().with_serials(self.publisher.bounds());
+            match memory.write(&self.config.state) {
+                Ok(()) => self.written = memory,
+                Err(problem) => self.fail_to_write(problem),
+            }
+        }
+    }
+
+    fn read_keys(&mut self) {
+        let keys = self.data.transfers.values().filter_map(|transfer| transfer.key.as_ref());
+        let (keys, errors) = Keyring::read(keys);
+        self.keys = Arc::new(keys);
+        let problems: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        if problems != self.key_problems {
+            problems.iter().for_each(|problem| warn!("dns: {problem}"));
+            self.key_problems = problems;
+        }
         self.observations = None;
     }
 
@@ -337,7 +390,8 @@ impl Watching {
 
     /// Says what there is to say besides snapshots.
     fn tell(&self) {
-        let problems = self.extfiles.problems().cloned().chain(self.write_failure.clone());
+        let files = self.extfiles.problems().chain(&self.key_problems).cloned();
+        let problems = files.chain(self.write_failure.clone());
         let told = Told {
             orders: self.orders.clone(),
             problems: problems.collect(),
@@ -346,16 +400,24 @@ impl Watching {
             leader: self.others.leader(),
             observers: self.observing.statuses(),
             anycast: self.anycast.borrow().clone().unwrap_or_default(),
+            secondaries: self.notifier.status(),
         };
         self.told.send_if_modified(|last| std::mem::replace(last, told.clone()) != told);
     }
 
-    fn publish(&self, seen: &[Observed]) {
-        let snapshot = Snapshot::new(Arc::clone(&self.data), seen, &self.orders, self.starting);
+    fn publish(&mut self, seen: &[Observed]) {
+        let mut snapshot = Snapshot::new(Arc::clone(&self.data), seen, &self.orders, self.starting);
+        snapshot.editions = self.publisher.publish(&snapshot);
+        snapshot.keys = Arc::clone(&self.keys);
+        snapshot.limiter = self.limiter.clone();
+        if self.publisher.bounds() != &self.written.serials() {
+            self.remember();
+        }
         let snapshot = Arc::new(snapshot);
         // Own answers do not wait for what others are to be told.
         self.snapshot.store(Arc::clone(&snapshot));
         self.others.publish(&snapshot);
+        self.notifier.publish(&snapshot.editions);
     }
 
     fn obey(&mut self, request: &OrderRequest) -> Result<Vec<String>, String> {
@@ -389,11 +451,23 @@ impl Watching {
                 self.written = memory;
                 self.write_failure = None;
             }
-            Some((_, Err(problem))) if self.write_failure.as_ref() != Some(&problem) => {
-                warn!("dns: {problem}");
-                self.write_failure = Some(problem);
-            }
-            _ => {}
+            Some((_, Err(problem))) => self.fail_to_write(problem),
+            None => {}
+        }
+    }
+
+    fn fail_to_write(&mut self, problem: String) {
+        if self.write_failure.as_ref() != Some(&problem) {
+            warn!("dns: {problem}");
+            self.write_failure = Some(problem);
+        }
+    }
+
+    /// What is being written is older than what will be.
+    async fn finish_writing(&mut self) {
+        if self.writing.is_some() {
+            let done = written(&mut self.writing).await;
+            self.take_written(done);
         }
     }
 
@@ -409,7 +483,7 @@ impl Watching {
 
     fn memory(&self) -> Memory {
         let seen = self.observations.as_deref().unwrap_or_default();
-        Memory::of(&self.orders, self.data.watches(), seen)
+        Memory::of(&self.orders, self.data.watches(), seen, self.publisher.bounds())
     }
 }
 

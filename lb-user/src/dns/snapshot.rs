@@ -4,11 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use hickory_proto::rr::LowerName;
+use hickory_proto::rr::{LowerName, Record};
 use serde::{Deserialize, Serialize};
 
 use super::Config;
 use super::policy::{Choice, Chosen, Circumstances, Client, Member, Standing};
+use super::publish::{self, Editions};
+use super::rate::Limiter;
+use super::transfer::TransferConfig;
+use super::tsig::Keyring;
 use super::zone::{Fault, Zone};
 use crate::model::{Family, HostId};
 
@@ -29,6 +33,8 @@ pub struct Data {
     follows: Vec<Box<[usize]>>,
     /// What this server calls itself.
     pub nsid: String,
+    /// Who may have which zone as a whole.
+    pub transfers: BTreeMap<LowerName, TransferConfig>,
 }
 
 /// What is followed: a check of a member's address.
@@ -89,6 +95,12 @@ pub struct Snapshot {
     reasons: Vec<Arc<str>>,
     /// The first checks have not been heard.
     pub starting: bool,
+    /// What secondaries get.
+    pub editions: Editions,
+    /// What questions may be signed with.
+    pub keys: Arc<Keyring>,
+    /// Counts answers by network, if they are limited.
+    pub limiter: Option<Arc<Limiter>>,
 }
 
 impl Data {
@@ -104,8 +116,12 @@ impl Data {
                 seats += choice.members.len();
                 data.choices.push(choice.clone());
             }
-            match Zone::build(&zone.apex, &zone.records, &chosen) {
+            match Zone::build(&zone.apex, &zone.all_records(), &chosen) {
                 Ok(built) => {
+                    let built = built.signed_with(&zone.keys);
+                    if let Some(transfer) = &zone.transfer {
+                        data.transfers.insert(built.apex().clone(), transfer.clone());
+                    }
                     data.most_labels = data.most_labels.max(built.apex().num_labels());
                     data.zones.insert(built.apex().clone(), built);
                 }
@@ -176,7 +192,23 @@ impl Snapshot {
                 reasons.push(reason.map_or_else(|| Arc::clone(&works), Into::into));
             }
         }
-        Snapshot { data, standings, reasons, starting }
+        Snapshot {
+            data,
+            standings,
+            reasons,
+            starting,
+            editions: Editions::new(),
+            keys: Arc::default(),
+            limiter: None,
+        }
+    }
+
+    /// The SOA record of a zone; its serial is that of what secondaries get, if any may have it.
+    pub fn soa(&self, zone: &Zone) -> Record {
+        match self.editions.get(zone.apex()) {
+            Some(edition) => edition.soa().clone(),
+            None => publish::soa(zone, zone.serial()),
+        }
     }
 
     /// What is known of the members of a choice.

@@ -13,8 +13,10 @@ use super::claim::task::ClaimStatus;
 use super::counters;
 use super::leader::LeaderStatus;
 use super::master;
+use super::notify::SecondaryStatus;
 use super::observers::ObserverStatus;
 use super::policy::{AllDown, Basis, Client, Fate, Policy, Standing};
+use super::publish;
 use super::server::Server;
 use super::service::Told;
 use super::sink::SinkStatus;
@@ -52,6 +54,9 @@ pub struct DnsStatus {
     /// Addresses that are shared with other servers.
     #[serde(default)]
     pub anycast: Vec<AnycastStatus>,
+    /// What secondaries were told of zones that they may have as a whole.
+    #[serde(default)]
+    pub secondaries: Vec<SecondaryStatus>,
     /// Counters by name.
     pub counters: BTreeMap<String, u64>,
 }
@@ -107,6 +112,13 @@ pub struct OrderRequest {
     pub name: Option<String>,
     /// What is wanted; `None`: what its checks say.
     pub state: Option<Order>,
+}
+
+/// A zone to be printed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZoneRequest {
+    /// Its name.
+    pub name: String,
 }
 
 /// A question to be explained.
@@ -176,7 +188,10 @@ impl DnsStatus {
         let mut zones: Vec<ZoneStatus> = data
             .zones
             .values()
-            .map(|zone| ZoneStatus { zone: zone.apex().to_string(), serial: zone.serial() })
+            .map(|zone| ZoneStatus {
+                zone: zone.apex().to_string(),
+                serial: publish::serial(&snapshot.soa(zone)),
+            })
             .collect();
         zones.sort_by(|a, b| a.zone.cmp(&b.zone));
         let counted = counters::ALL.iter().enumerate().map(|(number, (name, _))| {
@@ -203,6 +218,7 @@ impl DnsStatus {
             leader: told.leader.clone(),
             observers: told.observers.clone(),
             anycast: told.anycast.clone(),
+            secondaries: told.secondaries.clone(),
             counters: counted.collect(),
         }
     }

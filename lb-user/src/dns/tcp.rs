@@ -15,10 +15,11 @@ use tracing::warn;
 
 use super::Tcp;
 use super::counters::{Counter, Counters};
+use super::dnssec::sign::Signatures;
 use super::policy::mix;
-use super::server::seed;
+use super::server::{seed, since_1970};
 use super::snapshot::Snapshot;
-use super::wire::{Transport, respond};
+use super::wire::{Around, Reply, Transport, respond};
 
 /// The connections of all addresses.
 pub(super) struct Connections {
@@ -88,7 +89,7 @@ pub(super) async fn serve(
     counters: Arc<Counters>,
     connections: Arc<Connections>,
 ) {
-    let mut tasks = JoinSet::new();
+    let (mut tasks, signatures) = (JoinSet::new(), Arc::new(Signatures::default()));
     loop {
         match listener.accept().await {
             Ok((stream, from)) => {
@@ -104,6 +105,7 @@ pub(super) async fn serve(
                     snapshot: Arc::clone(&snapshot),
                     counters: Arc::clone(&counters),
                     connections: Arc::clone(&connections),
+                    signatures: Arc::clone(&signatures),
                 };
                 connections.set_handle(number, tasks.spawn(conversation.run()));
             }
@@ -124,6 +126,7 @@ struct Conversation {
     snapshot: Arc<ArcSwap<Snapshot>>,
     counters: Arc<Counters>,
     connections: Arc<Connections>,
+    signatures: Arc<Signatures>,
 }
 
 impl Conversation {
@@ -132,7 +135,7 @@ impl Conversation {
         let _ = self.stream.set_nodelay(true);
         let idle = self.connections.limits.idle;
         let (mut packet, mut out, mut roll) = (Vec::new(), Vec::new(), seed());
-        loop {
+        'messages: loop {
             // The time holds for the message as a whole: one byte now and then does not keep a connection.
             match timeout(idle, read(&mut self.stream, &mut packet)).await {
                 Ok(Ok(true)) => {}
@@ -144,24 +147,45 @@ impl Conversation {
             }
             self.connections.heard(self.number, Instant::now());
             roll = mix(roll);
-            let outcome =
-                respond(&self.snapshot.load(), &packet, self.from.ip(), Transport::Tcp, roll, &mut out);
+            let Reply { outcome, mut rest } = {
+                let snapshot = self.snapshot.load();
+                let (source, now) = (self.from.ip(), since_1970());
+                let (signatures, transport) = (&self.signatures, Transport::Tcp);
+                let around = Around { snapshot: &snapshot, source, transport, signatures, roll, now };
+                respond(&around, &packet, &mut out)
+            };
             self.counters.packet(Transport::Tcp, outcome);
-            if out.is_empty() {
+            if out.is_empty() || !self.send(&mut out).await {
                 break;
             }
-            let length = (out.len() as u16).to_be_bytes();
-            out.splice(0..0, length);
-            match timeout(idle, self.stream.write_all(&out)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => break,
-                Err(_) => {
-                    self.counters.count(Counter::TcpIdle);
-                    break;
+            while let Some(transfer) = &mut rest {
+                if transfer.next(since_1970().as_secs(), &mut out).is_err() || !self.send(&mut out).await {
+                    break 'messages;
+                }
+                self.counters.count(Counter::TransferMessages);
+                if transfer.is_over() {
+                    rest = None;
                 }
             }
         }
         self.connections.leave(self.number);
+    }
+
+    /// Sends a message behind its length; `false` if the client is gone, or too slow.
+    async fn send(&mut self, message: &mut Vec<u8>) -> bool {
+        let length = (message.len() as u16).to_be_bytes();
+        message.splice(0..0, length);
+        match timeout(self.connections.limits.idle, self.stream.write_all(message)).await {
+            Ok(Ok(())) => {
+                self.connections.heard(self.number, Instant::now());
+                true
+            }
+            Ok(Err(_)) => false,
+            Err(_) => {
+                self.counters.count(Counter::TcpIdle);
+                false
+            }
+        }
     }
 }
 

@@ -1,22 +1,32 @@
-//! From a packet to its answer: RFC 1035, EDNS (RFC 6891), client subnet (RFC 7871), NSID (RFC 5001). Pure.
+//! From a packet to its answer: RFC 1035, EDNS (RFC 6891), client subnet (RFC 7871), NSID (RFC 5001), TSIG (RFC 8945). Pure.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use hickory_proto::op::{
     Edns, Header, Message, MessageType, Metadata, OpCode, Query, ResponseCode, emit_message_parts,
 };
 use hickory_proto::rr::rdata::opt::{ClientSubnet, EdnsCode, EdnsOption, NSIDPayload};
+use hickory_proto::rr::rdata::tsig::TsigError;
+use hickory_proto::rr::{Record, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder, BinEncoder};
 
 use super::answer::{Answer, Question, answer};
+use super::dnssec::sign::Signatures;
 use super::policy::Client;
+use super::rate;
 use super::snapshot::Snapshot;
+use super::transfer::{self, Transfer};
+use super::tsig::Signed;
 use crate::bgp::Prefix;
 
 /// Bytes of a UDP answer for clients without EDNS (RFC 1035, section 4.2.1).
 const PLAIN: u16 = 512;
 /// Most bytes of a UDP answer: such are not fragmented on any usual path (DNS flag day 2020).
 pub const LARGEST_UDP: u16 = 1232;
+
+/// The flag CO of EDNS (RFC 9824, section 5.1).
+const COMPACT_OK: u16 = 0x4000;
 
 /// How a packet came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,45 +55,163 @@ pub enum Outcome {
         /// Number of the choice that gave the addresses.
         choice: Option<usize>,
     },
+    /// Too many answers like this went to the client's network.
+    Limited {
+        /// Answered with "come by TCP" (TC); else not answered.
+        slipped: bool,
+    },
+    /// Answered with NOTAUTH: this is wrong with its signature.
+    BadSignature(TsigError),
+    /// Answered with a zone as a whole (AXFR), or with what has changed in it (IXFR).
+    Transfer(RecordType),
 }
 
-/// Writes the answer to a packet into `out`; empty if there is none. `roll` is chance.
-pub fn respond(
-    snapshot: &Snapshot,
-    packet: &[u8],
-    source: IpAddr,
-    transport: Transport,
-    roll: u64,
-    out: &mut Vec<u8>,
-) -> Outcome {
+/// What a packet is answered by, besides what it says.
+#[derive(Clone, Copy, Debug)]
+pub struct Around<'a> {
+    /// All that answers are made from.
+    pub snapshot: &'a Snapshot,
+    /// Where the packet came from.
+    pub source: IpAddr,
+    /// How it came.
+    pub transport: Transport,
+    /// Signatures that were made.
+    pub signatures: &'a Signatures,
+    /// Chance.
+    pub roll: u64,
+    /// The time since 1970.
+    pub now: Duration,
+}
+
+/// What a packet comes to.
+#[derive(Debug)]
+pub struct Reply {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The messages after the first one.
+    pub rest: Option<Box<Transfer>>,
+}
+
+impl From<Outcome> for Reply {
+    fn from(outcome: Outcome) -> Self {
+        Reply { outcome, rest: None }
+    }
+}
+
+/// Writes the answer to a packet into `out`, its first message at least; empty if there is none.
+pub fn respond(around: &Around<'_>, packet: &[u8], out: &mut Vec<u8>) -> Reply {
     out.clear();
     let mut decoder = BinDecoder::new(packet);
-    let Ok(header) = Header::read(&mut decoder) else { return Outcome::TooShort };
+    let Ok(header) = Header::read(&mut decoder) else { return Outcome::TooShort.into() };
     if header.metadata.message_type == MessageType::Response {
-        return Outcome::NotAQuestion;
+        return Outcome::NotAQuestion.into();
     }
-    let request = match read(&header, &mut decoder, packet) {
-        Ok(request) => request,
+    let read = read(&header, &mut decoder, packet).and_then(|request| {
+        let check = |()| Signed::check(&around.snapshot.keys, packet, around.now.as_secs());
+        let signed = request.is_signed.then_some(()).map(check).transpose();
+        Ok((request, signed.map_err(|_| ResponseCode::FormErr)?))
+    });
+    match read {
+        Ok((request, signed)) => answered(around, &header.metadata, request, signed, out),
         Err(code) => {
             // What cannot be read cannot be repeated either: the header alone (RFC 1035, section 4.1.1).
             let written = write(&header.metadata, None, &Answer::of(code), None, 512, out);
-            return told(written, code, None);
+            told(written, code, None).into()
         }
-    };
-    let client = Client { source, subnet: request.subnet };
-    let answer = match request.verdict {
+    }
+}
+
+fn answered(
+    around: &Around<'_>,
+    asked: &Metadata,
+    request: Request,
+    mut signed: Option<Signed>,
+    out: &mut Vec<u8>,
+) -> Reply {
+    let Around { snapshot, source, transport, .. } = *around;
+    let bad_signature = signed.as_ref().and_then(Signed::error);
+    let is_transfer = matches!(request.question.kind, RecordType::AXFR | RecordType::IXFR);
+    let mut answer = match request.verdict {
+        _ if bad_signature.is_some() => Answer::of(ResponseCode::NotAuth),
         Some(code) => Answer::of(code),
-        None => answer(snapshot, &request.question, &client, roll),
+        None if is_transfer => {
+            let (query, known) = (&request.query, request.known);
+            let open = transfer::Asked { query, known, source, transport, signed: signed.as_ref() };
+            match transfer::open(snapshot, &open) {
+                Ok(plan) => return begin(around, asked, request, plan, signed, out),
+                Err(code) => Answer::of(code),
+            }
+        }
+        None => answer(snapshot, &request.question, &Client { source, subnet: request.subnet }, around.roll),
     };
+    if request.edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok) {
+        answer = with_signatures(around, answer, request.compact_ok());
+    }
     let edns = request.edns.as_ref().map(|asked| edns(asked, &request, &answer, &snapshot.data.nsid));
     let limit = match (transport, &request.edns) {
         (Transport::Tcp, _) => u16::MAX,
         (Transport::Udp, None) => PLAIN,
         (Transport::Udp, Some(edns)) => edns.max_payload().clamp(PLAIN, LARGEST_UDP),
     };
-    let code = answer.code;
-    let written = write(&header.metadata, Some(&request.query), &answer, edns.as_ref(), limit, out);
-    told(written, code, answer.choice)
+    let limit = limit - signed.as_ref().map_or(0, Signed::room);
+    // Who comes by TCP, or knows a key, is who they say they are.
+    let is_sure = transport == Transport::Tcp || (signed.is_some() && bad_signature.is_none());
+    let may = match snapshot.limiter.as_ref().filter(|_| !is_sure) {
+        Some(limiter) => limiter.judge(source, answer.code, answer.about.as_ref(), around.now, around.roll),
+        None => rate::Verdict::Send,
+    };
+    let mut written = match may {
+        rate::Verdict::Drop => return Outcome::Limited { slipped: false }.into(),
+        rate::Verdict::Slip => slip(asked, &request.query, answer.code, edns.as_ref(), out),
+        rate::Verdict::Send => write(asked, Some(&request.query), &answer, edns.as_ref(), limit, out),
+    };
+    if let Some(signed) = &mut signed
+        && signed.sign(out, around.now.as_secs()).is_err()
+    {
+        out.clear();
+        written = None;
+    }
+    match bad_signature.filter(|_| written.is_some()) {
+        _ if may == rate::Verdict::Slip => Outcome::Limited { slipped: true }.into(),
+        Some(error) => Outcome::BadSignature(error).into(),
+        None => told(written, answer.code, answer.choice).into(),
+    }
+}
+
+/// The answer as those want it who verify (DO).
+fn with_signatures(around: &Around<'_>, mut answer: Answer, compact_ok: bool) -> Answer {
+    let zone = answer.signed_by.as_ref().and_then(|apex| around.snapshot.data.zones.get(apex));
+    let Some(zone) = zone else { return answer };
+    match around.signatures.sign(&mut answer, zone, compact_ok, around.now.as_secs()) {
+        Ok(()) => answer,
+        // What is not signed would not be believed.
+        Err(_) => Answer::of(ResponseCode::ServFail),
+    }
+}
+
+/// Begins a transfer: the first message is written.
+fn begin(
+    around: &Around<'_>,
+    asked: &Metadata,
+    request: Request,
+    plan: transfer::Plan,
+    signed: Option<Signed>,
+    out: &mut Vec<u8>,
+) -> Reply {
+    let mut metadata = Metadata::response_from_request(asked);
+    metadata.authoritative = true;
+    let nsid = &around.snapshot.data.nsid;
+    let edns =
+        request.edns.as_ref().map(|asked| edns(asked, &request, &Answer::of(ResponseCode::NoError), nsid));
+    let outcome = Outcome::Transfer(plan.kind());
+    let mut transfer = Box::new(Transfer::new(metadata, request.query, plan, signed, edns));
+    match transfer.next(around.now.as_secs(), out) {
+        Ok(()) => Reply { outcome, rest: (!transfer.is_over()).then_some(transfer) },
+        Err(_) => {
+            out.clear();
+            Outcome::Unwritable.into()
+        }
+    }
 }
 
 /// A packet that can be answered.
@@ -95,8 +223,19 @@ struct Request {
     asked_subnet: Option<ClientSubnet>,
     /// The same, if it can be used.
     subnet: Option<Prefix>,
+    /// The serial that a secondary has.
+    known: Option<u32>,
+    /// There is a TSIG record.
+    is_signed: bool,
     /// The code that needs no look at zones.
     verdict: Option<ResponseCode>,
+}
+
+impl Request {
+    /// The asker knows how a name is denied that is not there.
+    fn compact_ok(&self) -> bool {
+        self.edns.as_ref().is_some_and(|edns| edns.flags().z & COMPACT_OK != 0)
+    }
 }
 
 /// Reads a packet behind its header; the code of what cannot be read.
@@ -112,9 +251,9 @@ fn read(header: &Header, decoder: &mut BinDecoder<'_>, packet: &[u8]) -> Result<
     let query = Query::read(decoder).map_err(|_| ResponseCode::FormErr)?;
     let op_code = header.metadata.op_code;
     // IXFR has a SOA there (RFC 1995, section 3).
-    Message::read_records(decoder, counts.authorities.into(), false, op_code)
+    let (authorities, ..) = Message::read_records(decoder, counts.authorities.into(), false, op_code)
         .map_err(|_| ResponseCode::FormErr)?;
-    let (_, edns, _) = Message::read_records(decoder, counts.additionals.into(), true, op_code)
+    let (_, edns, tsig) = Message::read_records(decoder, counts.additionals.into(), true, op_code)
         .map_err(|_| ResponseCode::FormErr)?;
     if decoder.index() != packet.len() {
         return Err(ResponseCode::FormErr);
@@ -132,7 +271,8 @@ fn read(header: &Header, decoder: &mut BinDecoder<'_>, packet: &[u8]) -> Result<
         verdict = Some(ResponseCode::FormErr);
     }
     let subnet = asked_subnet.map(|subnet| Prefix { address: subnet.addr(), length: subnet.source_prefix() });
-    Ok(Request { query, question, edns, asked_subnet, subnet, verdict })
+    let (known, is_signed) = (transfer::known_serial(&query, &authorities), tsig.is_some());
+    Ok(Request { query, question, edns, asked_subnet, subnet, known, is_signed, verdict })
 }
 
 /// RFC 7871, section 7.1.2: no scope in a question, no length beyond the address, no bits beyond the length.
@@ -154,6 +294,9 @@ fn edns(asked: &Edns, request: &Request, answer: &Answer, nsid: &str) -> Edns {
     edns.set_max_payload(LARGEST_UDP).set_version(0).set_dnssec_ok(asked.flags().dnssec_ok);
     if asked.version() != 0 {
         return edns;
+    }
+    if answer.signed_by.is_some() {
+        edns.flags_mut().z = asked.flags().z & COMPACT_OK;
     }
     if asked.option(EdnsCode::NSID).is_some()
         && let Ok(payload) = NSIDPayload::new(nsid.as_bytes())
@@ -214,6 +357,32 @@ fn write(
     parts(&metadata, Take::Nothing, out).ok().map(|_| true)
 }
 
+/// Writes an answer without records that says "come by TCP".
+fn slip(
+    asked: &Metadata,
+    query: &Query,
+    code: ResponseCode,
+    edns: Option<&Edns>,
+    out: &mut Vec<u8>,
+) -> Option<bool> {
+    let mut metadata = Metadata::response_from_request(asked);
+    metadata.response_code = code;
+    metadata.truncation = true;
+    out.clear();
+    let none = || [].iter() as std::slice::Iter<'_, Record>;
+    let written = emit_message_parts(
+        &metadata,
+        &mut std::iter::once(query),
+        &mut none(),
+        &mut none(),
+        &mut none(),
+        edns,
+        None,
+        &mut BinEncoder::new(out),
+    );
+    written.ok().map(|_| true)
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Take {
     All,
@@ -231,3 +400,7 @@ fn told(written: Option<bool>, code: ResponseCode, choice: Option<usize>) -> Out
 #[cfg(test)]
 #[path = "wire_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "wire_fuzz.rs"]
+mod fuzz;

@@ -37,8 +37,16 @@ fn with_edns(mut message: Message, payload: u16) -> Message {
 
 fn send(packet: &[u8], transport: Transport) -> (Outcome, Vec<u8>) {
     let mut out = vec![1, 2, 3];
-    let outcome = respond(&snapshot(), packet, [203, 0, 113, 7].into(), transport, 0, &mut out);
-    (outcome, out)
+    let snapshot = snapshot();
+    let around = Around {
+        snapshot: &snapshot,
+        source: [203, 0, 113, 7].into(),
+        transport,
+        signatures: &Signatures::default(),
+        roll: 0,
+        now: Duration::ZERO,
+    };
+    (respond(&around, packet, &mut out).outcome, out)
 }
 
 fn answer_to(message: &Message, transport: Transport) -> Message {

@@ -1,8 +1,11 @@
 //! A zone's records, and what they say of a name: RFC 1034, section 4.3.2; wildcards as in RFC 4592. Pure.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use hickory_proto::rr::{LowerName, Name, RData, RecordType};
+
+use super::dnssec::ZoneKey;
 
 /// A record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +73,8 @@ pub struct Zone {
     soa: Rr,
     /// Some names below the apex are delegated.
     has_cuts: bool,
+    /// What it is signed with; none: it is not.
+    keys: Vec<Arc<ZoneKey>>,
 }
 
 /// What is wrong with a zone.
@@ -98,10 +103,21 @@ impl Zone {
         match soa {
             Some(soa) if faults.is_empty() => {
                 let has_cuts = nodes.iter().any(|(name, node)| *name != apex && node.is_cut());
-                Ok(Zone { apex, nodes, soa: soa.clone(), has_cuts })
+                Ok(Zone { apex, nodes, soa: soa.clone(), has_cuts, keys: Vec::new() })
             }
             _ => Err(faults),
         }
+    }
+
+    /// The zone signed with these keys, of which its records speak already.
+    pub fn signed_with(mut self, keys: &[Arc<ZoneKey>]) -> Self {
+        self.keys = keys.to_vec();
+        self
+    }
+
+    /// What the zone is signed with; none: it is not. The first one signs everything.
+    pub fn keys(&self) -> &[Arc<ZoneKey>] {
+        &self.keys
     }
 
     /// The zone's name.
@@ -129,6 +145,26 @@ impl Zone {
             RData::SOA(soa) => self.soa.ttl.min(soa.minimum),
             _ => self.soa.ttl,
         }
+    }
+
+    /// All names that exist, in no order.
+    pub fn nodes(&self) -> impl Iterator<Item = (&LowerName, &Node)> {
+        self.nodes.iter()
+    }
+
+    /// The static records, each once: the SOA, the others of the apex, then by name.
+    pub fn records(&self) -> Vec<Rr> {
+        let mut nodes: Vec<(&LowerName, &Node)> = self.nodes.iter().collect();
+        nodes.sort_by_key(|(name, _)| (**name != self.apex, *name));
+        let sets = nodes.into_iter().flat_map(|(name, node)| node.sets.iter().map(move |set| (name, set)));
+        let records = sets.flat_map(|(name, set)| {
+            let record = |data: &RData| Rr { name: name.clone().into(), ttl: set.ttl, data: data.clone() };
+            set.data.iter().map(record).collect::<Vec<_>>()
+        });
+        let mut records: Vec<Rr> = records.collect();
+        // In a stable order: those of the apex are in front already.
+        records.sort_by_key(|record| !matches!(record.data, RData::SOA(_)));
+        records
     }
 
     /// What is at exactly this name.

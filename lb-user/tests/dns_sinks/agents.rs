@@ -41,10 +41,7 @@ impl Node {
         );
         fs::write(folder.path().join("lb.yaml"), text.replace("FOLDER", &at)).expect("a configuration");
         fs::write(folder.path().join("secret"), format!("{SECRET}\n")).expect("a secret");
-        let log = fs::File::create(folder.path().join("log")).expect("a log");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lb"));
-        command.args(["agent", "--config"]).arg(folder.path().join("lb.yaml"));
-        let agent = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("an agent");
+        let agent = run(folder.path());
         let listener = TcpListener::bind((address, 80)).await.expect("a web server");
         let mut _web = JoinSet::new();
         _web.spawn(async move {
@@ -61,16 +58,40 @@ impl Node {
         self.folder.path().join(name)
     }
 
+    /// Kills the agent with SIGKILL and starts it again.
+    pub fn restart(&mut self) {
+        let _ = self.agent.kill();
+        let _ = self.agent.wait();
+        self.agent = run(self.folder.path());
+    }
+
+    /// What a command prints that speaks to the agent.
+    pub fn lb(&self, words: &[&str]) -> String {
+        lb(&[words, &["--config", &self.path("lb.yaml").display().to_string()]].concat())
+    }
+
     /// What `lb dns status` shows.
     pub fn status(&self) -> String {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lb"));
-        let output =
-            command.args(["dns", "status", "--config"]).arg(self.path("lb.yaml")).output().expect("lb");
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        self.lb(&["dns", "status"])
     }
 }
 
-fn file(name: &str) -> String {
+/// The agent of a folder.
+fn run(folder: &Path) -> Child {
+    let log = fs::File::options().create(true).append(true).open(folder.join("log")).expect("a log");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lb"));
+    command.args(["agent", "--config"]).arg(folder.join("lb.yaml"));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("an agent")
+}
+
+/// What a command prints.
+pub fn lb(words: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_lb")).args(words).output().expect("lb");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A configuration that operators begin with.
+pub fn file(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/dns").join(name);
     fs::read_to_string(path).expect("a configuration")
 }

@@ -1,10 +1,15 @@
 //! Name servers of others on loopback, in a network namespace of this test: BIND, Knot and PowerDNS by dynamic updates,
-//! PowerDNS by its API, CoreDNS's form in etcd.
+//! PowerDNS by its API, CoreDNS's form in etcd, gdnsd by its file, Knot and BIND by zone
+//! files; and a resolver that finds agents by their delegation.
 
 mod agents;
 mod claims;
+mod gdnsd;
 mod leader;
+mod recursion;
 mod servers;
+mod transfers;
+mod zone_files;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -56,7 +61,7 @@ fn wanted(names: &[(&str, &[&str])]) -> Wanted {
                 addresses.filter(|address| address.is_ipv4() == (family == Family::V4)).collect();
             let wish = match all.is_empty() {
                 true => Wish::Nothing,
-                false => Wish::Addresses(Addresses { ttl: 30, all }),
+                false => Wish::Value(Addresses { ttl: 30, all }),
             };
             wanted.insert(place, wish);
         }

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::future::Future;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -70,7 +71,7 @@ impl Drop for Server {
 }
 
 impl Server {
-    fn new(command: &[&str], files: &[(&str, String)]) -> Self {
+    pub fn new(command: &[&str], files: &[(&str, String)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let at = folder.path().display().to_string();
         for (name, content) in files {
@@ -156,6 +157,85 @@ security-poll-suffix=
         Self::new(&command.split_whitespace().collect::<Vec<_>>(), &[])
     }
 
+    /// A gdnsd that goes by these states.
+    pub fn gdnsd(states: &Path) -> Self {
+        let config = format!(
+            "options => {{ listen => 127.0.0.1:5300, run_dir => FOLDER/run, state_dir => FOLDER/state,
+               udp_threads => 1, tcp_threads => 1 }}
+             service_types => {{ lb => {{ plugin => extfile, file => {}, direct => true, interval => 2 }} }}
+             plugins => {{ multifo => {{ service_types => lb, up_thresh => 0.01
+               www => {{ addrs_v4 => [ 192.0.2.1, 192.0.2.2 ], addrs_v6 => [ 2001:db8::1, 2001:db8::2 ] }} }} }}",
+            states.display()
+        );
+        let server = Self::new(&["gdnsd", "-c", "FOLDER", "start"], &[("config", config)]);
+        server.sh("mkdir FOLDER/zones FOLDER/run FOLDER/state");
+        let zone = format!("{ZONE}www 60 DYNA multifo!www\n").replace("$ORIGIN example.org.\n", "");
+        let zone = zone.replace("www 300 TXT \"not ours\"\n", "");
+        fs::write(server.folder.path().join("zones/example.org"), zone).expect("a zone");
+        server
+    }
+
+    /// A Knot that reads its zone from a file of somebody else.
+    pub fn knot_of_file() -> Self {
+        let conf = "server:
+  listen: 127.0.0.1@5300
+  rundir: FOLDER
+database:
+  storage: FOLDER
+zone:
+  - domain: example.org
+    storage: FOLDER
+    file: zone
+    zonefile-sync: -1
+";
+        Self::new(&["knotd", "-c", "FOLDER/conf"], &[("conf", conf.into())])
+    }
+
+    /// A BIND that does.
+    pub fn bind_of_file() -> Self {
+        let conf = "options { directory \"FOLDER\"; listen-on port 5300 { 127.0.0.1; }; listen-on-v6 { none; }; recursion no;
+               pid-file \"FOLDER/pid\"; session-keyfile none; };
+             controls { };
+             zone \"example.org\" { type primary; file \"zone\"; };";
+        Self::new(&["named", "-g", "-c", "FOLDER/conf"], &[("conf", conf.into())])
+    }
+
+    /// A BIND with one zone, at port 53. It listens at addresses of interfaces only: of 127.0.0.0/8 at the first.
+    pub fn parent(zone: &str, address: &str, records: &str) -> Self {
+        let conf = format!(
+            "options {{ directory \"FOLDER\"; listen-on {{ {address}; }}; listen-on-v6 {{ none; }}; recursion no;
+               pid-file none; session-keyfile none; }};
+             controls {{ }};
+             zone \"{zone}\" {{ type primary; file \"zone\"; }};"
+        );
+        Self::new(&["named", "-g", "-c", "FOLDER/conf"], &[("conf", conf), ("zone", records.into())])
+    }
+
+    /// A resolver that knows who has one zone, and goes on by what it is told there.
+    pub fn unbound(zone: &str, server: &str) -> Self {
+        let conf = format!(
+            "server:
+  interface: 127.0.0.1@5300
+  directory: FOLDER
+  pidfile: FOLDER/pid
+  username: \"\"
+  chroot: \"\"
+  use-syslog: no
+  do-daemonize: no
+  do-ip6: no
+  do-not-query-localhost: no
+  module-config: \"iterator\"
+  cache-min-ttl: 0
+stub-zone:
+  name: {zone}
+  stub-addr: {server}
+remote-control:
+  control-enable: no
+"
+        );
+        Self::new(&["unbound", "-d", "-c", "FOLDER/conf"], &[("conf", conf)])
+    }
+
     pub fn sh(&self, script: &str) -> String {
         let script = script.replace("FOLDER", &self.folder.path().display().to_string());
         let output = Command::new("sh").args(["-ec", &script]).output().expect("sh");
@@ -186,6 +266,13 @@ security-poll-suffix=
     pub fn memory(&self) -> std::path::PathBuf {
         self.folder.path().join("sink.json")
     }
+}
+
+/// What `dig` says of a name.
+pub fn ask(name: &str, kind: &str) -> String {
+    let command = ["@127.0.0.1", "-p", "5300", "+tries=1", "+time=5", name, kind];
+    let output = Command::new("dig").args(command).output().expect("dig");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// What a name has, as `dig` sees it: TTL and data, in order.

@@ -1,7 +1,8 @@
 //! The sections `dns.sinks` and `dns.claims`.
 
 use super::{errors, one, parse};
-use crate::dns::sink::server::{Algorithm, Server};
+use crate::dns::sink::server::Server;
+use crate::dns::tsig::Algorithm;
 
 /// A section `dns` that listens nowhere, with these sinks and claims.
 fn dns(sinks: &str, claims: &str) -> String {
@@ -31,7 +32,7 @@ fn sinks_and_claims_have_defaults() {
 fn each_kind_of_sink_has_its_keys() {
     one(
         &dns("    a: {type: bind}\n", ""),
-        "5:15: dns.sinks.a.type: unknown: \"bind\"; write rfc2136 or powerdns or etcd",
+        "5:15: dns.sinks.a.type: unknown: \"bind\"; write rfc2136 or powerdns or etcd or gdnsd or file",
     );
     one(
         &dns("    a: {type: etcd, urls: \"http://192.0.2.1:2379\", server: \"192.0.2.1:53\"}\n", ""),
@@ -53,6 +54,18 @@ fn each_kind_of_sink_has_its_keys() {
         "5:27: dns.sinks.a.urls: not a URL of a server: \"https://192.0.2.1:2379\"; write http://ADDRESS:PORT",
     );
     one(
+        &dns("    a: {type: gdnsd}\n", ""),
+        "5:5: dns.sinks.a.file: missing; write the file of its service type, as in /var/lib/gdnsd/extfile/lb",
+    );
+    one(
+        &dns("    a: {type: file, folder: /z, reload: rndc}\n", ""),
+        "5:41: dns.sinks.a.reload: not a list: \"rndc\"; write it in brackets, as in [rndc, reload]",
+    );
+    one(
+        &dns("    a: {type: file, reload: [rndc]}\n", ""),
+        "5:5: dns.sinks.a.folder: missing; write where the server has its zone files, as in /var/lib/lb/zones",
+    );
+    one(
         &dns("    ../a: {type: etcd, urls: \"http://192.0.2.1:2379\"}\n", ""),
         "5:5: dns.sinks.../a: names a file as well; write letters, digits, - and _ only",
     );
@@ -68,6 +81,11 @@ fn a_claim_fits_its_sink_zone_and_check() {
     one(
         &wrong("sink: bind", "sink: bnd"),
         "7:28: dns.claims.lb.example.org.sink: no such sink: \"bnd\"; did you mean \"bind\"?",
+    );
+    one(
+        &dns(&format!("{BIND}    g: {{type: gdnsd, file: /s}}\n"), &LB.replace("sink: bind", "sink: g")),
+        "8:28: dns.claims.lb.example.org.sink: type gdnsd is this node's own; name a sink that others write to as well: \
+         rfc2136 or powerdns or etcd",
     );
     one(
         &wrong("zone: example.org", "zone: example.net"),

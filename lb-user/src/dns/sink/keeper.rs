@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::{Changes, Place, Records, SinkError, SinkStatus, Wanted, changes};
+use super::{Addresses, Changes, Place, Records, SinkError, SinkStatus, Spot, Value, Wanted, changes};
 
 /// When things happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,26 +25,30 @@ impl Timing {
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum Step<P = Place, V = Addresses> {
     /// Read what these places hold.
-    Read(BTreeSet<Place>),
+    Read(BTreeSet<P>),
     /// Write this.
-    Write(Changes),
+    Write(Changes<P, V>),
+    /// See that what it holds is in force.
+    Settle,
     /// Wait for news until then.
     Wait(Instant),
 }
 
 /// What is known of a server.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct Keeper<P = Place, V = Addresses> {
     timing: Timing,
-    want: Wanted,
+    want: Wanted<P, V>,
     /// Another node writes.
     standby: bool,
     /// Places that are named, and those that were, until they are empty.
-    owned: BTreeSet<Place>,
+    owned: BTreeSet<P>,
     /// What the server holds at the places owned; `None`: it must be asked.
-    held: Option<Records>,
+    held: Option<Records<P, V>>,
+    /// What it holds is in force.
+    settled: bool,
     read_at: Option<Instant>,
     /// Since when the server lacks something.
     behind_since: Option<Instant>,
@@ -55,15 +59,16 @@ pub struct Keeper {
     full_syncs: u64,
 }
 
-impl Keeper {
+impl<P: Spot, V: Value> Keeper<P, V> {
     /// Of a server to which `owned` was written before.
-    pub fn new(timing: Timing, owned: BTreeSet<Place>, now: Instant) -> Self {
+    pub fn new(timing: Timing, owned: BTreeSet<P>, now: Instant) -> Self {
         Keeper {
             timing,
             want: Wanted::new(),
             standby: false,
             owned,
             held: None,
+            settled: false,
             read_at: None,
             behind_since: Some(now),
             failures: 0,
@@ -75,7 +80,7 @@ impl Keeper {
     }
 
     /// From now on the server is to hold this.
-    pub fn want(&mut self, want: Wanted, now: Instant) {
+    pub fn want(&mut self, want: Wanted<P, V>, now: Instant) {
         let fresh = want.keys().any(|place| !self.owned.contains(place));
         self.owned.extend(want.keys().cloned());
         if fresh {
@@ -97,12 +102,12 @@ impl Keeper {
     }
 
     /// Places that are named, and those that were, until they are empty: what must be remembered before a step is done.
-    pub fn owned(&self) -> &BTreeSet<Place> {
+    pub fn owned(&self) -> &BTreeSet<P> {
         &self.owned
     }
 
     /// What to do now.
-    pub fn next(&self, now: Instant) -> Step {
+    pub fn next(&self, now: Instant) -> Step<P, V> {
         if let Some(at) = self.retry_at.filter(|at| *at > now) {
             return Step::Wait(at);
         }
@@ -111,7 +116,8 @@ impl Keeper {
             Some(held) if again.is_some_and(|again| again > now) => {
                 let changes = changes(&self.owned, &self.want, held);
                 match changes.is_empty() {
-                    true => Step::Wait(again.unwrap_or(now)),
+                    true if self.settled => Step::Wait(again.unwrap_or(now)),
+                    true => Step::Settle,
                     false => Step::Write(changes),
                 }
             }
@@ -120,12 +126,13 @@ impl Keeper {
     }
 
     /// A [`Step::Read`] came to this.
-    pub fn read(&mut self, result: Result<Records, SinkError>, now: Instant) {
+    pub fn read(&mut self, result: Result<Records<P, V>, SinkError>, now: Instant) {
         match result {
             Ok(held) => {
                 self.held = Some(held);
                 self.read_at = Some(now);
                 self.full_syncs += 1;
+                self.settled = false;
                 self.succeeded(now);
             }
             Err(error) => self.failed(&error, now),
@@ -133,13 +140,14 @@ impl Keeper {
     }
 
     /// A [`Step::Write`] of this came to that.
-    pub fn wrote(&mut self, changes: &Changes, result: Result<(), SinkError>, now: Instant) {
+    pub fn wrote(&mut self, changes: &Changes<P, V>, result: Result<(), SinkError>, now: Instant) {
         match (result, &mut self.held) {
             (Ok(()), Some(held)) => {
                 self.written += changes.len() as u64;
-                for (place, addresses) in changes {
-                    match addresses {
-                        Some(addresses) => held.insert(place.clone(), addresses.clone()),
+                self.settled = false;
+                for (place, value) in changes {
+                    match value {
+                        Some(value) => held.insert(place.clone(), value.clone()),
                         None => held.remove(place),
                     };
                 }
@@ -147,6 +155,17 @@ impl Keeper {
             }
             (Ok(()), None) => self.succeeded(now),
             (Err(error), _) => self.failed(&error, now),
+        }
+    }
+
+    /// A [`Step::Settle`] came to this.
+    pub fn settle(&mut self, result: Result<(), SinkError>, now: Instant) {
+        match result {
+            Ok(()) => {
+                self.settled = true;
+                self.succeeded(now);
+            }
+            Err(error) => self.failed(&error, now),
         }
     }
 
@@ -167,17 +186,20 @@ impl Keeper {
     }
 
     fn is_in_step(&self) -> bool {
-        self.held.as_ref().is_some_and(|held| changes(&self.owned, &self.want, held).is_empty())
+        self.settled
+            && self.held.as_ref().is_some_and(|held| changes(&self.owned, &self.want, held).is_empty())
     }
 
     fn succeeded(&mut self, now: Instant) {
-        (self.failures, self.retry_at, self.error) = (0, None, None);
+        self.retry_at = None;
         if let Some(held) = &self.held {
             self.owned.retain(|place| self.want.contains_key(place) || held.contains_key(place));
         }
-        match self.is_in_step() {
-            true => self.behind_since = None,
-            false => self.behind_since = self.behind_since.or(Some(now)),
+        if self.is_in_step() {
+            // Not before: a server that can be read may still refuse what is written.
+            (self.behind_since, self.failures, self.error) = (None, 0, None);
+        } else {
+            self.behind_since = self.behind_since.or(Some(now));
         }
     }
 
@@ -188,6 +210,7 @@ impl Keeper {
         self.failures += 1;
         self.error = Some(error.to_string());
         self.held = None;
+        self.settled = false;
         self.behind_since = self.behind_since.or(Some(now));
     }
 }

@@ -26,7 +26,7 @@ fn wanted(all: &[(&str, &[&str])]) -> Wanted {
     let mut addresses = records(all);
     let wish = |place| match addresses.remove(&place) {
         Some(addresses) if addresses.all.is_empty() => (place, Wish::Nothing),
-        Some(addresses) => (place, Wish::Addresses(addresses)),
+        Some(addresses) => (place, Wish::Value(addresses)),
         None => (place, Wish::Nothing),
     };
     all.iter().map(|(name, _)| place(name)).map(wish).collect()
@@ -55,6 +55,7 @@ impl Case {
         loop {
             match self.keeper.next(self.now) {
                 Step::Wait(_) => return written,
+                Step::Settle => self.keeper.settle(Ok(()), self.now),
                 Step::Read(places) => {
                     let held = self.server.iter().filter(|(place, _)| places.contains(place));
                     self.keeper.read(Ok(held.map(|(p, a)| (p.clone(), a.clone())).collect()), self.now);
@@ -156,6 +157,32 @@ fn a_failure_is_tried_again_ever_more_slowly_and_then_nothing_is_taken_for_known
     case.now += TIMING.slowest;
     assert_eq!(case.settle(), ["www.example.org."]);
     assert_eq!((case.status().in_step, case.status().lag_ms, case.status().error), (true, 0, None));
+}
+
+#[test]
+fn a_server_is_behind_until_what_it_holds_is_in_force() {
+    let mut case = Case::new(Records::new());
+    case.keeper.want(wanted(&[("www.example.org.", &["192.0.2.1"])]), case.now);
+    case.settle();
+    case.keeper.want(wanted(&[("www.example.org.", &["192.0.2.2"])]), case.now);
+    for _ in 0..2 {
+        loop {
+            match case.keeper.next(case.now) {
+                Step::Read(_) => case.keeper.read(Ok(case.server.clone()), case.now),
+                Step::Write(changes) => {
+                    case.server.extend(changes.iter().map(|(p, a)| (p.clone(), a.clone().unwrap())));
+                    case.keeper.wrote(&changes, Ok(()), case.now);
+                }
+                Step::Settle => case.keeper.settle(Err(broken()), case.now),
+                Step::Wait(until) => break case.now = until,
+            }
+        }
+        assert_eq!(case.server, records(&[("www.example.org.", &["192.0.2.2"])]), "written all the same");
+    }
+    let status = case.status();
+    assert_eq!((status.in_step, status.lag_ms, status.error.is_some()), (false, 3000, true));
+    case.settle();
+    assert_eq!((case.status().in_step, case.status().error), (true, None));
 }
 
 #[test]

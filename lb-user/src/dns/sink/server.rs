@@ -1,23 +1,20 @@
 //! Which server a sink speaks to, as configured; its secrets are read from files when they are needed.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
-use base64::prelude::{BASE64_STANDARD, Engine};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use hickory_proto::rr::rdata::tsig::TsigAlgorithm;
-use hickory_proto::rr::{Name, TSigner};
 
+use super::gdnsd::Gdnsd;
 use super::powerdns::PowerDns;
 use super::rfc2136::Rfc2136;
 use super::skydns::SkyDns;
+use super::zone_files::ZoneFiles;
 use super::{Changes, Place, Records, SinkError, Store};
-
-/// Seconds that the clocks of server and agent may differ (RFC 8945, section 10).
-const FUDGE: u16 = 300;
+use crate::dns::ZoneConfig;
+use crate::dns::tsig::{Key, SecretError, secret};
 
 /// A server of others.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +42,28 @@ pub enum Server {
         /// CoreDNS's `path`.
         prefix: String,
     },
+    /// gdnsd, by the file of its plugin `extfile`.
+    Gdnsd {
+        /// The file.
+        file: PathBuf,
+    },
+    /// One that reads zone files.
+    File {
+        /// Where they are.
+        folder: PathBuf,
+        /// Program and arguments that have the server read them; empty: it does so by itself.
+        reload: Vec<String>,
+        /// The zones.
+        zones: Vec<ZoneConfig>,
+    },
+}
+
+/// The way to speak to a server.
+pub enum Way {
+    /// It holds the addresses of names.
+    Records(Box<dyn Store>),
+    /// It chooses by itself, by whether addresses work.
+    States(Box<dyn Store<IpAddr, bool>>),
 }
 
 /// What a server is spoken to with.
@@ -56,11 +75,15 @@ pub enum Kind {
     PowerDns,
     /// etcd's API.
     Etcd,
+    /// gdnsd's file of states.
+    Gdnsd,
+    /// Zone files.
+    File,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 3] = [Kind::Rfc2136, Kind::PowerDns, Kind::Etcd];
+    pub const ALL: [Kind; 5] = [Kind::Rfc2136, Kind::PowerDns, Kind::Etcd, Kind::Gdnsd, Kind::File];
 
     /// The name in configurations, in what `lb dns status` shows, and in metrics.
     pub const fn name(self) -> &'static str {
@@ -68,49 +91,23 @@ impl Kind {
             Kind::Rfc2136 => "rfc2136",
             Kind::PowerDns => "powerdns",
             Kind::Etcd => "etcd",
+            Kind::Gdnsd => "gdnsd",
+            Kind::File => "file",
         }
     }
-}
 
-/// A TSIG key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Key {
-    /// Its name.
-    pub name: Name,
-    /// How it signs.
-    pub algorithm: Algorithm,
-    /// File with the secret in Base64.
-    pub secret: PathBuf,
-}
-
-/// How a TSIG key signs (RFC 8945, section 6); those that are not to be used any more are not there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Algorithm {
-    /// `hmac-sha256`
-    #[default]
-    Sha256,
-    /// `hmac-sha384`
-    Sha384,
-    /// `hmac-sha512`
-    Sha512,
-}
-
-impl Algorithm {
-    /// All of them, with their names.
-    pub const ALL: [(&'static str, Self); 3] =
-        [("hmac-sha256", Self::Sha256), ("hmac-sha384", Self::Sha384), ("hmac-sha512", Self::Sha512)];
-
-    /// The name in configurations, as in RFC 8945.
-    pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(_, algorithm)| *algorithm == self).map_or("", |(name, _)| name)
-    }
-
-    fn hickory(self) -> TsigAlgorithm {
+    /// Whether agents of several nodes can write to the same one.
+    pub const fn is_shared(self) -> bool {
         match self {
-            Algorithm::Sha256 => TsigAlgorithm::HmacSha256,
-            Algorithm::Sha384 => TsigAlgorithm::HmacSha384,
-            Algorithm::Sha512 => TsigAlgorithm::HmacSha512,
+            Kind::Rfc2136 | Kind::PowerDns | Kind::Etcd => true,
+            Kind::Gdnsd | Kind::File => false,
         }
+    }
+}
+
+impl From<SecretError> for SinkError {
+    fn from(error: SecretError) -> Self {
+        SinkError { place: error.file, what: error.what }
     }
 }
 
@@ -121,59 +118,44 @@ impl Server {
             Server::Rfc2136 { .. } => Kind::Rfc2136,
             Server::PowerDns { .. } => Kind::PowerDns,
             Server::Etcd { .. } => Kind::Etcd,
+            Server::Gdnsd { .. } => Kind::Gdnsd,
+            Server::File { .. } => Kind::File,
         }
     }
 
     /// The way to speak to it. A secret that cannot be read is an error of each attempt, until it can.
-    pub fn open(&self) -> Box<dyn Store> {
-        Box::new(Opened { server: self.clone(), store: None })
-    }
-
-    fn try_open(&self) -> Result<Box<dyn Store>, SinkError> {
-        Ok(match self {
-            Server::Rfc2136 { address, key } => {
-                Box::new(Rfc2136::new(*address, key.as_ref().map(Key::signer).transpose()?))
+    pub fn open(&self) -> Way {
+        match self.clone() {
+            Server::Rfc2136 { address, key } => opened(move || {
+                Ok(Box::new(Rfc2136::new(address, key.as_ref().map(Key::signer).transpose()?)))
+            }),
+            Server::PowerDns { urls, secret: file, server } => {
+                opened(move || Ok(Box::new(PowerDns::new(urls.clone(), secret(&file)?, server.clone()))))
             }
-            Server::PowerDns { urls, secret, server } => {
-                Box::new(PowerDns::new(urls.clone(), read(secret)?, server.clone()))
+            Server::Etcd { urls, prefix } => Way::Records(Box::new(SkyDns::new(urls, &prefix))),
+            Server::Gdnsd { file } => Way::States(Box::new(Gdnsd::new(file))),
+            Server::File { folder, reload, zones } => {
+                Way::Records(Box::new(ZoneFiles::new(folder, reload, &zones)))
             }
-            Server::Etcd { urls, prefix } => Box::new(SkyDns::new(urls.clone(), prefix)),
-        })
+        }
     }
-}
-
-impl Key {
-    /// What signs with this key.
-    pub fn signer(&self) -> Result<TSigner, SinkError> {
-        let wrong =
-            |what: &str| SinkError { place: self.secret.display().to_string(), what: what.to_owned() };
-        let secret = BASE64_STANDARD.decode(read(&self.secret)?);
-        let secret = secret.map_err(|_| wrong("is not Base64; write the secret as in the server's key"))?;
-        TSigner::new(secret, self.algorithm.hickory(), self.name.clone(), FUDGE)
-            .map_err(|error| wrong(&error.to_string()))
-    }
-}
-
-/// A secret without what editors add to it.
-fn read(file: &Path) -> Result<String, SinkError> {
-    let text = fs::read_to_string(file).map_err(|error| SinkError {
-        place: file.display().to_string(),
-        what: format!("cannot be read: {error}; write the secret there"),
-    })?;
-    Ok(text.trim().to_owned())
 }
 
 /// A server that is opened when it is needed, and anew after a failure: its secret may have been corrected.
-struct Opened {
-    server: Server,
+struct Opened<O> {
+    open: O,
     store: Option<Box<dyn Store>>,
 }
 
-impl Opened {
+fn opened(open: impl Fn() -> Result<Box<dyn Store>, SinkError> + Send + Sync + 'static) -> Way {
+    Way::Records(Box::new(Opened { open, store: None }))
+}
+
+impl<O: Fn() -> Result<Box<dyn Store>, SinkError>> Opened<O> {
     fn store(&mut self) -> Result<&mut dyn Store, SinkError> {
         let store = match self.store.take() {
             Some(store) => store,
-            None => self.server.try_open()?,
+            None => (self.open)()?,
         };
         Ok(&mut **self.store.insert(store))
     }
@@ -186,7 +168,7 @@ impl Opened {
     }
 }
 
-impl Store for Opened {
+impl<O: Fn() -> Result<Box<dyn Store>, SinkError> + Send + Sync> Store for Opened<O> {
     fn read<'a>(&'a mut self, places: &'a BTreeSet<Place>) -> BoxFuture<'a, Result<Records, SinkError>> {
         async move {
             let done = self.store()?.read(places).await;

@@ -6,8 +6,6 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use hickory_proto::rr::LowerName;
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant as TokioInstant, sleep_until};
@@ -15,9 +13,8 @@ use tracing::{info, warn};
 
 use super::keeper::{Keeper, Step, Timing};
 use super::server::Kind;
-use super::{Place, SinkStatus, Store, Wanted};
+use super::{SinkStatus, Spot, Store, Value, Wanted};
 use crate::files;
-use crate::model::Family;
 
 /// Keeps a server at what is wanted until it is dropped; its records then stay as they are.
 pub struct Sink {
@@ -30,13 +27,13 @@ impl Sink {
     /// node to do. `memory` is the file that names the places written to.
     ///
     /// Must be called within a Tokio runtime.
-    pub fn start(
+    pub fn start<P: Spot, V: Value>(
         name: String,
         kind: Kind,
-        store: Box<dyn Store>,
+        store: Box<dyn Store<P, V>>,
         timing: Timing,
         memory: PathBuf,
-        want: watch::Receiver<Option<Wanted>>,
+        want: watch::Receiver<Option<Wanted<P, V>>>,
     ) -> Self {
         let owned = remembered(&memory).unwrap_or_else(|problem| {
             warn!(sink = name, problem, "not known what was written before");
@@ -55,19 +52,19 @@ impl Sink {
     }
 }
 
-struct Task {
+struct Task<P: Spot, V: Value> {
     name: String,
     kind: Kind,
-    store: Box<dyn Store>,
-    keeper: Keeper,
+    store: Box<dyn Store<P, V>>,
+    keeper: Keeper<P, V>,
     memory: PathBuf,
     /// What the file says.
-    written: BTreeSet<Place>,
+    written: BTreeSet<P>,
     publish: watch::Sender<SinkStatus>,
 }
 
-impl Task {
-    async fn run(mut self, mut want: watch::Receiver<Option<Wanted>>) {
+impl<P: Spot, V: Value> Task<P, V> {
+    async fn run(mut self, mut want: watch::Receiver<Option<Wanted<P, V>>>) {
         loop {
             let wanted = want.borrow_and_update().clone();
             let Some(wanted) = wanted else {
@@ -106,6 +103,10 @@ impl Task {
                     }
                     self.keeper.wrote(&changes, done, Instant::now());
                 }
+                Step::Settle => {
+                    let done = self.store.settle().await;
+                    self.keeper.settle(done, Instant::now());
+                }
                 Step::Wait(until) => {
                     self.remember();
                     self.tell();
@@ -121,8 +122,7 @@ impl Task {
         if *owned == self.written {
             return;
         }
-        let places: Vec<Remembered> = owned.iter().map(Remembered::of).collect();
-        let text = serde_json::to_string_pretty(&places).unwrap_or_default();
+        let text = serde_json::to_string_pretty(owned).unwrap_or_default();
         match files::replace(&self.memory, text.as_bytes()) {
             Ok(()) => self.written = owned.clone(),
             Err(error) => {
@@ -147,34 +147,11 @@ impl Task {
     }
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Remembered {
-    zone: String,
-    name: String,
-    family: u8,
-}
-
-impl Remembered {
-    fn of(place: &Place) -> Self {
-        let family = if place.family == Family::V4 { 4 } else { 6 };
-        Remembered { zone: place.zone.to_string(), name: place.name.to_string(), family }
-    }
-
-    fn place(&self) -> Option<Place> {
-        let lower = |text: &str| text.parse::<LowerName>().ok();
-        let family = if self.family == 4 { Family::V4 } else { Family::V6 };
-        Some(Place { zone: lower(&self.zone)?, name: lower(&self.name)?, family })
-    }
-}
-
-fn remembered(file: &Path) -> Result<BTreeSet<Place>, String> {
+fn remembered<P: Spot>(file: &Path) -> Result<BTreeSet<P>, String> {
     let text = match fs::read_to_string(file) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(BTreeSet::new()),
         Err(error) => return Err(format!("{}: {error}", file.display())),
     };
-    let places: Vec<Remembered> =
-        serde_json::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?;
-    Ok(places.iter().filter_map(Remembered::place).collect())
+    serde_json::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))
 }
