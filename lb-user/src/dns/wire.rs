@@ -165,7 +165,7 @@ fn answered(
         rate::Verdict::Slip => slip(asked, &request.query, answer.code, edns.as_ref(), out),
         rate::Verdict::Send => write(asked, Some(&request.query), &answer, edns.as_ref(), limit, out),
     };
-    if let Some(signed) = &mut signed
+    if let Some(signed) = signed.as_mut().filter(|_| written.is_some())
         && signed.sign(out, around.now.as_secs()).is_err()
     {
         out.clear();
