@@ -16,6 +16,7 @@ pub mod anycast;
 pub mod claim;
 pub mod corefile;
 pub mod counters;
+mod datagrams;
 pub mod delegation;
 pub mod dnssec;
 pub mod everybody;

@@ -20,16 +20,15 @@ use tokio::task::JoinSet;
 use tracing::error;
 
 use super::counters::{Counter, Counters};
+use super::datagrams::Batch;
 use super::dnssec::sign::Signatures;
 use super::policy::mix;
 use super::snapshot::Snapshot;
-use super::wire::{Around, LARGEST_UDP, Reply, Transport, respond};
+use super::wire::{Around, Reply, Transport, respond};
 use super::{Config, Tcp, tcp};
 
 /// How often a thread that hears nothing looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(200);
-/// Bytes of a question that are read: a longer one is none (its end is cut off, which makes it malformed).
-const LONGEST_QUESTION: usize = 4096;
 /// Bytes that the kernel keeps of questions for a thread that is busy.
 const QUEUE: usize = 4 << 20;
 
@@ -173,11 +172,23 @@ fn answer_datagrams(
     stop: &AtomicBool,
 ) {
     let mut snapshot = Cache::new(Arc::clone(snapshot));
-    let (mut packet, mut out) = ([0; LONGEST_QUESTION], Vec::with_capacity(LARGEST_UDP.into()));
-    let (mut roll, signatures) = (seed(), Signatures::default());
+    let (mut batch, mut roll, signatures) = (Batch::new(), seed(), Signatures::default());
     while !stop.load(Ordering::Relaxed) {
-        let (length, from) = match socket.recv_from(&mut packet) {
-            Ok(received) => received,
+        let served = batch.serve(socket, |question, from, out| {
+            roll = mix(roll);
+            let around = Around {
+                snapshot: snapshot.load(),
+                source: from.ip(),
+                transport: Transport::Udp,
+                signatures: &signatures,
+                roll,
+                now: since_1970(),
+            };
+            let Reply { outcome, .. } = respond(&around, question, out);
+            counters.packet(Transport::Udp, outcome);
+        });
+        match served {
+            Ok(unsent) => (0..unsent).for_each(|_| counters.count(Counter::Unsent)),
             Err(error) => match error.kind() {
                 // Refused and unreachable are what clients that are gone left behind.
                 io::ErrorKind::WouldBlock
@@ -185,27 +196,12 @@ fn answer_datagrams(
                 | io::ErrorKind::Interrupted
                 | io::ErrorKind::ConnectionRefused
                 | io::ErrorKind::HostUnreachable
-                | io::ErrorKind::NetworkUnreachable => continue,
+                | io::ErrorKind::NetworkUnreachable => {}
                 _ => {
                     error!("dns: cannot receive: {error}");
                     thread::sleep(LOOK);
-                    continue;
                 }
             },
-        };
-        roll = mix(roll);
-        let around = Around {
-            snapshot: snapshot.load(),
-            source: from.ip(),
-            transport: Transport::Udp,
-            signatures: &signatures,
-            roll,
-            now: since_1970(),
-        };
-        let Reply { outcome, .. } = respond(&around, &packet[..length], &mut out);
-        counters.packet(Transport::Udp, outcome);
-        if !out.is_empty() && socket.send_to(&out, from).is_err() {
-            counters.count(Counter::Unsent);
         }
     }
 }
