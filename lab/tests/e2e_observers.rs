@@ -225,4 +225,7 @@ dns:
     wait("the route goes at once", false);
     server.disable(false);
     wait("the route returns", true);
+    // An agent that ends leaves no address behind at which nobody answers.
+    server.stop();
+    wait("the route goes with the agent", false);
 }

@@ -25,9 +25,16 @@ pub(crate) struct Question<'a> {
 }
 
 /// What each of the addresses said instead of an answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Default, thiserror::Error)]
 #[error("{}", .0.join("; "))]
 pub(crate) struct NoAnswer(Vec<String>);
+
+impl NoAnswer {
+    /// What others said, too.
+    pub fn add(&mut self, other: NoAnswer) {
+        self.0.extend(other.0);
+    }
+}
 
 /// An answer whose body still comes.
 pub(crate) struct Answer {
@@ -80,7 +87,7 @@ pub(crate) async fn ask_whole(
     let answer = ask(urls, question, patience).await?;
     let status = answer.status;
     let cut = |what: String| NoAnswer(vec![format!("an answer that was cut short: {what}")]);
-    let body = timeout(ANSWER, answer.whole()).await.map_err(|late| cut(late.to_string()))?;
+    let body = timeout(patience, answer.whole()).await.map_err(|late| cut(late.to_string()))?;
     Ok((status, body.map_err(|error| cut(error.to_string()))?))
 }
 

@@ -171,6 +171,14 @@ impl Machine {
         });
     }
 
+    /// Ends the agent as an operator does.
+    pub fn stop(&mut self) {
+        let Some(mut agent) = self.agent.take() else { return };
+        let pid = nix::unistd::Pid::from_raw(agent.id() as i32);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("a signal");
+        agent.wait().expect("its end");
+    }
+
     /// Takes the agent out of service by its file, or back.
     pub fn disable(&self, disabled: bool) {
         let file = self.folder.path().join("disable");

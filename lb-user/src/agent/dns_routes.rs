@@ -3,7 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /v1/dns` | zones, names, members and why they are in or out, orders, counters |
-//! | `GET /v1/dns/zone?name=ZONE` | the zone as it is answered now, as a master file |
+//! | `GET /v1/dns/zone?name=ZONE` | the zone as it is answered now, as a master file; on the Unix socket only, since not everybody may have it |
 //! | `POST /v1/dns/explain` | the answer to a question, and what became of each member; nothing is sent |
 //! | `GET /v1/dns/sightings?after=TAG&wait=SECONDS` | what this node's own probes say, for other observers |
 //! | `POST /v1/dns/order` | the names that an order of the operator is about; on the Unix socket only |
@@ -26,13 +26,12 @@ pub(super) fn reading() -> Router<Api> {
     Router::new()
         .route("/v1/dns", get(status))
         .route(Sightings::PATH, get(sightings))
-        .route("/v1/dns/zone", get(zone))
         .route("/v1/dns/explain", post(explained))
 }
 
-/// What the operator orders.
+/// What the operator orders, and what is for the operator alone.
 pub(super) fn ordering() -> Router<Api> {
-    Router::new().route("/v1/dns/order", post(order))
+    Router::new().route("/v1/dns/order", post(order)).route("/v1/dns/zone", get(zone))
 }
 
 async fn status(State(api): State<Api>) -> Response {

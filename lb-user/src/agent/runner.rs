@@ -5,12 +5,13 @@ mod detach;
 mod peers;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
 use self::configuration::{reading_of, with_manifest};
@@ -240,6 +241,7 @@ impl Runner {
                         }
                     }
                     Some(Command::Stop) | None => {
+                        self.leave_shared().await;
                         info!("stopping; programs, maps and announcements stay");
                         return Ok(());
                     }
@@ -312,11 +314,19 @@ impl Runner {
             self.inherited_until = None;
         }
         let mut routes: BTreeSet<Prefix> = vips.iter().map(|vip| vip.prefix()).collect();
-        if self.config.dns.as_ref().is_some_and(|dns| !dns.anycast.is_empty()) {
-            // What an agent before this one announced stands until the server has been asked.
-            let Some(shared) = self.anycast.borrow_and_update().clone() else { return };
-            let answered = shared.into_iter().filter(|shared| shared.answers && !*self.disabled.borrow());
-            routes.extend(answered.map(|shared| Prefix::host(shared.address)));
+        if let Some(dns) = self.config.dns.as_ref().filter(|_| !*self.disabled.borrow()) {
+            match &*self.anycast.borrow_and_update() {
+                Some(shared) => {
+                    let answered = shared.iter().filter(|shared| shared.answers);
+                    routes.extend(answered.map(|shared| Prefix::host(shared.address)));
+                }
+                // What an agent before this one announced stands until the server has been asked.
+                None => {
+                    let shared = dns.anycast.iter().map(|address| Prefix::host(*address));
+                    let announced = &self.bgp.borrow().announced;
+                    routes.extend(shared.filter(|prefix| announced.contains(prefix)));
+                }
+            }
         }
         let want = Announcements {
             routes,
@@ -330,6 +340,31 @@ impl Runner {
             *routes = Some(want);
             differs
         });
+    }
+
+    /// Nobody answers any more at the addresses that this agent's name server shares; other servers do.
+    async fn leave_shared(&mut self) {
+        let Some(dns) = self.config.dns.clone().filter(|_| self.announcer.is_some()) else { return };
+        let is_ours = |address: &IpAddr| dns.listen.iter().any(|listen| listen.ip() == *address);
+        let ours: BTreeSet<Prefix> = dns
+            .anycast
+            .iter()
+            .filter(|address| is_ours(address))
+            .map(|address| Prefix::host(*address))
+            .collect();
+        if ours.is_empty() {
+            return;
+        }
+        self.routes.send_if_modified(|routes| {
+            let Some(routes) = routes else { return false };
+            let all = routes.routes.len();
+            routes.routes.retain(|route| !ours.contains(route));
+            routes.routes.len() != all
+        });
+        let gone = self.bgp.wait_for(|bgp| bgp.announced.is_disjoint(&ours));
+        if timeout(SETTLE, gone).await.is_err() {
+            warn!("the BGP daemon has not withdrawn {ours:?} within {SETTLE:?}");
+        }
     }
 
     fn ask_kernel(&mut self, health: &HealthView, paths: &Paths) {

@@ -199,8 +199,7 @@ fn delegations(args: &Args, zone: Option<&str>) -> anyhow::Result<ExitCode> {
 
 fn key(args: &Args, zone: &str, file: Option<&Path>) -> anyhow::Result<ExitCode> {
     let apex = master::name(zone, &Name::root()).map_err(anyhow::Error::msg)?;
-    let default =
-        || format!("/etc/lb/dnssec/{}.pem", apex.to_lowercase().to_ascii().trim_end_matches('.')).into();
+    let default = || format!("/etc/lb/dnssec/{}.pem", master::file_stem(&apex.to_lowercase())).into();
     let file = file.map_or_else(default, Path::to_owned);
     ZoneKey::make(&file).with_context(|| {
         format!("{}: cannot be written; name a file that is not there yet", file.display())

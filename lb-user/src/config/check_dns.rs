@@ -75,9 +75,10 @@ pub(super) fn check(w: &dns::Written, around: &Around<'_>, r: &mut Reader) -> Co
         r.wrong(w.at, "dns.zones", "empty; write at least one zone");
     }
     let of_group = dns_group::Around {
+        model: around.model,
         has_zones: !zones.is_empty(),
         has_sinks: !sinks.is_empty(),
-        has_claims: !claims.is_empty(),
+        has_own_names: claims.values().any(|claim| claim.own.is_some()),
         bgp: around.bgp,
         director: around.director,
         peers_listen: around.peers.is_some_and(|peers| peers.listen.is_some()),

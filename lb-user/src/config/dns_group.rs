@@ -9,9 +9,10 @@ use serde::Serialize;
 
 use crate::dns::leader::LeaderConfig;
 use crate::dns::observers::ObserversConfig;
+use crate::model::Model;
 use crate::peers::PeerUrl;
 
-use super::check::{nothing_listed, within};
+use super::check::{not_unicast, nothing_listed, within};
 use super::dns_sinks::urls;
 use super::effective::shown;
 use super::leaf::Driver;
@@ -53,9 +54,10 @@ pub(super) struct Group {
 
 /// What of the rest of the file it is fitted to.
 pub(super) struct Around<'a> {
+    pub model: &'a Model,
     pub has_zones: bool,
     pub has_sinks: bool,
-    pub has_claims: bool,
+    pub has_own_names: bool,
     pub bgp: Option<&'a super::written::Bgp>,
     pub director: bool,
     /// Others can ask this node.
@@ -103,8 +105,8 @@ fn one_leader(w: &Leader, around: &Around<'_>, r: &mut Reader) -> Option<LeaderC
             "nothing to write: the leader is who writes to dns.sinks; add one, or remove dns.leader",
         );
     }
-    if around.has_claims {
-        let message = "names of dns.claims are for every node to write; keep them apart, in an agent of their own, or remove dns.leader";
+    if around.has_own_names {
+        let message = "dns.claims have names of this node alone (own), which every node must write; remove them, or dns.leader";
         r.wrong(etcd.at, &etcd.key, message);
     }
     if let Some(key) = w.key.as_ref().filter(|key| key.value.is_empty()) {
@@ -136,6 +138,21 @@ fn some_observers(w: &Observers, around: &Around<'_>, r: &mut Reader) -> Option<
 fn anycast(w: &List<IpAddr>, around: &Around<'_>, r: &mut Reader) -> BTreeSet<IpAddr> {
     nothing_listed(w, "list addresses that other name servers have as well", r);
     let Some(list) = w else { return BTreeSet::new() };
+    for address in &list.value {
+        if let Some(kind) = not_unicast(address.value) {
+            let message = format!(
+                "{kind} address cannot be shared: {}; write a routable unicast address",
+                address.value
+            );
+            r.wrong(address.at, &address.key, message);
+        } else if around.model.services.keys().any(|service| service.vip.contains(address.value)) {
+            let message = format!(
+                "{} is a VIP, which is announced by what its hosts do; write another one",
+                address.value
+            );
+            r.wrong(address.at, &address.key, message);
+        }
+    }
     if !around.has_zones {
         r.wrong(list.at, &list.key, "asked for a zone's SOA, and there is none; add dns.zones");
     }

@@ -213,6 +213,13 @@ fn one_sink(w: &Sink, zones: &[ZoneConfig], r: &mut Reader) -> Option<SinkConfig
     let of = w.zones.as_ref().map(|_| of);
     if let Server::File { zones, .. } = &mut server {
         zones.retain(|zone| of.as_ref().is_none_or(|of| of.contains(&LowerName::new(&zone.apex))));
+        for zone in zones.iter().filter(|zone| !zone.keys.is_empty()) {
+            let apex = &zone.apex;
+            let message = format!(
+                "{apex} is signed as questions come, and a file would be without signatures; name other zones, or remove its dnssec"
+            );
+            r.wrong(place.at, &place.key, message);
+        }
     }
     Some(SinkConfig { server, zones: of, full_sync: w.full_sync.as_ref().map_or(FULL_SYNC, |it| it.value) })
 }

@@ -360,7 +360,7 @@ fn bgp_needs_a_driver_and_a_director() {
     one(&format!("{GOOD}bgp: {{}}\n"), "9:1: bgp.driver: missing; write bird or gobgp");
     one(
         "agent_check: {}\nbgp: {driver: bird}\n",
-        "2:1: bgp: nothing to announce without the role of a director; add director or remove bgp",
+        "2:1: bgp: nothing to announce without the role of a director or dns.anycast; add one, or remove bgp",
     );
     one(
         &format!("{GOOD}bgp: {{driver: bird, communities: [65000]}}\n"),

@@ -5,10 +5,11 @@
 //! address is announced, two bad ones and it is withdrawn: resolvers then reach the next server that has it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
 use serde::{Deserialize, Serialize};
@@ -97,8 +98,8 @@ async fn ask_all(
         let questions = configs.borrow().dns.as_ref().map(questions).unwrap_or_default();
         let asked: BTreeSet<IpAddr> = questions.iter().map(|(address, _)| address.ip()).collect();
         judges.retain(|address, _| asked.contains(address));
-        for (address, zone) in questions {
-            let result = ask(address, &zone).await;
+        let asking = questions.iter().map(|(address, zone)| ask(*address, zone));
+        for ((address, _), result) in questions.iter().zip(join_all(asking).await) {
             judges.entry(address.ip()).or_default().take(result);
         }
         rounds = IN_A_ROW.min(rounds + 1);
@@ -140,9 +141,8 @@ fn judge(answer: &Message) -> Result<(), String> {
 }
 
 async fn exchange(server: SocketAddr, zone: &Name) -> anyhow::Result<Message> {
-    let any: IpAddr =
-        if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind((any, 0)).await?;
+    // From the same address: one that this node does not have must not be answered by another node.
+    let socket = UdpSocket::bind((server.ip(), 0)).await?;
     socket.connect(server).await?;
     let mut question = Message::new(super::server::seed() as u16, MessageType::Query, OpCode::Query);
     question.add_query(Query::query(zone.clone(), RecordType::SOA));

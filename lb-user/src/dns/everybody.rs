@@ -10,6 +10,7 @@ use super::policy::{Choice, Standing};
 use super::sink::zone_files::lines;
 use super::sink::{Addresses, Place, Wanted, Wish};
 use super::snapshot::Snapshot;
+use super::zone::Rr;
 use crate::model::Family;
 
 /// A name whose addresses are chosen.
@@ -73,7 +74,9 @@ pub fn zone_text(snapshot: &Snapshot, zone: &str) -> Result<String, String> {
         known.sort();
         return Err(format!("no such zone: {apex}; there are {}", known.join(", ")));
     };
-    let mut text: String = found.records().iter().map(write::line).collect();
+    let soa = snapshot.soa(found);
+    let soa = Rr { name: soa.name, ttl: soa.ttl, data: soa.data };
+    let mut text: String = [soa].iter().chain(&found.records()[1..]).map(write::line).collect();
     for (place, wish) in wanted(snapshot, &chosen(snapshot, Some(&[apex].into()))) {
         match wish {
             Wish::Value(addresses) => text.extend(lines(&place, &addresses)),

@@ -73,6 +73,17 @@ pub fn name(text: &str, origin: &Name) -> Result<Name, String> {
     })
 }
 
+/// What a file that belongs to a name is called, without what it ends in.
+pub fn file_stem(name: &Name) -> String {
+    let name = name.to_ascii();
+    // Names may have any byte, slashes included.
+    let plain = |c: char| if c.is_ascii_alphanumeric() || ".-_".contains(c) { c } else { '_' };
+    match name.trim_end_matches('.') {
+        "" => "root".into(),
+        name => name.chars().map(plain).collect(),
+    }
+}
+
 /// A TTL: seconds, or parts with the units w, d, h, m and s.
 pub fn ttl(text: &str) -> Option<u32> {
     if text.bytes().all(|b| b.is_ascii_digit()) {

@@ -136,10 +136,11 @@ fn of_directors(facts: &Facts<'_>, vip: IpAddr, least: usize) -> Observed {
     let announces = |report: &&Report| report.announced.iter().any(|announced| announced.contains(vip));
     let others = || facts.peers.values().filter(|peer| peer.contact != Contact::Myself);
     let heard = others().filter(|peer| peer.contact == Contact::Fresh);
-    let reports: Vec<&Report> = heard.filter_map(|peer| peer.report.as_deref()).collect();
-    let silent = others().count() - reports.len();
+    let reports: BTreeMap<u64, &Report> =
+        heard.filter_map(|peer| peer.report.as_deref()).map(|report| (report.instance, report)).collect();
+    let silent = others().filter(|peer| peer.contact != Contact::Fresh).count();
     let here = facts.status.services.iter().any(|service| service.vip.contains(vip) && service.announced);
-    let count = reports.iter().filter(|report| announces(report)).count() + usize::from(here);
+    let count = reports.values().filter(|report| announces(report)).count() + usize::from(here);
     let up = count >= least;
     Observed {
         // Who is not heard is not known to have withdrawn it before there was time to ask.

@@ -238,7 +238,8 @@ fn a_vip_counts_where_enough_directors_announce_it() {
     world.config.checks.insert("there".into(), Check::Vip { vip: Some(vip), directors: Some(2) });
     let director = |number: u8, announces: bool, contact: Contact| {
         let announced = announces.then(|| vip.into()).into_iter().collect();
-        let report = Report { node: format!("lb4-{number}"), announced, ..Report::default() };
+        let report =
+            Report { node: format!("lb4-{number}"), instance: number.into(), announced, ..Report::default() };
         let url = format!("http://192.0.2.{number}:7400").parse().unwrap();
         (url, Peer { report: Some(Arc::new(report)), contact })
     };

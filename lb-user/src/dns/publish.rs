@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use hickory_proto::rr::{LowerName, Name, RData, Record, RecordType, SerialNumber};
+use hickory_proto::rr::{LowerName, Name, RData, Record, SerialNumber};
 
 use super::policy::{Choice, Standing};
 use super::snapshot::{Data, Snapshot};
@@ -263,15 +263,10 @@ fn last_resort(choice: &Choice, family: Family, standings: &[Standing]) -> BTree
     may.map(|(member, _)| member.address).collect()
 }
 
-/// The static records in the order of their names.
+/// The static records but for the SOA.
 fn fixed(zone: &Zone) -> Arc<[Record]> {
-    let nodes: BTreeMap<_, _> = zone.nodes().collect();
-    let sets = nodes.into_iter().flat_map(|(name, node)| node.sets.iter().map(move |set| (name, set)));
-    sets.filter(|(_, set)| set.kind != RecordType::SOA)
-        .flat_map(|(name, set)| {
-            set.data.iter().map(move |data| Record::from_rdata(Name::from(name), set.ttl, data.clone()))
-        })
-        .collect()
+    let records = zone.records().into_iter().filter(|record| !matches!(record.data, RData::SOA(_)));
+    records.map(|record| Record::from_rdata(record.name, record.ttl, record.data)).collect()
 }
 
 /// The SOA record of a zone with another serial.
@@ -293,7 +288,7 @@ pub fn serial(soa: &Record) -> u32 {
 }
 
 /// The serial after another one. Zero is left out: some take it for none at all.
-fn next(serial: u32) -> u32 {
+pub fn next(serial: u32) -> u32 {
     serial.wrapping_add(1).max(1)
 }
 

@@ -310,6 +310,9 @@ impl Watching {
                 return;
             }
         };
+        if let (None, Some(_), Some(seen)) = (&self.config.observers, &config.observers, &self.observations) {
+            self.observing.take_over(&self.config.checks, self.data.watches(), seen);
+        }
         self.data = Arc::new(data);
         self.checker.update(plan(&config, self.data.watches()));
         let files = config.checks.values().filter_map(|check| match check {

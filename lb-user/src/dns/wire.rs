@@ -8,7 +8,7 @@ use hickory_proto::op::{
 };
 use hickory_proto::rr::rdata::opt::{ClientSubnet, EdnsCode, EdnsOption, NSIDPayload};
 use hickory_proto::rr::rdata::tsig::TsigError;
-use hickory_proto::rr::{Record, RecordType};
+use hickory_proto::rr::{LowerName, Record, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder, BinEncoder};
 
 use super::answer::{Answer, Question, answer};
@@ -131,6 +131,12 @@ fn answered(
     let Around { snapshot, source, transport, .. } = *around;
     let bad_signature = signed.as_ref().and_then(Signed::error);
     let is_transfer = matches!(request.question.kind, RecordType::AXFR | RecordType::IXFR);
+    // Who comes by TCP, or knows a key, is who they say they are.
+    let is_sure = transport == Transport::Tcp || (signed.is_some() && bad_signature.is_none());
+    let judged = |code, about: Option<&LowerName>| match snapshot.limiter.as_ref().filter(|_| !is_sure) {
+        Some(limiter) => limiter.judge(source, code, about, around.now, around.roll),
+        None => rate::Verdict::Send,
+    };
     let mut answer = match request.verdict {
         _ if bad_signature.is_some() => Answer::of(ResponseCode::NotAuth),
         Some(code) => Answer::of(code),
@@ -138,7 +144,13 @@ fn answered(
             let (query, known) = (&request.query, request.known);
             let open = transfer::Asked { query, known, source, transport, signed: signed.as_ref() };
             match transfer::open(snapshot, &open) {
-                Ok(plan) => return begin(around, asked, request, plan, signed, out),
+                Ok(plan) => {
+                    let apex = LowerName::new(request.query.name());
+                    if judged(ResponseCode::NoError, Some(&apex)) != rate::Verdict::Send {
+                        return Outcome::Limited { slipped: false }.into();
+                    }
+                    return begin(around, asked, request, plan, signed, out);
+                }
                 Err(code) => Answer::of(code),
             }
         }
@@ -153,13 +165,8 @@ fn answered(
         (Transport::Udp, None) => PLAIN,
         (Transport::Udp, Some(edns)) => edns.max_payload().clamp(PLAIN, LARGEST_UDP),
     };
-    let limit = limit - signed.as_ref().map_or(0, Signed::room);
-    // Who comes by TCP, or knows a key, is who they say they are.
-    let is_sure = transport == Transport::Tcp || (signed.is_some() && bad_signature.is_none());
-    let may = match snapshot.limiter.as_ref().filter(|_| !is_sure) {
-        Some(limiter) => limiter.judge(source, answer.code, answer.about.as_ref(), around.now, around.roll),
-        None => rate::Verdict::Send,
-    };
+    let limit = limit.saturating_sub(signed.as_ref().map_or(0, Signed::room));
+    let may = judged(answer.code, answer.about.as_ref());
     let mut written = match may {
         rate::Verdict::Drop => return Outcome::Limited { slipped: false }.into(),
         rate::Verdict::Slip => slip(asked, &request.query, answer.code, edns.as_ref(), out),

@@ -75,7 +75,14 @@ fn opt(payload: u16, ttl: u32, options: &[u8]) -> Vec<u8> {
 
 /// A TSIG record of a key, with a signature that is none.
 fn tsig(key: &str, size: u16, mac: &[u8]) -> Vec<u8> {
-    let mut data = b"\x0bhmac-sha256\0\0\0\x6a\xfd\xbe\x40\x01\x2c".to_vec();
+    tsig_by("hmac-sha256", key, size, mac)
+}
+
+fn tsig_by(algorithm: &str, key: &str, size: u16, mac: &[u8]) -> Vec<u8> {
+    // A name without the type and class of a question.
+    let mut data = asked(algorithm, 0, 0);
+    data.truncate(data.len() - 4);
+    data.extend(b"\0\0\x6a\xfd\xbe\x40\x01\x2c");
     data.extend(size.to_be_bytes());
     data.extend(mac);
     data.extend(b"\xab\xcd\0\0\0\0");
@@ -110,6 +117,9 @@ fn corpus() -> Vec<Vec<u8>> {
     for class in [0, 2, 3, 4, 254, 255, 65535] {
         all.push(raw(0, [1, 0, 0, 0], &[&asked("a.example.org", 1, class)]));
     }
+    // The longest names of a key and of an algorithm: more than fits into an answer.
+    let longest = ["a".repeat(62), "b".repeat(62), "c".repeat(62), "d".repeat(61)].join(".");
+    all.push(raw(0, [1, 0, 0, 1], &[&good, &tsig_by(&longest, &longest, 0, &[])]));
     // All operations and all flags.
     all.extend((0..16).map(|operation| raw(operation << 11, [1, 0, 0, 0], &[&good])));
     all.extend((0..16).map(|bit| raw(1 << bit, [1, 0, 0, 0], &[&good])));

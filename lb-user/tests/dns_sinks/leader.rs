@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use lb_user::dns::sink::Store;
@@ -13,6 +14,8 @@ use super::servers::{Server, isolated, wait_until};
 use super::wanted;
 
 const ETCD: &str = "http://127.0.0.1:2379";
+/// A member that takes connections and says nothing, as one whose machine hangs.
+const SILENT: &str = "http://127.0.0.1:2378";
 
 /// Names that follow a file, in etcd, written by whoever leads.
 fn configuration(node: &str) -> String {
@@ -23,7 +26,7 @@ dns:
   zones: {{example.org: {{ns: [ns1], records: [ns1 A 192.0.2.3], names: {{www: {{checks: [operator], \
          members: [192.0.2.1, 192.0.2.2]}}}}}}}}
   sinks: {{coredns: {{type: etcd, urls: {ETCD}}}}}
-  leader: {{etcd: {ETCD}}}
+  leader: {{etcd: [{SILENT}, {ETCD}]}}
 "
     )
 }
@@ -51,6 +54,7 @@ fn leads(node: &Node) -> bool {
 #[test]
 fn one_of_several_agents_writes() {
     isolated("one of several agents writes", &["etcd"], || async {
+        let _silent = TcpListener::bind("127.0.0.1:2378").expect("a listener");
         let mut etcd = Server::etcd();
         etcd.start();
         let start = |number: u8| async move {
@@ -86,10 +90,16 @@ fn one_of_several_agents_writes() {
         let disabled = Instant::now();
         wait_for("the last one writes", &["192.0.2.1"]).await;
         println!("figure: a leader was disabled, and the next wrote after {:.1?}", disabled.elapsed());
-        // Without etcd nobody leads; what is written stays.
-        etcd.stop();
+        // While etcd says nothing a lease ends as it would otherwise, and nobody leads; what is written stays.
+        etcd.sh("pkill -STOP -f '[-]-data-dir FOLDER/data'");
+        let silent = Instant::now();
         wait_until("nobody leads", || other.status().contains("nobody is known to write")).await;
-        etcd.start();
+        println!(
+            "figure: etcd hung, and the leader stopped writing after {:.1?} (lease: 2 s)",
+            silent.elapsed()
+        );
+        assert!(silent.elapsed() < Duration::from_secs(6));
+        etcd.sh("pkill -CONT -f '[-]-data-dir FOLDER/data'");
         wait_until("the same as before leads", || leads(&other)).await;
         wait_for("the records are as they were", &["192.0.2.1"]).await;
     });

@@ -46,7 +46,7 @@ fn a_leader_needs_sinks_and_a_lease_that_etcd_grants() {
     for lease in ["1s", "2500ms"] {
         one(
             &dns("", &format!("{sinks}  leader: {{etcd: \"http://192.0.2.9:2379\", lease: {lease}}}\n")),
-            "5:43: dns.leader.lease: etcd takes whole seconds, 2s at least; write one, as in 5s",
+            "5:50: dns.leader.lease: etcd takes whole seconds, 2s at least; write one, as in 5s",
         );
     }
 }
@@ -56,8 +56,9 @@ fn a_quorum_is_more_than_half() {
     let peers = "peers: {listen: \"192.0.2.1:7400\"}\n";
     for quorum in [1, 4] {
         let found = errors(&dns(peers, &format!("  observers: {{quorum: {quorum}, {NODES}}}\n")));
-        let message =
-            format!("5:15: dns.observers.quorum: {quorum} is out of range; write a number from 2 to 3");
+        let message = format!(
+            "lb.yaml:5:23: dns.observers.quorum: {quorum} is out of range; write a number from 2 to 3"
+        );
         assert_eq!(found, [message]);
     }
     one(

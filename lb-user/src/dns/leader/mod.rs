@@ -31,6 +31,11 @@ impl LeaderConfig {
     pub fn turn(&self) -> Duration {
         self.lease / 4
     }
+
+    /// How long one of the members gets to answer: a turn is over when all of them have had it.
+    pub fn patience(&self) -> Duration {
+        self.turn() / self.urls.len().max(1) as u32
+    }
 }
 
 /// What is to be said of the election.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant as TokioInstant, sleep_until};
+use tokio::time::{Instant as TokioInstant, sleep_until, timeout_at};
 use tracing::{info, warn};
 
 use super::{Found, LeaderConfig, LeaderStatus, Term};
@@ -24,7 +24,7 @@ impl Election {
     pub fn start(config: &LeaderConfig, node: String, able: watch::Receiver<Option<bool>>) -> Self {
         let (publish, status) = watch::channel(LeaderStatus::default());
         let task = Task {
-            etcd: Etcd::new(config.urls.clone()),
+            etcd: Etcd::with_patience(config.urls.clone(), config.patience()),
             config: config.clone(),
             node,
             lease: None,
@@ -60,11 +60,15 @@ impl Task {
         loop {
             let asked = Instant::now();
             let may = able.borrow_and_update().unwrap_or(false);
-            let turn = if may { self.turn().await.map(Some) } else { self.resign().await.map(|()| None) };
-            match turn {
-                Ok(Some(found)) => self.term.found(&self.node, found, asked),
-                Ok(None) => self.term.resigned(),
-                Err(error) => self.term.failed(error.to_string(), Instant::now()),
+            // Who leads says so no longer than that, whatever becomes of the question.
+            let end = self.term.until(asked).unwrap_or(asked + self.config.lease);
+            let turn =
+                async { if may { self.turn().await.map(Some) } else { self.resign().await.map(|()| None) } };
+            match timeout_at(end.into(), turn).await {
+                Ok(Ok(Some(found))) => self.term.found(&self.node, found, asked),
+                Ok(Ok(None)) => self.term.resigned(),
+                Ok(Err(error)) => self.term.failed(error.to_string(), Instant::now()),
+                Err(_) => self.term.failed("etcd does not answer in time".into(), Instant::now()),
             }
             self.tell();
             let next = asked + self.config.turn();

@@ -124,7 +124,9 @@ impl<'a> Jury<'a> {
             Contact::Myself => Some(Arc::clone(own)),
             Contact::New | Contact::Lost { .. } => None,
         });
-        Jury { heard: heard.collect(), all: config.nodes.len(), quorum: config.quorum, agreed }
+        // One that is found under two addresses has one vote.
+        let heard: BTreeMap<u64, _> = heard.map(|sightings| (sightings.instance, sightings)).collect();
+        Jury { heard: heard.into_values().collect(), all: config.nodes.len(), quorum: config.quorum, agreed }
     }
 
     /// What they say; `before` is what was known when the agent started.

@@ -45,6 +45,9 @@ impl Observing {
 
     /// Follows these. Must be called within a Tokio runtime.
     pub fn go_by(&mut self, config: Option<&ObserversConfig>) {
+        if config.is_none() {
+            self.agreed.clear();
+        }
         self.config = config.cloned();
         self.followers.update(config.map_or(&BTreeSet::new(), |config| &config.nodes));
     }
@@ -81,9 +84,13 @@ impl Observing {
 
     /// Remembers what was decided.
     pub fn agree(&mut self, checks: &BTreeMap<String, Check>, watches: &[Watch], seen: &[Observed]) {
-        if self.config.is_none() {
-            return;
+        if self.config.is_some() {
+            self.take_over(checks, watches, seen);
         }
+    }
+
+    /// Goes on from what this node alone decided.
+    pub fn take_over(&mut self, checks: &BTreeMap<String, Check>, watches: &[Watch], seen: &[Observed]) {
         let is_probe = |watch: &Watch| matches!(checks.get(watch.check()), Some(Check::Probe { .. }));
         let decided = watches.iter().zip(seen).filter(|(watch, _)| is_probe(watch));
         self.agreed = decided.filter_map(|(watch, seen)| Some((watch.id.clone(), seen.up?))).collect();

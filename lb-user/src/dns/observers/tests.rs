@@ -20,7 +20,8 @@ fn config(quorum: usize) -> ObserversConfig {
 }
 
 fn sightings(number: usize, vote: Option<bool>) -> Arc<Sightings> {
-    let mut sightings = Sightings { node: format!("o{number}"), ..Sightings::default() };
+    let mut sightings =
+        Sightings { node: format!("o{number}"), instance: number as u64, ..Sightings::default() };
     let side = match vote {
         Some(true) => &mut sightings.up,
         Some(false) => &mut sightings.down,
@@ -87,6 +88,15 @@ fn an_observer_hears_itself_as_it_sees_now() {
     let verdict = |own| Jury::new(&config(3), &view, &sightings(2, own), &agreed).verdict(&watch(), None);
     assert_eq!(verdict(Some(true)).reason, "");
     assert!(verdict(Some(false)).reason.starts_with("no quorum (2 up, 1 down"));
+}
+
+#[test]
+fn one_observer_under_two_addresses_has_one_vote() {
+    let mut view = view(&[DOWN, DOWN]);
+    view.insert(url(5), view[&url(0)].clone());
+    let agreed = BTreeMap::from([(watch().id, true)]);
+    let jury = Jury::new(&config(3), &view, &sightings(9, None), &agreed);
+    assert_eq!(jury.verdict(&watch(), None).up, Some(true));
 }
 
 proptest! {

@@ -76,7 +76,7 @@ impl<P: Spot, V: Value> Task<P, V> {
                 }
             };
             self.keeper.want(wanted, Instant::now());
-            let until = self.work().await;
+            let until = self.work(&want).await;
             tokio::select! {
                 changed = want.changed() => if changed.is_err() { return },
                 () = sleep_until(TokioInstant::from_std(until)) => {}
@@ -84,9 +84,12 @@ impl<P: Spot, V: Value> Task<P, V> {
         }
     }
 
-    /// Does what is to be done; until when to wait then.
-    async fn work(&mut self) -> Instant {
+    /// Does what is to be done, step by step, as long as nothing else is wanted; until when to wait then.
+    async fn work(&mut self, want: &watch::Receiver<Option<Wanted<P, V>>>) -> Instant {
         loop {
+            if want.has_changed().unwrap_or(true) {
+                return Instant::now();
+            }
             let step = self.keeper.next(Instant::now());
             if !matches!(step, Step::Wait(_)) {
                 self.remember();

@@ -15,13 +15,14 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
 use hickory_proto::rr::rdata::{A, AAAA};
-use hickory_proto::rr::{LowerName, Name, RData, SerialNumber};
+use hickory_proto::rr::{LowerName, Name, RData};
 use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::{Addresses, Changes, Place, Records, SinkError, Store};
 use crate::dns::ZoneConfig;
 use crate::dns::master::{self, write};
+use crate::dns::publish::{is_ahead, next};
 use crate::dns::zone::{Rr, Zone};
 use crate::files;
 use crate::model::Family;
@@ -63,13 +64,7 @@ struct Held {
 
 /// Where a zone's file is in a folder: `example.org.zone`.
 pub fn file_name(zone: &LowerName) -> String {
-    let name = Name::from(zone.clone()).to_ascii();
-    // Names may have any byte, slashes included.
-    let plain = |c: char| if c.is_ascii_alphanumeric() || ".-_".contains(c) { c } else { '_' };
-    match name.trim_end_matches('.') {
-        "" => "root.zone".into(),
-        name => format!("{}.zone", name.chars().map(plain).collect::<String>()),
-    }
+    format!("{}.zone", master::file_stem(&Name::from(zone.clone())))
 }
 
 impl ZoneFiles {
@@ -194,7 +189,7 @@ impl Fixed {
     }
 
     fn is_in(&self, held: &Held) -> bool {
-        held.fixed == self.text && !is_newer(self.least, held.serial)
+        held.fixed == self.text && !is_ahead(self.least, held.serial)
     }
 }
 
@@ -213,13 +208,9 @@ fn chosen_of(held: Option<&Held>) -> Records {
 /// The serial of a file that changes, of one that is new, or of one that is to have a newer one.
 fn serial_after(held: Option<u32>, least: u32) -> u32 {
     match held {
-        Some(held) if !is_newer(least, held) => held.wrapping_add(1),
+        Some(held) if !is_ahead(least, held) => next(held),
         _ => least,
     }
-}
-
-fn is_newer(a: u32, b: u32) -> bool {
-    SerialNumber::new(a) > SerialNumber::new(b)
 }
 
 /// A whole file.
