@@ -49,7 +49,7 @@ fn state(machine: &Machine) -> Result<String, String> {
 fn is(machines: &[&Machine], wanted: &str) -> Result<(), String> {
     for machine in machines {
         let state = state(machine)?;
-        check(state == wanted, &format!("{state} instead of {wanted}"))?;
+        check(state == wanted, format!("{state} instead of {wanted}"))?;
     }
     Ok(())
 }
@@ -92,7 +92,7 @@ fn observers_that_are_cut_off_decide_nothing() {
     wait_until("all agree that it works", PATIENCE, || is(&all, "up"));
     wait_until("all hear each other", PATIENCE, || {
         let heard: Vec<usize> = all.iter().map(|machine| heard(machine)).collect::<Result<_, _>>()?;
-        check(heard == [5; 5], &format!("{heard:?}"))
+        check(heard == [5; 5], format!("{heard:?}"))
     });
 
     // Two are cut off, with each other: they reach nothing else.
@@ -186,7 +186,7 @@ fn a_shared_address_is_announced_while_it_answers() {
     let _server_bird = Bird::start(&server, at_server.path(), 2, 1, &more);
     let folder = at_server.path().display();
     server.start(&format!(
-        "bgp: {{bird_include: {folder}/lb.conf, bird_control: {folder}/bird.ctl}}
+        "bgp: {{driver: bird, bird: {{include: {folder}/lb.conf, control: {folder}/bird.ctl}}}}
 dns:
   listen: [\"10.1.0.2:53\", \"{SHARED}:53\"]
   anycast: [{SHARED}]
@@ -196,7 +196,7 @@ dns:
     ));
     let routed = || router.sh(&format!("ip -4 route show {SHARED}"));
     let wait = |what: &str, is: bool| {
-        wait_until(what, PATIENCE, || check(routed().contains("via 10.1.0.2") == is, &routed()));
+        wait_until(what, PATIENCE, || check(routed().contains("via 10.1.0.2") == is, routed()));
     };
     wait("the router has a route", true);
     let asked = router.inside(|| {

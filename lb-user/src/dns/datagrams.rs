@@ -26,7 +26,7 @@ impl Batch {
     pub fn new() -> Self {
         Batch {
             questions: vec![[0; LONGEST_QUESTION]; MOST].into(),
-            answers: vec![Vec::with_capacity(LARGEST_UDP.into()); MOST],
+            answers: (0..MOST).map(|_| Vec::with_capacity(LARGEST_UDP.into())).collect(),
         }
     }
 

@@ -95,8 +95,11 @@ fn one_host_more_grows_and_can_grow_again() {
     }
 }
 
+/// Generations and slots.
+type State = (Vec<Generation>, BTreeMap<String, u16>);
+
 /// The same hosts for some time, then some more, and the first generation stays or goes.
-fn histories() -> impl Strategy<Value = Vec<(Vec<Generation>, BTreeMap<String, u16>)>> {
+fn histories() -> impl Strategy<Value = Vec<State>> {
     let step = (0_u16..4, 0_usize..3, any::<prop::sample::Index>(), prop::bool::weighted(0.9));
     (1_u16..12, vec(step, 1..8)).prop_map(|(count, steps)| {
         let hosts = |count| (0..count).map(|number| (format!("h{:02}", number * 37 % 64), 1)).collect();
@@ -123,10 +126,10 @@ proptest! {
     #[test]
     fn rows_that_do_not_change_are_those_that_were(history in histories(), size in prop::sample::select(vec![67_u32, 251, 4099])) {
         let mut made = Made::default();
-        let mut last: Option<(Vec<Generation>, BTreeMap<String, u16>, Vec<Row>)> = None;
+        let mut last: Option<(State, Vec<Row>)> = None;
         for (generations, slots) in history {
             let want = owners::rows(&generations, 7, size, &slots).unwrap().rows;
-            if let Some((before, had, mut rows)) = last.take()
+            if let Some(((before, had), mut rows)) = last.take()
                 && let Some(changes) =
                     made.changes(recipe(&before, 7, size, &had), recipe(&generations, 7, size, &slots)).unwrap()
             {
@@ -135,7 +138,7 @@ proptest! {
             }
             prop_assert_eq!(&made.rows(recipe(&generations, 7, size, &slots)).unwrap().rows, &want);
             assert!(made.prepare());
-            last = Some((generations, slots, want));
+            last = Some(((generations, slots), want));
         }
     }
 }

@@ -41,7 +41,7 @@ impl SkyDns {
         for some in names.chunks(AT_ONCE) {
             let ranges = some.iter().map(|(name, _)| {
                 let from = self.key(name, "lb-");
-                json!({"request_range": {"key": encode(&from), "range_end": encode(&after(&from))}})
+                json!({"request_range": {"key": encode(&from), "range_end": encode(after(&from))}})
             });
             let said = self.transact(ranges.collect()).await?;
             let ranges = said["responses"].as_array().into_iter().flatten();
@@ -87,11 +87,11 @@ impl SkyDns {
         let want = addresses.map(|addresses| addresses.all.clone()).unwrap_or_default();
         let gone = have
             .difference(&want)
-            .map(|address| json!({"request_delete_range": {"key": encode(&self.key_of(place, *address))}}));
+            .map(|address| json!({"request_delete_range": {"key": encode(self.key_of(place, *address))}}));
         let ttl = addresses.map_or(0, |addresses| addresses.ttl);
         let put = want.iter().map(|address| {
             let value = json!({"host": address.to_string(), "ttl": ttl}).to_string();
-            json!({"request_put": {"key": encode(&self.key_of(place, *address)), "value": encode(&value)}})
+            json!({"request_put": {"key": encode(self.key_of(place, *address)), "value": encode(&value)}})
         });
         Ok(gone.chain(put).collect())
     }
