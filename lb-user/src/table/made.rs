@@ -86,11 +86,10 @@ impl Made {
     ) -> Result<Option<Vec<(u32, Row)>>, TableError> {
         let [before, now] = [from, to].map(|recipe| sets(recipe.generations));
         let (Some(old), Some(new)) = (before.first(), now.first()) else { return Ok(None) };
-        let apart =
-            |sets: &[&Hosts]| sets[1..].iter().filter(|set| *set != old).map(|set| (*set).clone()).collect();
-        let [were, are]: [Vec<Hosts>; 2] = [apart(&before), apart(&now)];
+        let is_other = |set: &&&Hosts| *set != old;
+        let [were, are] = [&before, &now].map(|sets| sets[1..].iter().filter(is_other));
         if (from.seed, from.size) != (to.seed, to.size)
-            || were != are
+            || !were.eq(are)
             || !keep_slots(&before, from.slots, to.slots)
         {
             return Ok(None);

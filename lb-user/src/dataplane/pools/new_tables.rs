@@ -23,7 +23,9 @@ const SPARE_FROM: u32 = 131_072;
 /// A table like the one in force, that no slot has: when hosts come, only the rows that change are written.
 pub(super) struct Spare {
     table: NewTable,
-    made_of: Pool,
+    seed: u64,
+    size: u32,
+    generations: Vec<Generation>,
     slots: BTreeMap<String, u16>,
 }
 
@@ -64,18 +66,18 @@ impl Pools {
         let (Some(spare), Some(made)) = (self.spares.get(name), self.made.get_mut(name)) else {
             return Ok(None);
         };
-        let [before, now] = [&spare.made_of, pool].map(Pool::generations);
-        let changes = made.changes(recipe(&spare.made_of, &before, &spare.slots), recipe(pool, &now, &slots));
+        let Spare { seed, size, generations, slots: had, .. } = spare;
+        let from = Recipe { generations, seed: *seed, size: *size, slots: had };
+        let changes = made.changes(from, recipe(pool, &pool.generations(), &slots));
         let changes = changes.map_err(|source| Error::Pool { pool: name.into(), source })?;
-        let Some((changes, Spare { table, .. })) = changes.zip(self.spares.remove(name)) else {
-            return Ok(None);
-        };
+        let Some(changes) = changes else { return Ok(None) };
+        let Some(Spare { table, .. }) = self.spares.remove(name) else { return Ok(None) };
         if table.change(&changes) { Ok(Some(table)) } else { Err(Error::Written { pool: name.into() }) }
     }
 
     /// Writes all rows of a table, unless they are there. Returns its slot.
     fn write_table(&mut self, model: &Model, name: &str, pool: &Pool, taken: &BTreeSet<u32>) -> Result<u32> {
-        let spare = self.spares.remove(name).filter(|spare| spare.made_of.size == pool.size);
+        let spare = self.spares.remove(name).filter(|spare| spare.size == pool.size);
         // The kernel clears memory while the rows are computed.
         let (new, rows) = thread::scope(|scope| {
             let new = scope.spawn(|| spare.map_or_else(|| NewTable::new(pool.size), |spare| Ok(spare.table)));
@@ -177,7 +179,9 @@ impl Pools {
             let table = NewTable::new(made_of.size)?;
             table.fill(&rows);
             let slots = self.slots_of(&name);
-            self.spares.insert(name, Spare { table, made_of, slots });
+            let generations = made_of.generations();
+            let spare = Spare { table, seed: made_of.seed, size: made_of.size, generations, slots };
+            self.spares.insert(name, spare);
         }
         Ok(unsound)
     }
