@@ -51,7 +51,8 @@ impl Lab {
 
     /// Brings the smallest useful lab up, without waiting; skips (`false`) where a program is missing.
     fn up(&self) -> bool {
-        let output = self.run(&["up", &small(), "--set", "bgp=bird", "--wait", "none"]);
+        // What answers names by itself: the agents of these labs do nothing.
+        let output = self.run(&["up", &small(), "--set", "bgp=bird", "--set", "dns=gdnsd", "--wait", "none"]);
         let said = text(&output.stderr);
         if said.contains("lab up needs:") {
             println!("skipped: {said}");
@@ -214,7 +215,7 @@ fn status_names_a_dead_process_and_the_second_up_names_it_too() {
     if !lab.up() {
         return;
     }
-    let second = lab.run(&["up", &small(), "--set", "bgp=bird"]);
+    let second = lab.run(&["up", &small(), "--set", "bgp=bird", "--set", "dns=gdnsd"]);
     assert_eq!(second.status.code(), Some(0), "{}", text(&second.stderr));
     lab.exec("s1", &["sh", "-c", "kill -9 $(cat /run/nginx/nginx.pid)"]);
     wait_for("nginx of s1 to be seen dead", || {
@@ -222,7 +223,7 @@ fn status_names_a_dead_process_and_the_second_up_names_it_too() {
         let node = status["nodes"].as_array().unwrap().iter().find(|node| node["name"] == "s1").unwrap();
         node["ready"] == false && node["reasons"][0].as_str().unwrap().starts_with("nginx is dead, see ")
     });
-    let second = lab.run(&["up", &small(), "--set", "bgp=bird", "--set", "lb4=3"]);
+    let second = lab.run(&["up", &small(), "--set", "bgp=bird", "--set", "dns=gdnsd", "--set", "lb4=3"]);
     assert_eq!(second.status.code(), Some(1));
     let said = text(&second.stderr);
     assert!(said.contains("lb4: 2 is running, 3 is asked for"), "{said}");

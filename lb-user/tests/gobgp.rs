@@ -42,6 +42,11 @@ impl Sidecar {
             assert!(started.elapsed() < PATIENCE, "gobgpd did not start");
             sleep(Duration::from_millis(5)).await;
         }
+        // It listens a moment before it serves.
+        while let Err(error) = Gobgp::new(&self.api).announced().await {
+            assert!(started.elapsed() < PATIENCE, "gobgpd did not start: {error}");
+            sleep(Duration::from_millis(5)).await;
+        }
     }
 
     fn stop(&mut self) {
