@@ -1,21 +1,18 @@
 //! etcd (v3.4 or later), by the JSON form of its API.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use hyper::Method;
 use serde_json::Value;
 
-use crate::http::{self, ANSWER, Answer, NoAnswer, Question};
+use crate::http::{ANSWER, Answer, NoAnswer, Question, Servers};
 
-/// The first of several members that answers, and after that the same as long as it does.
+/// The members of one etcd.
 pub(crate) struct Etcd {
-    urls: Vec<String>,
+    members: Servers,
     /// How long one member gets to answer.
     patience: Duration,
-    /// Which one answered last.
-    last: AtomicUsize,
 }
 
 /// Why there is no good answer.
@@ -42,14 +39,13 @@ impl Etcd {
 
     /// Members that get so long to answer, each.
     pub fn with_patience(urls: Vec<String>, patience: Duration) -> Self {
-        Etcd { urls, patience, last: AtomicUsize::new(0) }
+        Etcd { members: Servers::new(urls), patience }
     }
 
     /// What it says to a request.
     pub async fn ask(&self, path: &str, body: &Value) -> Result<Value, EtcdError> {
         let body = body.to_string();
-        let (status, said) =
-            self.first(|url| http::ask_whole(url, question(path, &body), self.patience)).await?;
+        let (status, said) = self.members.ask_whole(question(path, &body), self.patience).await?;
         let said: Value = serde_json::from_slice(&said).unwrap_or_default();
         match status.is_success() {
             true => Ok(said),
@@ -60,31 +56,12 @@ impl Etcd {
     /// An answer that goes on.
     pub async fn follow(&self, path: &str, body: &Value) -> Result<Answer, EtcdError> {
         let body = body.to_string();
-        Ok(self.first(|url| http::ask(url, question(path, &body), self.patience)).await?)
-    }
-
-    /// Asks one member after the other, beginning with the one that answered last.
-    async fn first<'a, T, F: Future<Output = Result<T, NoAnswer>>>(
-        &'a self,
-        ask: impl Fn(&'a [String]) -> F,
-    ) -> Result<T, NoAnswer> {
-        let mut said = NoAnswer::default();
-        let last = self.last.load(Relaxed);
-        for number in (last..self.urls.len()).chain(0..last) {
-            match ask(&self.urls[number..=number]).await {
-                Ok(answer) => {
-                    self.last.store(number, Relaxed);
-                    return Ok(answer);
-                }
-                Err(error) => said.add(error),
-            }
-        }
-        Err(said)
+        Ok(self.members.ask(question(path, &body), self.patience).await?)
     }
 
     /// Something is wrong with what it said.
     pub fn refused(&self, what: &str) -> EtcdError {
-        EtcdError::Refused { urls: self.urls.join(", "), what: what.to_owned() }
+        EtcdError::Refused { urls: self.members.to_string(), what: what.to_owned() }
     }
 }
 

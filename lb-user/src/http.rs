@@ -1,5 +1,7 @@
 //! HTTP over TCP to the first of several addresses that answers.
 
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
@@ -25,16 +27,9 @@ pub(crate) struct Question<'a> {
 }
 
 /// What each of the addresses said instead of an answer.
-#[derive(Debug, Default, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[error("{}", .0.join("; "))]
 pub(crate) struct NoAnswer(Vec<String>);
-
-impl NoAnswer {
-    /// What others said, too.
-    pub fn add(&mut self, other: NoAnswer) {
-        self.0.extend(other.0);
-    }
-}
 
 /// An answer whose body still comes.
 pub(crate) struct Answer {
@@ -61,34 +56,55 @@ impl Answer {
     }
 }
 
-/// Asks one address after the other until one answers, whatever it says.
-pub(crate) async fn ask(
-    urls: &[String],
-    question: Question<'_>,
-    patience: Duration,
-) -> Result<Answer, NoAnswer> {
-    let mut said = Vec::new();
-    for url in urls {
-        match timeout(patience, ask_one(url, question)).await {
-            Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(error)) => said.push(format!("{url}: {error}")),
-            Err(_) => said.push(format!("{url}: no answer within {patience:?}")),
-        }
-    }
-    Err(NoAnswer(said))
+/// Servers that stand in for each other: the first that answers, and after that the same one as long as it does.
+pub(crate) struct Servers {
+    urls: Vec<String>,
+    /// Which one answered last.
+    last: AtomicUsize,
 }
 
-/// Asks one address after the other until one answers, and takes the whole answer.
-pub(crate) async fn ask_whole(
-    urls: &[String],
-    question: Question<'_>,
-    patience: Duration,
-) -> Result<(StatusCode, Bytes), NoAnswer> {
-    let answer = ask(urls, question, patience).await?;
-    let status = answer.status;
-    let cut = |what: String| NoAnswer(vec![format!("an answer that was cut short: {what}")]);
-    let body = timeout(patience, answer.whole()).await.map_err(|late| cut(late.to_string()))?;
-    Ok((status, body.map_err(|error| cut(error.to_string()))?))
+impl Servers {
+    /// Servers as in `http://192.0.2.10:2379`.
+    pub fn new(urls: Vec<String>) -> Self {
+        Servers { urls, last: AtomicUsize::new(0) }
+    }
+
+    /// Asks one after the other until one answers, whatever it says; each gets as much patience.
+    pub async fn ask(&self, question: Question<'_>, patience: Duration) -> Result<Answer, NoAnswer> {
+        let mut said = Vec::new();
+        let last = self.last.load(Relaxed);
+        for number in (last..self.urls.len()).chain(0..last) {
+            let url = &self.urls[number];
+            match timeout(patience, ask_one(url, question)).await {
+                Ok(Ok(answer)) => {
+                    self.last.store(number, Relaxed);
+                    return Ok(answer);
+                }
+                Ok(Err(error)) => said.push(format!("{url}: {error}")),
+                Err(_) => said.push(format!("{url}: no answer within {patience:?}")),
+            }
+        }
+        Err(NoAnswer(said))
+    }
+
+    /// The same, and takes the whole answer.
+    pub async fn ask_whole(
+        &self,
+        question: Question<'_>,
+        patience: Duration,
+    ) -> Result<(StatusCode, Bytes), NoAnswer> {
+        let answer = self.ask(question, patience).await?;
+        let status = answer.status;
+        let cut = |what: String| NoAnswer(vec![format!("an answer that was cut short: {what}")]);
+        let body = timeout(patience, answer.whole()).await.map_err(|late| cut(late.to_string()))?;
+        Ok((status, body.map_err(|error| cut(error.to_string()))?))
+    }
+}
+
+impl fmt::Display for Servers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.urls.join(", "))
+    }
 }
 
 async fn ask_one(url: &str, question: Question<'_>) -> anyhow::Result<Answer> {

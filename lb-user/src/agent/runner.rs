@@ -1,17 +1,17 @@
 //! The task that owns configuration and decisions.
 
+mod announce;
 mod configuration;
 mod detach;
 mod peers;
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
 use self::configuration::{reading_of, with_manifest};
@@ -23,7 +23,7 @@ use super::kernel_thread::{self, KernelHandle};
 use super::reload::Changes;
 use super::status::{Known, ReloadStatus, Status};
 use super::{SETTLE, systemd};
-use crate::bgp::{Announcements, Announcer, BgpStatus, Prefix};
+use crate::bgp::{Announcements, Announcer, BgpStatus};
 use crate::config::{Config, ConfigErrors};
 use crate::desired::{self, Decision, Facts, Paths};
 use crate::dns::anycast::AnycastStatus;
@@ -208,11 +208,6 @@ impl Runner {
         self.routes.subscribe()
     }
 
-    /// The name server's shared addresses are announced while it answers there.
-    pub fn announce_shared(&mut self, anycast: watch::Receiver<Option<Vec<AnycastStatus>>>) {
-        self.anycast = anycast;
-    }
-
     /// Reacts to everything until it is told to end.
     pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<(), DataplaneError> {
         loop {
@@ -306,65 +301,6 @@ impl Runner {
             |vip: &&Vip| self.announcer.is_none() || self.bgp.borrow().announced.contains(&vip.prefix());
         let announced = self.decision.vips.iter().flatten().filter(is_there).copied().collect();
         Report { may_edit, announced, ..report }
-    }
-
-    fn announce(&mut self) {
-        let (Some(bgp), Some(vips)) = (&self.config.bgp, &self.decision.vips) else { return };
-        if self.inherited_until.is_some() && !*self.disabled.borrow() {
-            self.inherited_until = None;
-        }
-        let mut routes: BTreeSet<Prefix> = vips.iter().map(|vip| vip.prefix()).collect();
-        if let Some(dns) = self.config.dns.as_ref().filter(|_| !*self.disabled.borrow()) {
-            match &*self.anycast.borrow_and_update() {
-                Some(shared) => {
-                    let answered = shared.iter().filter(|shared| shared.answers);
-                    routes.extend(answered.map(|shared| Prefix::host(shared.address)));
-                }
-                // What an agent before this one announced stands until the server has been asked.
-                None => {
-                    let shared = dns.anycast.iter().map(|address| Prefix::host(*address));
-                    let announced = &self.bgp.borrow().announced;
-                    routes.extend(shared.filter(|prefix| announced.contains(prefix)));
-                }
-            }
-        }
-        let want = Announcements {
-            routes,
-            med: bgp.med,
-            communities: bgp.communities.clone(),
-            next_hop4: self.applied.source4,
-            next_hop6: self.applied.source6,
-        };
-        self.routes.send_if_modified(|routes| {
-            let differs = routes.as_ref() != Some(&want);
-            *routes = Some(want);
-            differs
-        });
-    }
-
-    /// Nobody answers any more at the addresses that this agent's name server shares; other servers do.
-    async fn leave_shared(&mut self) {
-        let Some(dns) = self.config.dns.clone().filter(|_| self.announcer.is_some()) else { return };
-        let is_ours = |address: &IpAddr| dns.listen.iter().any(|listen| listen.ip() == *address);
-        let ours: BTreeSet<Prefix> = dns
-            .anycast
-            .iter()
-            .filter(|address| is_ours(address))
-            .map(|address| Prefix::host(*address))
-            .collect();
-        if ours.is_empty() {
-            return;
-        }
-        self.routes.send_if_modified(|routes| {
-            let Some(routes) = routes else { return false };
-            let all = routes.routes.len();
-            routes.routes.retain(|route| !ours.contains(route));
-            routes.routes.len() != all
-        });
-        let gone = self.bgp.wait_for(|bgp| bgp.announced.is_disjoint(&ours));
-        if timeout(SETTLE, gone).await.is_err() {
-            warn!("the BGP daemon has not withdrawn {ours:?} within {SETTLE:?}");
-        }
     }
 
     fn ask_kernel(&mut self, health: &HealthView, paths: &Paths) {

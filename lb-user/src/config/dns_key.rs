@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use hickory_proto::rr::Name;
+use serde::Serialize;
 
 use crate::dns::master;
 use crate::dns::tsig::{Algorithm, Key};
@@ -40,6 +41,27 @@ impl Leaf for Algorithm {
         };
         let names = Algorithm::ALL.map(|(name, _)| name).join(" or ");
         found.map(|(_, it)| it).ok_or_else(|| format!("unknown: {}; write {names}", node.shown()))
+    }
+}
+
+/// As they would be written.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct Effective {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    algorithm: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_file: Option<PathBuf>,
+}
+
+impl From<&Key> for Effective {
+    fn from(key: &Key) -> Self {
+        Effective {
+            key: Some(key.name.to_string()),
+            algorithm: Some(key.algorithm.name()),
+            secret_file: Some(key.secret.clone()),
+        }
     }
 }
 

@@ -11,7 +11,6 @@ use serde::Serialize;
 use crate::dns::claim::ClaimConfig;
 use crate::dns::sink::SinkConfig;
 use crate::dns::sink::server::{Kind, Server};
-use crate::dns::tsig::Key;
 use crate::dns::{Check, ZoneConfig};
 
 use super::dns::Ttl;
@@ -322,12 +321,8 @@ pub(super) struct EffectiveSink {
     r#type: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     server: Option<SocketAddr>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    algorithm: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    secret_file: Option<PathBuf>,
+    #[serde(flatten)]
+    key: dns_key::Effective,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     urls: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -350,9 +345,7 @@ impl From<&SinkConfig> for EffectiveSink {
         let mut shown = EffectiveSink {
             r#type: sink.server.kind().name(),
             server: None,
-            key: None,
-            algorithm: None,
-            secret_file: None,
+            key: dns_key::Effective::default(),
             urls: Vec::new(),
             server_id: None,
             prefix: None,
@@ -365,15 +358,11 @@ impl From<&SinkConfig> for EffectiveSink {
         match &sink.server {
             Server::Rfc2136 { address, key } => {
                 shown.server = Some(*address);
-                if let Some(Key { name, algorithm, secret }) = key {
-                    shown.key = Some(name.to_string());
-                    shown.algorithm = Some(algorithm.name());
-                    shown.secret_file = Some(secret.clone());
-                }
+                shown.key = key.as_ref().map(Into::into).unwrap_or_default();
             }
             Server::PowerDns { urls, secret, server } => {
-                (shown.urls, shown.secret_file) = (urls.clone(), Some(secret.clone()));
-                shown.server_id = Some(server.clone());
+                (shown.urls, shown.server_id) = (urls.clone(), Some(server.clone()));
+                shown.key.secret_file = Some(secret.clone());
             }
             Server::Etcd { urls, prefix } => {
                 (shown.urls, shown.prefix) = (urls.clone(), Some(prefix.clone()));

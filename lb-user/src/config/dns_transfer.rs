@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use hickory_proto::rr::Name;
 use serde::Serialize;
@@ -75,24 +74,17 @@ pub(super) fn check(w: &Written, known: &mut Known, r: &mut Reader) -> TransferC
 pub(super) struct Effective {
     #[serde(skip_serializing_if = "Option::is_none")]
     to: Option<Vec<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    algorithm: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    secret_file: Option<PathBuf>,
+    #[serde(flatten)]
+    key: dns_key::Effective,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notify: Vec<SocketAddr>,
 }
 
 impl From<&TransferConfig> for Effective {
     fn from(transfer: &TransferConfig) -> Self {
-        let key = transfer.key.as_ref();
         Effective {
             to: transfer.to.as_ref().map(|all| all.iter().map(ToString::to_string).collect()),
-            key: key.map(|key| key.name.to_string()),
-            algorithm: key.map(|key| key.algorithm.name()),
-            secret_file: key.map(|key| key.secret.clone()),
+            key: transfer.key.as_ref().map(Into::into).unwrap_or_default(),
             notify: transfer.notify.clone(),
         }
     }

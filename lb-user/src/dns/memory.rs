@@ -13,9 +13,8 @@ use super::snapshot::{Observed, Order, Orders, Watch};
 use crate::files;
 use crate::model::HostId;
 
-/// The content of the file.
+/// The content of the file. Keys of a newer agent are not refused: orders and health count for an older one, too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Memory {
     orders: Vec<Ordered>,
     health: Vec<Healthy>,

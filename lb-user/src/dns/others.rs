@@ -167,9 +167,12 @@ impl Kept {
 impl Want {
     /// Another node tells the server.
     fn stand_by(&self) {
+        fn nothing<T>(want: &watch::Sender<Option<T>>) {
+            want.send_if_modified(|before| before.take().is_some());
+        }
         match self {
-            Want::Records(want) => drop(want.send_if_modified(|before| before.take().is_some())),
-            Want::States(want) => drop(want.send_if_modified(|before| before.take().is_some())),
+            Want::Records(want) => nothing(want),
+            Want::States(want) => nothing(want),
         }
     }
 }

@@ -4,6 +4,8 @@
 //! configuration, another health, another status of the agent, a tick (files with states are looked at), an order of
 //! the operator. Then everything is judged anew, and what has changed is published.
 
+mod writing;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
@@ -12,10 +14,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
+use self::writing::{Writing, written};
 use super::anycast::{Anycast, AnycastStatus};
 use super::claim::task::ClaimStatus;
 use super::counters::Counters;
@@ -209,9 +212,6 @@ fn nothing() -> Config {
         anycast: Default::default(),
     }
 }
-
-/// A file that is being written, and what it will hold.
-type Writing = JoinHandle<(Memory, Result<(), String>)>;
 
 struct Watching {
     config: Config,
@@ -435,67 +435,6 @@ impl Watching {
         self.observations = None;
         Ok(names)
     }
-
-    /// Writes the last health, if it has changed. Without it a start takes a moment longer.
-    fn remember(&mut self) {
-        let memory = self.memory();
-        if self.writing.is_none() && memory != self.written {
-            let path = self.config.state.clone();
-            self.writing = Some(spawn_blocking(move || {
-                let result = memory.write(&path);
-                (memory, result)
-            }));
-        }
-    }
-
-    fn take_written(&mut self, done: Option<(Memory, Result<(), String>)>) {
-        match done {
-            Some((memory, Ok(()))) => {
-                self.written = memory;
-                self.write_failure = None;
-            }
-            Some((_, Err(problem))) => self.fail_to_write(problem),
-            None => {}
-        }
-    }
-
-    fn fail_to_write(&mut self, problem: String) {
-        if self.write_failure.as_ref() != Some(&problem) {
-            warn!("dns: {problem}");
-            self.write_failure = Some(problem);
-        }
-    }
-
-    /// What is being written is older than what will be.
-    async fn finish_writing(&mut self) {
-        if self.writing.is_some() {
-            let done = written(&mut self.writing).await;
-            self.take_written(done);
-        }
-    }
-
-    fn write(&mut self) -> Result<(), String> {
-        let memory = self.memory();
-        if memory != self.written {
-            memory.write(&self.config.state)?;
-            self.written = memory;
-        }
-        self.write_failure = None;
-        Ok(())
-    }
-
-    fn memory(&self) -> Memory {
-        let seen = self.observations.as_deref().unwrap_or_default();
-        Memory::of(&self.orders, self.data.watches(), seen, self.publisher.bounds())
-    }
-}
-
-/// What has been written and how that went, when it has; `None` if the thread was lost.
-async fn written(writing: &mut Option<Writing>) -> Option<(Memory, Result<(), String>)> {
-    let Some(handle) = writing else { return std::future::pending().await };
-    let done = handle.await;
-    *writing = None;
-    done.ok()
 }
 
 /// Whether this node may hold names that it shares; not known before the agent has said anything.

@@ -11,29 +11,27 @@ use super::Manifest;
 use super::routes::PATIENCE;
 use super::store::{Store, StoreError};
 use crate::agent::api::Errors;
-use crate::http::{self, ANSWER, Question};
+use crate::http::{ANSWER, Question, Servers};
 
 /// How long after a peer could not be asked it is asked again.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// A manifest with another agent.
 pub struct PeerStore {
-    urls: Vec<String>,
+    agents: Servers,
 }
 
 impl PeerStore {
     /// The manifest that the first of these agents has that answers.
     pub fn new(urls: Vec<String>) -> Self {
-        PeerStore { urls }
+        PeerStore { agents: Servers::new(urls) }
     }
 
     async fn get(&self, path: &str, patience: Duration) -> Result<Option<Manifest>, StoreError> {
         let (status, body) =
             self.ask(Question { method: &Method::GET, path, headers: &[], body: "" }, patience).await?;
         match status {
-            StatusCode::OK => {
-                Ok(Some(Manifest::parse(&format!("manifest of {}", self.urls.join(", ")), &body)?))
-            }
+            StatusCode::OK => Ok(Some(Manifest::parse(&format!("manifest of {}", self.agents), &body)?)),
             StatusCode::NOT_FOUND => Ok(None),
             _ => Err(StoreError::Unreachable(errors(status, &body))),
         }
@@ -44,7 +42,7 @@ impl PeerStore {
         question: Question<'_>,
         patience: Duration,
     ) -> Result<(StatusCode, String), StoreError> {
-        let (status, body) = http::ask_whole(&self.urls, question, patience).await?;
+        let (status, body) = self.agents.ask_whole(question, patience).await?;
         Ok((status, String::from_utf8_lossy(&body).into_owned()))
     }
 }

@@ -94,6 +94,21 @@ impl Server {
     }
 
     pub fn knot() -> Self {
+        let rest = "acl:
+  - id: lb
+    key: lb-key.
+    action: update
+zone:
+  - domain: example.org
+    storage: FOLDER
+    file: zone
+    acl: lb
+";
+        Self::knot_with(rest, &[("zone", ZONE.into())])
+    }
+
+    /// A Knot that knows the key `lb-key.`, and what the rest of its configuration says.
+    pub fn knot_with(rest: &str, files: &[(&str, String)]) -> Self {
         let conf = format!(
             "server:
   listen: 127.0.0.1@5300
@@ -104,18 +119,9 @@ key:
   - id: lb-key.
     algorithm: hmac-sha256
     secret: {SECRET}
-acl:
-  - id: lb
-    key: lb-key.
-    action: update
-zone:
-  - domain: example.org
-    storage: FOLDER
-    file: zone
-    acl: lb
-"
+{rest}"
         );
-        Self::new(&["knotd", "-c", "FOLDER/conf"], &[("conf", conf), ("zone", ZONE.into())])
+        Self::new(&["knotd", "-c", "FOLDER/conf"], &[files, &[("conf", conf)]].concat())
     }
 
     pub fn powerdns() -> Self {

@@ -45,17 +45,8 @@ fn bind() -> Server {
 }
 
 fn knot() -> Server {
-    let conf = format!(
-        "server:
-  listen: 127.0.0.1@5300
-  rundir: FOLDER
-database:
-  storage: FOLDER
-key:
-  - id: lb-key.
-    algorithm: hmac-sha256
-    secret: {SECRET}
-remote:
+    let rest = format!(
+        "remote:
   - id: lb
     address: {PRIMARY}@{PORT}
     key: lb-key.
@@ -71,7 +62,7 @@ zone:
     acl: lb
 "
     );
-    Server::new(&["knotd", "-c", "FOLDER/conf"], &[("conf", conf)])
+    Server::knot_with(&rest, &[])
 }
 
 fn counter(node: &Node, name: &str) -> u64 {

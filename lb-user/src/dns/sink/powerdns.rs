@@ -13,12 +13,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Addresses, Changes, Place, Records, SinkError, Store};
-use crate::http::{self, ANSWER, Question};
+use crate::http::{ANSWER, Question, Servers};
 use crate::model::Family;
 
 /// A PowerDNS authoritative server with `api=yes`.
 pub struct PowerDns {
-    urls: Vec<String>,
+    servers: Servers,
     key: String,
     server: String,
 }
@@ -48,7 +48,7 @@ struct Record {
 impl PowerDns {
     /// The API at the first of these URLs that answers, its key, and the server's id there (`localhost`).
     pub fn new(urls: Vec<String>, key: String, server: String) -> Self {
-        PowerDns { urls, key, server }
+        PowerDns { servers: Servers::new(urls), key, server }
     }
 
     async fn find(&self, places: &BTreeSet<Place>) -> Result<Records, SinkError> {
@@ -94,7 +94,7 @@ impl PowerDns {
     async fn ask(&self, method: &Method, zone: &LowerName, body: &str) -> Result<Vec<u8>, SinkError> {
         let path = format!("/api/v1/servers/{}/zones/{zone}", self.server);
         let question = Question { method, path: &path, headers: &[("x-api-key", &self.key)], body };
-        let answer = http::ask_whole(&self.urls, question, ANSWER).await;
+        let answer = self.servers.ask_whole(question, ANSWER).await;
         let (status, said) = answer.map_err(|error| self.error(error))?;
         match status {
             _ if status.is_success() => Ok(said.to_vec()),
@@ -111,7 +111,7 @@ impl PowerDns {
     }
 
     fn error(&self, what: impl ToString) -> SinkError {
-        SinkError { place: format!("PowerDNS at {}", self.urls.join(", ")), what: what.to_string() }
+        SinkError { place: format!("PowerDNS at {}", self.servers), what: what.to_string() }
     }
 }
 
