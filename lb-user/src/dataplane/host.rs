@@ -20,7 +20,7 @@ use super::load::{Capacities, Loaded, MapShape, Object, kind};
 use super::nexthops::{Sources, Standing};
 use super::per_cpu::PerCpu;
 use super::pools::{
-    self, HOST_IDS, InForce, NEXTHOPS, Named, Pools, SERVICE_CHAINS, SERVICES, TABLES, map_error, shape,
+    self, HOST_IDS, Hops, InForce, NEXTHOPS, Named, Pools, SERVICE_CHAINS, SERVICES, TABLES, map_error, shape,
 };
 use super::prefixes::{self, ANY_PREFIX, PREFIXES};
 use super::slots::stable_id;
@@ -253,14 +253,14 @@ impl HostPlane {
         let model = want.model;
         self.pools.check_capacity(model)?;
         self.set_budget(want.per_second)?;
-        self.pools.assign_slots(model, |_| Ok(()))?;
         let standing = |id: &HostId, host: &Host| match (host.state, want.doubts.get(id)) {
             (HostState::Down, _) | (_, Some(Doubt::Dead)) => Standing::Dead,
             (_, Some(Doubt::Suspected)) => Standing::Doubtful,
             // Also one that is drained or fails its checks: it keeps its connections.
             _ => Standing::Good,
         };
-        self.pools.write_nexthops(model, Sources::default(), want.nexthops, standing)?;
+        let hops = Hops { sources: Sources::default(), nexthops: want.nexthops };
+        self.pools.write_hosts(model, hops, standing, |_| Ok(()))?;
         let tables = self.pools.write_tables(model)?;
         let own = |pool: &str| own_id(model, pool, want.locals);
         self.accounts.write_views(&self.pools.services(), model, &tables, own)?;

@@ -6,6 +6,8 @@
 mod new_tables;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::resume_unwind;
+use std::thread;
 
 use aya::maps::{Array, MapData};
 use lb_common::maps::{self, CHAINS, Entry, HEALTHY, Nexthop, nexthop_index};
@@ -87,6 +89,15 @@ impl PoolTable {
     fn in_force(&self) -> InForce {
         InForce { generation: self.made_of.generation, digest: self.digest.unwrap_or(0) }
     }
+}
+
+/// What the next hops of hosts are made of.
+#[derive(Clone, Copy)]
+pub(super) struct Hops<'a> {
+    /// Outer sources.
+    pub sources: Sources,
+    /// By the hosts' addresses.
+    pub nexthops: &'a NextHops,
 }
 
 /// What a service's entry says beside its table.
@@ -227,8 +238,28 @@ impl Pools {
         Error::Capacity { what, want, room: room as usize, role: self.role, key }
     }
 
-    /// Gives every host a slot, and calls `fresh` with each new one before its host is there: its counters are another's.
-    pub fn assign_slots(&mut self, model: &Model, mut fresh: impl FnMut(u16) -> Result<()>) -> Result<()> {
+    /// Gives every host a slot and next hops, and calls `fresh` with each new slot before its host is there: its counters
+    /// are another's. Meanwhile the tables of pools that have changed are begun.
+    pub fn write_hosts(
+        &mut self,
+        model: &Model,
+        hops: Hops<'_>,
+        standing: impl Fn(&HostId, &Host) -> Standing,
+        fresh: impl FnMut(u16) -> Result<()>,
+    ) -> Result<BTreeMap<HostId, Reach>> {
+        let mut made = self.take_changing(model);
+        let reached = thread::scope(|scope| {
+            let beginning = scope.spawn(|| new_tables::begin(&mut made, model));
+            let reached =
+                self.assign_slots(model, fresh).and_then(|()| self.write_nexthops(model, hops, standing));
+            beginning.join().unwrap_or_else(|panic| resume_unwind(panic));
+            reached
+        });
+        self.made.extend(made);
+        reached
+    }
+
+    fn assign_slots(&mut self, model: &Model, mut fresh: impl FnMut(u16) -> Result<()>) -> Result<()> {
         let capacity = u16::try_from(self.capacity.hosts).unwrap_or(maps::NO_OWNER);
         let wanted: Vec<_> = model.hosts().map(|(id, host)| (stable_id(&id, host), id)).collect();
         let ids = || wanted.iter().map(|(id, _)| *id);
@@ -245,11 +276,10 @@ impl Pools {
         Ok(())
     }
 
-    pub fn write_nexthops(
+    fn write_nexthops(
         &mut self,
         model: &Model,
-        sources: Sources,
-        nexthops: &NextHops,
+        Hops { sources, nexthops }: Hops<'_>,
         standing: impl Fn(&HostId, &Host) -> Standing,
     ) -> Result<BTreeMap<HostId, Reach>> {
         let mut reached = BTreeMap::new();

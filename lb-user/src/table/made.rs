@@ -71,7 +71,7 @@ struct Ready {
 impl Made {
     /// The rows, see [`owners::rows`]. Keeps the populations of these alone.
     pub fn rows(&mut self, recipe: Recipe<'_>) -> Result<Table, TableError> {
-        let sets = self.populate(recipe)?;
+        let sets = self.populate(recipe.generations, recipe.seed, recipe.size)?;
         let (first, others) = self.layers(&sets, recipe.slots).ok_or(TableError::NoHosts)?;
         Ok(owners::join(&first, &others))
     }
@@ -94,7 +94,7 @@ impl Made {
         {
             return Ok(None);
         }
-        self.populate(to)?;
+        self.populate(to.generations, to.seed, to.size)?;
         let grown = self.of(new).and_then(|populated| populated.grown.as_ref());
         let Some(step) = grown.filter(|step| *step.from == **old) else { return Ok(None) };
         let Some((first, others)) = self.layers(&now, to.slots) else { return Ok(None) };
@@ -144,13 +144,22 @@ impl Made {
         Some((layer(first)?, others.iter().map(|hosts| layer(hosts)).collect::<Option<_>>()?))
     }
 
+    /// Makes the populations that rows and changes will be made of, for which slots need not be known.
+    pub fn begin(&mut self, generations: &[Generation], seed: u64, size: u32) -> Result<(), TableError> {
+        self.populate(generations, seed, size).map(drop)
+    }
+
     /// Makes what is missing of the sets of hosts, all at once, and forgets what is none of them.
-    fn populate<'a>(&mut self, recipe: Recipe<'a>) -> Result<Vec<&'a Hosts>, TableError> {
-        let sets = sets(recipe.generations);
+    fn populate<'a>(
+        &mut self,
+        generations: &'a [Generation],
+        seed: u64,
+        size: u32,
+    ) -> Result<Vec<&'a Hosts>, TableError> {
+        let sets = sets(generations);
         if sets.is_empty() {
             return Err(TableError::NoHosts);
         }
-        let Recipe { seed, size, .. } = recipe;
         if (self.seed, self.size) != (seed, size) {
             *self = Made { seed, size, ..Made::default() };
         }

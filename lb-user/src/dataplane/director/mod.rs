@@ -19,7 +19,7 @@ use super::load::Loaded;
 use super::memory::Memory;
 use super::nexthops::{Sources, Standing};
 use super::per_cpu::PerCpu;
-use super::pools::{Named, Pools, map_error, map_io};
+use super::pools::{Hops, Named, Pools, map_error, map_io};
 use super::usage::MapUse;
 use super::{Mode, Result, modes, probe_route};
 use crate::config::{Capacity, XdpMode};
@@ -180,8 +180,6 @@ impl Director {
         health: &BTreeMap<HostId, bool>,
     ) -> Result<Confirmed> {
         self.pools.check_capacity(model)?;
-        let host_traffic = &mut self.host_traffic;
-        self.pools.assign_slots(model, |slot| host_traffic.zero(slot.into()))?;
         let standing = |id: &HostId, host: &Host| {
             match (health.get(id), host.state) {
                 (Some(true), HostState::Active) => Standing::Good,
@@ -190,7 +188,9 @@ impl Director {
                 _ => Standing::Doubtful,
             }
         };
-        let hosts = self.pools.write_nexthops(model, sources, nexthops, standing)?;
+        let host_traffic = &mut self.host_traffic;
+        let zero = |slot: u16| host_traffic.zero(slot.into());
+        let hosts = self.pools.write_hosts(model, Hops { sources, nexthops }, standing, zero)?;
         let tables = self.pools.write_tables(model)?;
         // What a sync that failed has left.
         self.extras.settle(self.pools.named())?;

@@ -30,6 +30,13 @@ pub(super) struct Spare {
 }
 
 impl Pools {
+    /// Takes out what the tables of pools that have changed are to be made of.
+    pub(super) fn take_changing(&mut self, model: &Model) -> BTreeMap<String, table::Made> {
+        let changing = model.pools.iter().filter(|(name, pool)| self.stays(name, pool).is_none());
+        let changing: Vec<&String> = changing.map(|(name, _)| name).collect();
+        changing.into_iter().map(|name| (name.clone(), self.made.remove(name).unwrap_or_default())).collect()
+    }
+
     /// Makes or finds the table of each pool. A table in force is never touched: a new one goes to a free slot.
     pub fn write_tables(&mut self, model: &Model) -> Result<BTreeMap<String, PoolTable>> {
         let mut next: BTreeMap<String, PoolTable> = BTreeMap::new();
@@ -38,7 +45,10 @@ impl Pools {
         let mut taken = self.slots_in_services();
         // Also those of pools that no service uses: one may use them later.
         next.extend(
-            model.pools.iter().filter_map(|(name, pool)| Some((name.clone(), self.stays(name, pool)?))),
+            model
+                .pools
+                .iter()
+                .filter_map(|(name, pool)| Some((name.clone(), self.stays(name, pool)?.clone()))),
         );
         taken.extend(next.values().map(|have| have.slot));
         for (name, pool) in &model.pools {
@@ -56,8 +66,8 @@ impl Pools {
     }
 
     /// The table of the pool in force, if it is the wanted one.
-    fn stays(&self, name: &String, pool: &Pool) -> Option<PoolTable> {
-        self.in_force.get(name).filter(|have| have.made_of == *pool).cloned()
+    fn stays(&self, name: &String, pool: &Pool) -> Option<&PoolTable> {
+        self.in_force.get(name).filter(|have| have.made_of == *pool)
     }
 
     /// The spare table, if a few rows make it the wanted one.
@@ -195,6 +205,13 @@ impl Pools {
 
 fn recipe<'a>(pool: &Pool, generations: &'a [Generation], slots: &'a BTreeMap<String, u16>) -> Recipe<'a> {
     Recipe { generations, seed: pool.seed, size: pool.size, slots }
+}
+
+/// Begins the tables of these pools. What is wrong with one is told when its rows are made.
+pub(super) fn begin(made: &mut BTreeMap<String, table::Made>, model: &Model) {
+    for (pool, made) in made.iter_mut().filter_map(|(name, made)| Some((model.pools.get(name)?, made))) {
+        let _ = made.begin(&pool.generations(), pool.seed, pool.size);
+    }
 }
 
 /// Pools that turn out to be wrong.
