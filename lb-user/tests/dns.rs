@@ -59,6 +59,44 @@ fn an_address_that_fails_leaves_the_answer_and_comes_back() {
 }
 
 #[test]
+fn what_has_changed_and_when_is_known_over_a_crash() {
+    if !has_dig() {
+        return;
+    }
+    let (mut agent, first, _second) = www();
+    eventually("both are answered", || agent.addresses("www.example.org").len() == 2);
+    assert_eq!(agent.lb(&["dns", "history"]), "no change is known\n");
+    first.says("503 Service Unavailable");
+    eventually("the first has left", || agent.addresses("www.example.org") == ["127.0.0.2"]);
+    agent.lb(&["dns", "drain", "127.0.0.2"]);
+    agent.restart();
+    first.says("200 OK");
+    eventually("it is back", || agent.addresses("www.example.org") == ["127.0.0.1"]);
+    agent.lb(&["dns", "up", "127.0.0.2", "--name", "www.example.org"]);
+    agent.lb(&["dns", "up", "127.0.0.2"]);
+    // The second `up` had nothing to undo, if the first one undid an order for all names.
+    let history = |of: &str| {
+        let told: Value =
+            serde_json::from_str(&agent.lb(&["dns", "history", of, "--format", "json"])).unwrap();
+        let shown = |change: &Value| {
+            let [address, by, turn] = ["address", "check", "turn"].map(|key| change[key].as_str());
+            format!("{} {} {}", address.unwrap(), by.unwrap_or("operator"), turn.unwrap())
+        };
+        told.as_array().unwrap().iter().map(shown).collect::<Vec<_>>()
+    };
+    let all = history("www.example.org");
+    assert_eq!(
+        all,
+        ["127.0.0.1 web down", "127.0.0.2 operator drain", "127.0.0.1 web up", "127.0.0.2 operator checks"]
+    );
+    assert_eq!(history("127.0.0.1"), ["127.0.0.1 web down", "127.0.0.1 web up"]);
+    let text = agent.lb(&["dns", "history", "127.0.0.1"]);
+    assert!(text.starts_with("TIME ") && text.contains("answered status 503, expected 200"), "{text}");
+    let refused = agent.lb_fails(&["dns", "history", "nobody.example.org"]);
+    assert!(refused.contains("nobody.example.org is no address and no name with members"), "{refused}");
+}
+
+#[test]
 fn dig_sees_what_an_authoritative_server_says() {
     if !has_dig() {
         return;

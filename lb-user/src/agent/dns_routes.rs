@@ -5,6 +5,7 @@
 //! | `GET /v1/dns` | zones, names, members and why they are in or out, orders, counters |
 //! | `GET /v1/dns/zone?name=ZONE` | the zone as it is answered now, as a master file; on the Unix socket only, since not everybody may have it |
 //! | `POST /v1/dns/explain` | the answer to a question, and what became of each member; nothing is sent |
+//! | `GET /v1/dns/history?of=NAME\|ADDRESS` | the last changes of members, by checks and by orders |
 //! | `GET /v1/dns/sightings?after=TAG&wait=SECONDS` | what this node's own probes say, for other observers |
 //! | `POST /v1/dns/order` | the names that an order of the operator is about; on the Unix socket only |
 
@@ -18,7 +19,7 @@ use super::api::{Api, failed, long_poll};
 use crate::dns::everybody::zone_text;
 use crate::dns::observers::Sightings;
 use crate::dns::service::Handle;
-use crate::dns::status::{ExplainRequest, OrderRequest, ZoneRequest, explain};
+use crate::dns::status::{ExplainRequest, HistoryRequest, OrderRequest, ZoneRequest, explain};
 use crate::peers::Told;
 
 /// What changes nothing.
@@ -27,6 +28,7 @@ pub(super) fn reading() -> Router<Api> {
         .route("/v1/dns", get(status))
         .route(Sightings::PATH, get(sightings))
         .route("/v1/dns/explain", post(explained))
+        .route("/v1/dns/history", get(history))
 }
 
 /// What the operator orders, and what is for the operator alone.
@@ -67,6 +69,17 @@ async fn explained(State(api): State<Api>, Json(request): Json<ExplainRequest>) 
     match explain(&dns.snapshot(), &request) {
         Ok(explanations) => Json(explanations).into_response(),
         Err(error) => failed(StatusCode::UNPROCESSABLE_ENTITY, vec![error]),
+    }
+}
+
+async fn history(State(api): State<Api>, Query(request): Query<HistoryRequest>) -> Response {
+    let dns = match server(&api) {
+        Ok(dns) => dns,
+        Err(refusal) => return refusal,
+    };
+    match dns.history(request.of).await {
+        Ok(changes) => Json(changes).into_response(),
+        Err(error) => failed(StatusCode::NOT_FOUND, vec![error]),
     }
 }
 

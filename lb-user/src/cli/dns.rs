@@ -9,6 +9,8 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 use hickory_proto::rr::Name;
 use hyper::Method;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::status::table;
 use super::{Api, Format, client, runtime};
@@ -17,6 +19,7 @@ use crate::dns;
 use crate::dns::corefile::corefile;
 use crate::dns::delegation::delegation;
 use crate::dns::dnssec::ZoneKey;
+use crate::dns::history::Change;
 use crate::dns::leader::LeaderStatus;
 use crate::dns::master;
 use crate::dns::policy::{Basis, Fate};
@@ -82,6 +85,12 @@ enum Command {
         #[arg(long)]
         file: Option<PathBuf>,
     },
+    /// Show what has changed of members, and when: what checks said, and what the operator ordered.
+    #[command(after_help = "Example: lb dns history www.example.org")]
+    History {
+        /// A name with members, or an address [default: all].
+        of: Option<String>,
+    },
     /// Put an address back to what its checks say.
     #[command(after_help = "Example: lb dns up 198.51.100.1")]
     Up(Whom),
@@ -117,6 +126,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             print_text(args, &text)
         }
         Command::Key { zone, file } => key(args, zone, file.as_deref()),
+        Command::History { of } => history(args, of.as_deref()),
         Command::Up(whom) => order(args, whom, None),
         Command::Down(whom) => order(args, whom, Some(Order::Down)),
         Command::Drain(whom) => order(args, whom, Some(Order::Drain)),
@@ -146,6 +156,35 @@ fn explain(args: &Args, request: &ExplainRequest) -> anyhow::Result<ExitCode> {
         Format::Json => println!("{}", String::from_utf8_lossy(&body)),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn history(args: &Args, of: Option<&str>) -> anyhow::Result<ExitCode> {
+    let query = of.map(|of| format!("?of={}", escaped(of))).unwrap_or_default();
+    let path = format!("/v1/dns/history{query}");
+    let body = runtime()?.block_on(client::request(&args.api.socket(), Method::GET, &path))?;
+    let changes: Vec<Change> = serde_json::from_slice(&body)?;
+    match args.format {
+        Format::Text if changes.is_empty() => println!("no change is known"),
+        Format::Text => print!("{}", history_text(&changes)),
+        Format::Json => println!("{}", String::from_utf8_lossy(&body)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn history_text(changes: &[Change]) -> String {
+    let rows = changes.iter().map(|change| {
+        let by = change.check.as_deref().unwrap_or("operator");
+        let at = change.name.as_ref().map(|name| format!(" at {name}")).unwrap_or_default();
+        let turn = format!("{:?}", change.turn).to_lowercase();
+        vec![utc(change.at_ms), change.address.to_string(), format!("{by}{at}"), turn, change.reason.clone()]
+    });
+    table(["TIME", "ADDRESS", "BY", "STATE", "WHY"], rows.collect()).trim_start_matches('\n').to_owned()
+}
+
+/// A time in milliseconds since 1970 as RFC 3339 writes it, in whole seconds.
+fn utc(ms: u64) -> String {
+    let time = i64::try_from(ms / 1000).ok().and_then(|s| OffsetDateTime::from_unix_timestamp(s).ok());
+    time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_else(|| format!("{ms} ms"))
 }
 
 fn print_zone(args: &Args, zone: &str) -> anyhow::Result<ExitCode> {

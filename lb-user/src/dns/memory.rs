@@ -1,4 +1,5 @@
-//! What outlives the agent: the operator's orders, the last health of members and bounds of serials, in one file.
+//! What outlives the agent: the operator's orders, the last health of members and its history, and bounds of serials, in one
+//! file.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,6 +10,7 @@ use std::path::Path;
 use hickory_proto::rr::LowerName;
 use serde::{Deserialize, Serialize};
 
+use super::history::Change;
 use super::snapshot::{Observed, Order, Orders, Watch};
 use crate::files;
 use crate::model::HostId;
@@ -20,6 +22,8 @@ pub struct Memory {
     health: Vec<Healthy>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     serials: BTreeMap<String, u32>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    history: Vec<Change>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,7 +57,8 @@ impl Memory {
         let health = watches.iter().zip(seen).filter_map(|(watch, seen)| {
             Some(Healthy { check: watch.check().to_owned(), address: watch.address, up: seen.up? })
         });
-        Memory { orders: orders.collect(), health: health.collect(), serials: named(serials) }
+        let (orders, health) = (orders.collect(), health.collect());
+        Memory { orders, health, serials: named(serials), history: Vec::new() }
     }
 
     /// The bounds of serials by zone.
@@ -64,6 +69,16 @@ impl Memory {
     /// The same with other bounds of serials.
     pub fn with_serials(self, serials: &BTreeMap<LowerName, u32>) -> Self {
         Memory { serials: named(serials), ..self }
+    }
+
+    /// The same with another history.
+    pub fn with_history(self, history: Vec<Change>) -> Self {
+        Memory { history, ..self }
+    }
+
+    /// The last changes, in the order in which they happened.
+    pub fn history(&self) -> Vec<Change> {
+        self.history.clone()
     }
 
     /// The orders.

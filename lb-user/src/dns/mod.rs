@@ -21,6 +21,7 @@ pub mod delegation;
 pub mod dnssec;
 pub mod everybody;
 pub mod extfile;
+pub mod history;
 pub mod leader;
 pub mod master;
 pub mod memory;

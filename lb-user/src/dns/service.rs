@@ -4,6 +4,7 @@
 //! configuration, another health, another status of the agent, a tick (files with states are looked at), an order of
 //! the operator. Then everything is judged anew, and what has changed is published.
 
+mod handle;
 mod writing;
 
 use std::collections::BTreeMap;
@@ -13,29 +14,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
+use self::handle::Command;
+pub use self::handle::Handle;
 use self::writing::{Writing, written};
 use super::anycast::{Anycast, AnycastStatus};
 use super::claim::task::ClaimStatus;
 use super::counters::Counters;
 use super::extfile::Extfiles;
+use super::history::{self, Change, History, Turn};
 use super::leader::LeaderStatus;
 use super::memory::Memory;
 use super::notify::{Notifier, SecondaryStatus};
 use super::observe::{Facts, observe, plan};
 use super::observers::ObserverStatus;
-use super::observers::observing::{Document, Observing};
+use super::observers::observing::Observing;
 use super::others::Others;
 use super::publish::Publisher;
 use super::rate::Limiter;
-use super::server::{Server, Sockets, seed, since_1970};
+use super::server::{Sockets, seed, since_1970};
 use super::sink::SinkStatus;
-use super::snapshot::{Data, Observations, Observed, Orders, Snapshot, Watch};
-use super::status::{DnsStatus, OrderRequest, apply};
+use super::snapshot::{Data, Observations, Observed, Orders, Snapshot};
+use super::status::{OrderRequest, apply};
 use super::tsig::Keyring;
 use super::{BeforeChecks, Check, Config};
 use crate::agent::status::Status;
@@ -56,16 +60,6 @@ pub struct Dns {
     handle: Handle,
     anycast: Anycast,
     _task: JoinSet<()>,
-}
-
-/// The way to ask and to order.
-#[derive(Clone)]
-pub struct Handle {
-    snapshot: Arc<ArcSwap<Snapshot>>,
-    server: Arc<Server>,
-    orders: mpsc::Sender<Command>,
-    told: watch::Receiver<Told>,
-    sightings: Document,
 }
 
 /// What the task says besides snapshots.
@@ -89,9 +83,11 @@ pub struct Told {
     pub secondaries: Vec<SecondaryStatus>,
 }
 
-struct Command {
-    request: OrderRequest,
-    reply: oneshot::Sender<Result<Vec<String>, String>>,
+/// What checks said.
+struct Judged {
+    data: Arc<Data>,
+    /// In the order of its watches.
+    seen: Observations,
 }
 
 impl Dns {
@@ -111,7 +107,7 @@ impl Dns {
         });
         let (told, for_handle) = watch::channel(Told::default());
         let anycast = Anycast::start(configs.clone());
-        let (orders, commands) = mpsc::channel(8);
+        let (commands, to_do) = mpsc::channel(8);
         let beside = Arc::new(Counters::default());
         let mut task = Watching {
             config: nothing(),
@@ -125,10 +121,12 @@ impl Dns {
             remembered: memory.health(),
             orders: memory.orders(),
             publisher: Publisher::new(memory.serials()),
+            history: History::of(memory.history()),
             written: memory,
             write_failure: problems.pop(),
             writing: None,
-            observations: None,
+            judged: None,
+            stale: false,
             snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::new(
                 Arc::default(),
                 &[],
@@ -152,8 +150,8 @@ impl Dns {
         let server = Arc::new(sockets.serve(Arc::clone(&snapshot), beside)?);
         info!(addresses = ?server.addresses(), "dns: answering");
         let mut tasks = JoinSet::new();
-        tasks.spawn(task.run(commands));
-        let handle = Handle { snapshot, server, orders, told: for_handle, sightings };
+        tasks.spawn(task.run(to_do));
+        let handle = Handle { snapshot, server, commands, told: for_handle, sightings };
         Ok(Dns { handle, anycast, _task: tasks })
     }
 
@@ -165,31 +163,6 @@ impl Dns {
     /// The way to ask and to order.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
-    }
-}
-
-impl Handle {
-    /// All that answers are made from.
-    pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.snapshot.load_full()
-    }
-
-    /// What the server does.
-    pub fn status(&self) -> DnsStatus {
-        DnsStatus::of(&self.snapshot(), &self.told.borrow(), &self.server)
-    }
-
-    /// What the own probes say, for other observers.
-    pub fn sightings(&self) -> Document {
-        self.sightings.clone()
-    }
-
-    /// Has an order of the operator carried out; says which names it is about.
-    pub async fn order(&self, request: OrderRequest) -> Result<Vec<String>, String> {
-        let ending = || "the agent is ending; ask again when it has started".to_owned();
-        let (reply, answer) = oneshot::channel();
-        self.orders.send(Command { request, reply }).await.map_err(|_| ending())?;
-        answer.await.map_err(|_| ending())?
     }
 }
 
@@ -230,7 +203,11 @@ struct Watching {
     write_failure: Option<String>,
     /// The last health on its way to the file; that may take a while, and answers must not wait for it.
     writing: Option<Writing>,
-    observations: Option<Observations>,
+    /// What the checks said last, of the members of that time.
+    judged: Option<Judged>,
+    /// Something else than what checks say has changed.
+    stale: bool,
+    history: History,
     snapshot: Arc<ArcSwap<Snapshot>>,
     told: watch::Sender<Told>,
     others: Others,
@@ -288,11 +265,17 @@ impl Watching {
                     }
                 }
                 done = written(&mut self.writing) => self.take_written(done),
-                Some(Command { request, reply }) = commands.recv() => {
-                    self.finish_writing().await;
-                    let result = self.obey(&request);
-                    self.judge();
-                    let _ = reply.send(result);
+                Some(command) = commands.recv() => match command {
+                    Command::Order(request, reply) => {
+                        self.finish_writing().await;
+                        let result = self.obey(&request);
+                        self.judge();
+                        let _ = reply.send(result);
+                    }
+                    Command::History(of, reply) => {
+                        let _ = reply.send(self.history.about(of.as_deref(), &self.data));
+                        continue;
+                    }
                 }
             }
             self.judge();
@@ -310,8 +293,8 @@ impl Watching {
                 return;
             }
         };
-        if let (None, Some(_), Some(seen)) = (&self.config.observers, &config.observers, &self.observations) {
-            self.observing.take_over(&self.config.checks, self.data.watches(), seen);
+        if let (None, Some(_), Some(last)) = (&self.config.observers, &config.observers, &self.judged) {
+            self.observing.take_over(&self.config.checks, last.data.watches(), &last.seen);
         }
         self.data = Arc::new(data);
         self.checker.update(plan(&config, self.data.watches()));
@@ -328,7 +311,6 @@ impl Watching {
             self.limiter = config.rate_limit.clone().map(new);
         }
         self.config = config;
-        self.observations = None;
         self.read_keys();
         // Before anybody can see one: serials that a crash would undo are none.
         if self.publisher.prepare(&self.data) {
@@ -349,7 +331,7 @@ impl Watching {
             problems.iter().for_each(|problem| warn!("dns: {problem}"));
             self.key_problems = problems;
         }
-        self.observations = None;
+        self.stale = true;
     }
 
     fn is_settled(&self) -> bool {
@@ -381,14 +363,29 @@ impl Watching {
         self.observing.agree(&self.config.checks, self.data.watches(), &seen);
         let was_starting = self.starting;
         self.starting &= !self.is_settled() && seen.iter().any(|seen| seen.up.is_none());
-        if self.observations.as_ref() != Some(&seen) || was_starting != self.starting {
-            if let Some(before) = &self.observations {
-                log(self.data.watches(), before, &seen);
-            }
+        let has = |last: &Judged| Arc::ptr_eq(&last.data, &self.data) && last.seen == seen;
+        if self.stale || was_starting != self.starting || !self.judged.as_ref().is_some_and(has) {
+            self.stale = false;
+            let changes = self.changes(&seen);
+            changes.iter().for_each(log);
+            self.history.note(changes);
             self.publish(&seen);
-            self.observations = Some(seen);
+            self.judged = Some(Judged { data: Arc::clone(&self.data), seen });
         }
         self.tell();
+    }
+
+    /// What has changed since checks were judged last, or since before the agent started.
+    fn changes(&self, seen: &[Observed]) -> Vec<Change> {
+        let before = |number: usize, id: &HostId| match &self.judged {
+            Some(last) if Arc::ptr_eq(&last.data, &self.data) => last.seen[number].up,
+            Some(last) => {
+                let number = last.data.watches().binary_search_by(|watch| watch.id.cmp(id)).ok()?;
+                last.seen[number].up
+            }
+            None => self.remembered.get(id).copied(),
+        };
+        history::observed(self.data.watches(), seen, before, now_ms())
     }
 
     /// Says what there is to say besides snapshots.
@@ -425,14 +422,17 @@ impl Watching {
 
     fn obey(&mut self, request: &OrderRequest) -> Result<Vec<String>, String> {
         let (orders, names) = apply(request, &self.orders, &self.data)?;
-        let before = std::mem::replace(&mut self.orders, orders);
+        let change = (orders != self.orders).then(|| history::ordered(request, &names, now_ms()));
+        let orders = std::mem::replace(&mut self.orders, orders);
+        let history = self.history.clone();
+        self.history.note(change);
         // An order that a restart would undo is none.
         if let Err(problem) = self.write() {
-            self.orders = before;
+            (self.orders, self.history) = (orders, history);
             return Err(format!("{problem}; nothing was changed"));
         }
         info!(address = %request.address, state = ?request.state, ?names, "dns: ordered");
-        self.observations = None;
+        self.stale = true;
         Ok(names)
     }
 }
@@ -442,12 +442,13 @@ fn able(status: &Status) -> Option<bool> {
     (!status.node.is_empty()).then_some(!status.disabled)
 }
 
-/// Logs what has changed.
-fn log(watches: &[Watch], before: &[Observed], now: &[Observed]) {
-    for ((watch, was), seen) in watches.iter().zip(before).zip(now) {
-        if let Some(up) = seen.up.filter(|_| seen.up != was.up) {
-            let state = if up { "up" } else { "down" };
-            info!(reason = seen.reason, "dns: {} is {state} by {}", watch.address, watch.check());
-        }
-    }
+fn log(change: &Change) {
+    let Change { address, check, turn, reason, .. } = change;
+    let state = if *turn == Turn::Up { "up" } else { "down" };
+    info!(reason, "dns: {address} is {state} by {}", check.as_deref().unwrap_or_default());
+}
+
+/// The time in milliseconds since 1970.
+fn now_ms() -> u64 {
+    u64::try_from(since_1970().as_millis()).unwrap_or(u64::MAX)
 }

@@ -121,6 +121,13 @@ pub struct ZoneRequest {
     pub name: String,
 }
 
+/// Whose changes are wanted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryRequest {
+    /// An address, or a name with members; `None`: all.
+    pub of: Option<String>,
+}
+
 /// A question to be explained.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainRequest {
@@ -335,7 +342,8 @@ fn code_name(code: ResponseCode) -> String {
     format!("{code:?}").to_uppercase()
 }
 
-fn absolute(name: &str) -> Result<Name, String> {
+/// A name as somebody writes it; it need not end with a dot.
+pub(super) fn absolute(name: &str) -> Result<Name, String> {
     master::name(name, &Name::root())
 }
 

@@ -59,8 +59,11 @@ impl Watching {
     }
 
     fn memory(&self) -> Memory {
-        let seen = self.observations.as_deref().unwrap_or_default();
-        Memory::of(&self.orders, self.data.watches(), seen, self.publisher.bounds())
+        let (watches, seen) = match &self.judged {
+            Some(last) => (last.data.watches(), &last.seen[..]),
+            None => Default::default(),
+        };
+        Memory::of(&self.orders, watches, seen, self.publisher.bounds()).with_history(self.history.all())
     }
 }
 
