@@ -6,7 +6,7 @@
 
 pub mod load;
 pub mod look;
-
+pub mod programs;
 pub mod wires;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

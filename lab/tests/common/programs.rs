@@ -1,0 +1,81 @@
+//! Programs beside the agents on machines made by hand.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::wires::Machine;
+
+/// A program on a machine; it ends with the value.
+pub struct Program(Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Program {
+    /// Starts what this command says, which must `exec` what is to end with it.
+    pub fn start(machine: &Machine, command: &str) -> Self {
+        let spawn = || {
+            let mut shell = Command::new("sh");
+            shell
+                .args(["-ec", command])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+        };
+        Program(machine.inside(spawn).expect("a program"))
+    }
+
+    /// Hangs: it keeps its sockets and does nothing. Or goes on.
+    pub fn hang(&self, hangs: bool) {
+        let signal = if hangs { Signal::SIGSTOP } else { Signal::SIGCONT };
+        kill(Pid::from_raw(self.0.id() as i32), signal).expect("a signal");
+    }
+
+    /// A BIRD at 10.1.0.`number` that has these neighbours in its network, all of one AS, with `more` in its configuration.
+    pub fn bird(machine: &Machine, folder: &Path, number: u8, neighbours: &[u8], more: &str) -> Self {
+        let peer = |neighbour: &u8| {
+            format!(
+                "protocol bgp peer{neighbour} {{
+  local 10.1.0.{number} as 65000;
+  neighbor 10.1.0.{neighbour} as 65000;
+  direct;
+  connect delay time 1; connect retry time 1; error wait time 1, 2;
+  ipv4 {{ import all; export where source != RTS_BGP; next hop self; }};
+}}
+"
+            )
+        };
+        let text = format!(
+            "log stderr all;\nrouter id 10.1.0.{number};\nprotocol device {{}}\nprotocol kernel {{ ipv4 {{ export all; }}; }}
+{}{more}",
+            neighbours.iter().map(peer).collect::<String>()
+        );
+        fs::write(folder.join("bird.conf"), text).expect("a configuration");
+        Self::start(
+            machine,
+            &format!("exec bird -f -c {0}/bird.conf -s {0}/bird.ctl -P {0}/bird.pid", folder.display()),
+        )
+    }
+}
+
+/// Whether these programs are here; if not, says why the test is skipped.
+pub fn has(test: &str, programs: &[&str]) -> bool {
+    let is_missing = |program: &&&str| {
+        let mut command = Command::new(program);
+        command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err()
+    };
+    let missing = programs.iter().find(is_missing);
+    if let Some(program) = missing {
+        println!("skipped: {test}: {program} is missing; run: sudo scripts/setup");
+    }
+    missing.is_none()
+}
