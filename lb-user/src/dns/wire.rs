@@ -407,7 +407,3 @@ fn told(written: Option<bool>, code: ResponseCode, choice: Option<usize>) -> Out
 #[cfg(test)]
 #[path = "wire_tests.rs"]
 mod tests;
-
-#[cfg(test)]
-#[path = "wire_fuzz.rs"]
-mod fuzz;
