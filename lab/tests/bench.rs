@@ -1,31 +1,46 @@
-//! `scripts/bench` runs end to end, and says what it could not run; its figures are nobody's business here.
+//! `scripts/bench` and `scripts/bench-dns` run, and say what they could not run; their figures are nobody's business here.
 
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
+/// What a bench reports; `None` if it cannot run here, which is said. `namespaces` is what the names of its own begin with.
+fn report(
+    bench: &str,
+    namespaces: &str,
+    built: &[&str],
+    programs: &[&str],
+    arguments: &[&str],
+) -> Option<Value> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("lab is in the checkout");
+    let missing = built.iter().find(|built| !root.join("target/release").join(built).is_file());
+    let without = programs.iter().find(|program| Command::new(program).arg("-h").output().is_err());
+    let reason = match (missing, without) {
+        _ if !nix::unistd::geteuid().is_root() => "needs root".to_owned(),
+        (Some(built), _) => format!("no target/release/{built}; run scripts/build"),
+        (_, Some(program)) => format!("{program} is missing; run: sudo scripts/setup"),
+        (None, None) => String::new(),
+    };
+    if !reason.is_empty() {
+        println!("skipped: {bench}: {reason}");
+        return None;
+    }
+    let mut command = Command::new(root.join(bench));
+    let output = command.args(arguments).args(["--format", "json"]).output().expect("running a bench");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let left = Command::new("ip").args(["netns", "list"]).output().expect("running ip").stdout;
+    let left = String::from_utf8_lossy(&left);
+    assert!(!left.contains(namespaces), "namespaces are left behind: {left}");
+    Some(serde_json::from_slice(&output.stdout).expect("a report"))
+}
+
 #[test]
 fn every_path_is_measured_or_says_why_not() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("lab is in the checkout");
-    if !nix::unistd::geteuid().is_root() {
-        return println!("skipped: scripts/bench: needs root");
-    }
-    for built in ["target/release/lb", "target/release/lab"] {
-        if !root.join(built).is_file() {
-            return println!("skipped: scripts/bench: no {built}; run scripts/build");
-        }
-    }
-    if Command::new("jq").arg("--version").output().is_err() {
-        return println!("skipped: scripts/bench: no jq; apt install jq");
-    }
-    let script = root.join("scripts/bench");
-    let output = Command::new(script)
-        .args(["--end-to-end", "--rounds", "1", "--ms", "200", "--format", "json"])
-        .output();
-    let output = output.expect("running scripts/bench");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+    let arguments = ["--end-to-end", "--rounds", "1", "--ms", "200"];
+    let Some(report) = report("scripts/bench", "lb-bench-", &["lb", "lab"], &["jq"], &arguments) else {
+        return;
+    };
     let paths = report["end_to_end"]["paths"].as_array().expect("paths");
     let names: Vec<_> = paths.iter().map(|path| path["path"].as_str().expect("its name")).collect();
     assert_eq!(names, ["plain", "native", "generic", "ipvs"]);
@@ -36,7 +51,22 @@ fn every_path_is_measured_or_says_why_not() {
         // The lab's own machine has what the first three need.
         assert!(reached || path["path"] == "ipvs" && why_not, "{path}");
     }
-    let left = Command::new("ip").args(["netns", "list"]).output().expect("running ip").stdout;
-    let left = String::from_utf8_lossy(&left);
-    assert!(!left.contains("lb-bench-"), "namespaces are left behind: {left}");
+}
+
+#[test]
+fn every_name_server_answers_or_says_why_not() {
+    let programs = ["jq", "dig", "dnsperf"];
+    let Some(report) = report("scripts/bench-dns", "lb-dns-bench-", &["lb"], &programs, &["--quick"]) else {
+        return;
+    };
+    println!("figure: {report}");
+    for server in ["ours", "gdnsd", "knot", "bind", "powerdns"] {
+        let of = &report["servers"][server];
+        let answers = of["per_second"][0].as_u64().is_some_and(|rate| rate > 0);
+        let why_not = of["refused"].as_str().is_some_and(|reason| !reason.is_empty());
+        assert!(answers || server != "ours" && why_not, "{server}: {of}");
+    }
+    for health in ["quiet", "flapping"] {
+        assert!(report["at_half"][health]["p99_us"].as_u64() > Some(0), "{report}");
+    }
 }
