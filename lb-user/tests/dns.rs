@@ -2,6 +2,10 @@
 
 #[path = "dns/flood.rs"]
 mod flood;
+#[path = "dns/geo.rs"]
+mod geo;
+#[path = "dns/mmdb.rs"]
+mod mmdb;
 #[path = "dns/signed.rs"]
 mod signed;
 #[path = "dns/world.rs"]

@@ -19,6 +19,7 @@ use crate::dns;
 use crate::dns::corefile::corefile;
 use crate::dns::delegation::delegation;
 use crate::dns::dnssec::ZoneKey;
+use crate::dns::geo::Source;
 use crate::dns::history::Change;
 use crate::dns::leader::LeaderStatus;
 use crate::dns::master;
@@ -26,7 +27,7 @@ use crate::dns::policy::{Basis, Fate};
 use crate::dns::sink::SinkStatus;
 use crate::dns::snapshot::Order;
 use crate::dns::status::{
-    ChoiceExplanation, DnsStatus, ExplainRequest, Explanation, MemberFate, OrderRequest,
+    ChoiceExplanation, DnsStatus, ExplainRequest, Explanation, MemberFate, OrderRequest, Whereabouts,
 };
 
 #[derive(Debug, clap::Args)]
@@ -349,9 +350,51 @@ fn status_text(status: &DnsStatus) -> String {
         vec![secondary.zone.clone(), secondary.address.to_string(), serial, state.into(), error]
     });
     page += &table(["SECONDARIES OF", "ADDRESS", "TOLD", "STATE", "WHY"], secondaries.collect());
+    page += &table(["CLIENTS BY", "TYPE", "BUILT", "NETWORKS", "WHY"], clients_by(status));
     let counters = status.counters.iter().filter(|(_, value)| **value > 0);
     let counters = counters.map(|(name, value)| vec![name.clone(), value.to_string()]);
     page + &table(["COUNTER", "VALUE"], counters.collect())
+}
+
+/// What says where clients are.
+fn clients_by(status: &DnsStatus) -> Vec<Vec<String>> {
+    let Some(geo) = &status.geo else { return Vec::new() };
+    let of_file = geo.file.as_ref().map(|file| {
+        let content = geo.content.as_ref();
+        vec![
+            file.display().to_string(),
+            content.map_or_else(|| "nothing".into(), |content| content.kind.clone()),
+            content.map(|content| day(content.built)).unwrap_or_default(),
+            content.map_or(0, |content| content.networks).to_string(),
+            geo.problem.clone().unwrap_or_default(),
+        ]
+    });
+    let own = (geo.networks > 0).then(|| {
+        let [kind, built, why] = [const { String::new() }; 3];
+        vec!["dns.geo.networks".into(), kind, built, geo.networks.to_string(), why]
+    });
+    of_file.into_iter().chain(own).collect()
+}
+
+/// The day (UTC) of a time in seconds since 1970, as in 2026-01-31.
+fn day(seconds: u64) -> String {
+    let is_leap =
+        |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    // No year behind 9999 is shown as such.
+    let (mut days, mut year) = (seconds / 86_400, 1970);
+    while year < 9999 && days >= 365 + u64::from(is_leap(year)) {
+        days -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let mut month = 1;
+    for length in [31, 28 + u64::from(is_leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30] {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    format!("{year}-{month:02}-{:02}", days + 1)
 }
 
 fn leader_text(leader: &LeaderStatus) -> String {
@@ -374,10 +417,27 @@ fn explanation_text(told: &Explanation) -> String {
     }
     let Some(choice) = &told.choice else { return page };
     let _ = writeln!(page, "{}", basis(choice));
+    if let Some(client) = &choice.client {
+        let _ = writeln!(page, "{}", whereabouts(client));
+    }
     let rows = choice.members.iter().map(|MemberFate { address, fate, reason }| {
         vec![address.to_string(), fate_text(*fate).into(), reason.clone()]
     });
     page + table(["ADDRESS", "FATE", "WHY"], rows.collect()).trim_start_matches('\n')
+}
+
+fn whereabouts(client: &Whereabouts) -> String {
+    let Whereabouts { regions, network, source } = client;
+    match source {
+        None => format!("the client's region is not known; so it is with all of {network}"),
+        Some(source) => {
+            let by = match source {
+                Source::File => "the file",
+                Source::Networks => "dns.geo.networks",
+            };
+            format!("the client is in {} by {by}, as all of {network}", regions.join(", "))
+        }
+    }
 }
 
 fn basis(choice: &ChoiceExplanation) -> String {
@@ -438,6 +498,7 @@ mod tests {
                 all_down: AllDown::All,
                 basis: Basis::Healthy,
                 scope: 0,
+                client: None,
                 members: vec![
                     member(1, Fate::Given, "works"),
                     member(2, Fate::Failed, "web: connect to 198.51.100.2:80: connection refused"),
@@ -453,5 +514,19 @@ ADDRESS       FATE                WHY
 198.51.100.2  out: a check fails  web: connect to 198.51.100.2:80: connection refused
 ";
         assert_eq!(explanation_text(&told), expected);
+    }
+
+    #[test]
+    fn days_are_those_of_the_calendar() {
+        let days = [
+            (0, "1970-01-01"),
+            (951_782_400, "2000-02-29"),
+            (1_790_899_200, "2026-10-02"),
+            (u64::MAX, "9999-12-"),
+        ];
+        for (seconds, expected) in days {
+            assert!(day(seconds).starts_with(expected), "{}", day(seconds));
+        }
+        assert_eq!((day(1_798_761_599), day(1_798_761_600)), ("2026-12-31".into(), "2027-01-01".into()));
     }
 }

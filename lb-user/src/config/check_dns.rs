@@ -22,7 +22,7 @@ use super::dns::{self, Kind, State};
 use super::problem::nearest;
 use super::reader::{At, Reader};
 use super::written::{self, List, Maybe};
-use super::{dns_group, dns_rate, dns_sinks, dns_transfer};
+use super::{dns_geo, dns_group, dns_rate, dns_sinks, dns_transfer};
 
 /// Where what the operator ordered is kept, unless the configuration says otherwise.
 const DEFAULT_STATE: &str = "/var/lib/lb/dns.json";
@@ -58,6 +58,10 @@ pub(super) fn check(w: &dns::Written, around: &Around<'_>, r: &mut Reader) -> Co
         .collect();
     let known: BTreeMap<&str, Option<&Check>> =
         w.checks.iter().map(|(name, _)| (name.value.as_str(), checks.get(&name.value))).collect();
+    let geo = w.geo.as_ref().map(|geo| dns_geo::check(geo, r));
+    if geo.is_none() {
+        dns_geo::check_asked(&w.zones, r);
+    }
     let mut zones = Vec::new();
     let (mut apexes, mut keys) = (BTreeMap::new(), dns_transfer::Known::new());
     for (name, written) in &w.zones {
@@ -97,6 +101,7 @@ pub(super) fn check(w: &dns::Written, around: &Around<'_>, r: &mut Reader) -> Co
         rate_limit: w.rate_limit.as_ref().map(|limit| dns_rate::check(limit, r)),
         state: w.state.as_ref().map_or_else(|| PathBuf::from(DEFAULT_STATE), |state| state.value.clone()),
         checks,
+        geo,
         zones,
         sinks,
         claims,
@@ -303,7 +308,7 @@ fn choice(
         r.wrong(w.place.at, &format!("{}.members", w.place.key), "empty; list at least one address");
     }
     let answers = match policy {
-        Policy::All | Policy::Subnet => 1000,
+        Policy::All | Policy::Subnet | Policy::Geo => 1000,
         Policy::Failover | Policy::Weighted | Policy::Hash => 1,
     };
     let all_down: AllDown = copied(&w.all_down);
@@ -383,6 +388,7 @@ fn member(
         address: address.value,
         weight: within(&w.weight, 1, 1..=1000, r),
         subnets: w.subnets.iter().flat_map(|list| &list.value).map(|subnet| subnet.value).collect(),
+        regions: dns_geo::regions(&w.regions, policy, r),
         checks: match &w.checks {
             Some(_) => checks(&w.checks, known, r),
             None => shared.to_vec(),

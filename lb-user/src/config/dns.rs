@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::bgp::Prefix;
 use crate::dns::BeforeChecks;
+use crate::dns::geo::region::Region;
 use crate::dns::master;
 use crate::dns::policy::{AllDown, Least, Policy};
 
@@ -15,7 +16,7 @@ use super::reader::{At, Reader, Section};
 use super::schema;
 use super::tree::{Node, Value};
 use super::written::{Check as ProbeWritten, List, Maybe, sections};
-use super::{dns_group, dns_rate, dns_sinks, dns_transfer};
+use super::{dns_geo, dns_group, dns_rate, dns_sinks, dns_transfer};
 
 pub(super) struct Written {
     pub at: Position,
@@ -28,6 +29,7 @@ pub(super) struct Written {
     pub rate_limit: Option<dns_rate::Written>,
     pub state: Maybe<PathBuf>,
     pub checks: Vec<(At<String>, Check)>,
+    pub geo: Option<dns_geo::Written>,
     pub zones: Vec<(At<String>, Zone)>,
     pub others: dns_sinks::Written,
     pub group: dns_group::Written,
@@ -90,6 +92,7 @@ pub(super) struct Member {
     pub address: Maybe<IpAddr>,
     pub weight: Maybe<u32>,
     pub subnets: List<Prefix>,
+    pub regions: List<Region>,
     pub checks: List<String>,
 }
 
@@ -206,6 +209,7 @@ pub(super) fn read(s: &Section<'_>, r: &mut Reader) -> Written {
         rate_limit: dns_rate::read(s, r),
         state: r.leaf(s, "state"),
         checks: sections(r, s, "checks", &schema::DNS_CHECK, check),
+        geo: dns_geo::read(s, r),
         zones: sections(r, s, "zones", &schema::DNS_ZONE, zone),
         others: dns_sinks::read(s, r),
         group: dns_group::read(s, r),
@@ -302,7 +306,7 @@ fn members(s: &Section<'_>, r: &mut Reader) -> Vec<Member> {
     for item in r.items(s, "members") {
         if !matches!(item.value.value, Value::Map(_)) {
             let address = r.value(item.value, item.key);
-            found.push(Member { address, weight: None, subnets: None, checks: None });
+            found.push(Member { address, weight: None, subnets: None, regions: None, checks: None });
             continue;
         }
         let Some(s) = r.section(item.value, item.at, &item.key, &schema::DNS_MEMBER) else { continue };
@@ -310,6 +314,7 @@ fn members(s: &Section<'_>, r: &mut Reader) -> Vec<Member> {
             address: r.required(&s, "address", "write the address that is answered"),
             weight: r.leaf(&s, "weight"),
             subnets: r.one_or_more(&s, "subnets"),
+            regions: r.one_or_more(&s, "regions"),
             checks: r.one_or_more(&s, "checks"),
         });
     }

@@ -13,7 +13,7 @@ use crate::dns::{self, BeforeChecks, ZoneConfig};
 use super::dns_group::{EffectiveLeader, EffectiveObservers};
 use super::dns_sinks::{EffectiveClaim, EffectiveSink};
 use super::effective;
-use super::{dns_rate, dns_transfer};
+use super::{dns_geo, dns_rate, dns_transfer};
 
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Effective {
@@ -27,6 +27,8 @@ pub(super) struct Effective {
     rate_limit: Option<dns_rate::Effective>,
     state: PathBuf,
     checks: BTreeMap<String, Check>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    geo: Option<dns_geo::Effective>,
     zones: BTreeMap<String, Zone>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     sinks: BTreeMap<String, EffectiveSink>,
@@ -130,6 +132,8 @@ struct Member {
     weight: Option<u32>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     subnets: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    regions: Vec<String>,
     checks: Vec<String>,
 }
 
@@ -144,6 +148,7 @@ impl From<&dns::Config> for Effective {
             rate_limit: config.rate_limit.as_ref().map(Into::into),
             state: config.state.clone(),
             checks: config.checks.iter().map(|(name, check)| (name.clone(), Check::from(check))).collect(),
+            geo: config.geo.as_ref().map(Into::into),
             zones: config.zones.iter().map(|zone| (zone.apex.to_ascii(), Zone::from(zone))).collect(),
             sinks: config.sinks.iter().map(|(name, sink)| (name.clone(), sink.into())).collect(),
             claims: config.claims.iter().map(|(name, claim)| (name.to_string(), claim.into())).collect(),
@@ -206,6 +211,7 @@ impl From<&Choice> for Name {
             address: member.address,
             weight: weighted.then_some(member.weight),
             subnets: member.subnets.iter().map(ToString::to_string).collect(),
+            regions: member.regions.iter().map(ToString::to_string).collect(),
             checks: member.checks.clone(),
         };
         Name {

@@ -244,7 +244,7 @@ words!(XdpMode, "auto" => XdpMode::Auto, "native" => XdpMode::Native, "generic" 
 words!(Decapsulation, "auto" => Decapsulation::Auto, "xdp" => Decapsulation::Xdp, "tc" => Decapsulation::Tc,
        "kernel" => Decapsulation::Kernel);
 words!(Policy, "all" => Policy::All, "failover" => Policy::Failover, "weighted" => Policy::Weighted,
-       "subnet" => Policy::Subnet, "hash" => Policy::Hash);
+       "subnet" => Policy::Subnet, "geo" => Policy::Geo, "hash" => Policy::Hash);
 words!(AllDown, "all" => AllDown::All, "fallback" => AllDown::Fallback, "servfail" => AllDown::Servfail,
        "none" => AllDown::None);
 words!(BeforeChecks, "wait" => BeforeChecks::Wait, "answer" => BeforeChecks::Answer);

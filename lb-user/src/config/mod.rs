@@ -11,6 +11,7 @@ mod check_services;
 mod check_zones;
 mod dns;
 mod dns_effective;
+mod dns_geo;
 mod dns_group;
 mod dns_key;
 mod dns_rate;

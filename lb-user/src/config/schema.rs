@@ -94,6 +94,7 @@ pub(super) const DNS: Keys = Keys {
         "rate_limit",
         "state",
         "checks",
+        "geo",
         "zones",
         "sinks",
         "claims",
@@ -105,6 +106,7 @@ pub(super) const DNS: Keys = Keys {
 pub(super) const DNS_TCP: Keys = Keys { path: "dns.tcp", keys: &["connections", "idle"] };
 pub(super) const DNS_RATE_LIMIT: Keys =
     Keys { path: "dns.rate_limit", keys: &["rate", "window", "slip", "prefix4", "prefix6", "exempt"] };
+pub(super) const DNS_GEO: Keys = Keys { path: "dns.geo", keys: &["file", "networks"] };
 pub(super) const DNS_CHECK: Keys = Keys {
     path: "dns.checks.*",
     keys: &[
@@ -141,8 +143,10 @@ pub(super) const DNS_NAME: Keys = Keys {
     path: "dns.zones.*.names.*",
     keys: &["policy", "ttl", "answers", "min_up", "all_down", "fallback", "checks", "members"],
 };
-pub(super) const DNS_MEMBER: Keys =
-    Keys { path: "dns.zones.*.names.*.members[]", keys: &["address", "weight", "subnets", "checks"] };
+pub(super) const DNS_MEMBER: Keys = Keys {
+    path: "dns.zones.*.names.*.members[]",
+    keys: &["address", "weight", "subnets", "regions", "checks"],
+};
 
 pub(super) const DNS_SINK: Keys = Keys {
     path: "dns.sinks.*",
@@ -191,6 +195,7 @@ pub const ALL: &[Keys] = &[
     DNS,
     DNS_TCP,
     DNS_RATE_LIMIT,
+    DNS_GEO,
     DNS_CHECK,
     DNS_ZONE,
     DNS_SOA,

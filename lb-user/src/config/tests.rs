@@ -1,6 +1,7 @@
 //! Every message, word for word.
 
 mod dns;
+mod dns_geo;
 mod dns_group;
 mod dns_sinks;
 mod dns_transfer;

@@ -58,7 +58,12 @@ pub struct Extfiles {
 }
 
 /// Device, inode, size and time of change of a file; `None`: it is not there.
-type Seen = Option<(u64, u64, u64, i64, i64)>;
+pub(super) type Seen = Option<(u64, u64, u64, i64, i64)>;
+
+/// Looks at a file, without reading it.
+pub(super) fn seen(path: &Path) -> Seen {
+    fs::metadata(path).ok().map(|m| (m.dev(), m.ino(), m.size(), m.mtime(), m.mtime_nsec()))
+}
 
 #[derive(Debug, Default)]
 struct File {
@@ -82,8 +87,7 @@ impl Extfiles {
     pub fn look(&mut self) -> bool {
         let mut news = false;
         for (path, file) in &mut self.files {
-            let now =
-                fs::metadata(path).ok().map(|m| (m.dev(), m.ino(), m.size(), m.mtime(), m.mtime_nsec()));
+            let now = seen(path);
             if file.seen != Some(now) {
                 file.seen = Some(now);
                 news |= file.read(path);

@@ -4,7 +4,7 @@
 //! lb.yaml, zone files ─→ config ─→ Data ──────────────────────┐
 //! probes ── health ──┐                                        ├─→ Snapshot ─→ UDP threads, TCP task
 //! VIPs, pools ───────┼─→ observe ─→ Observed ─→ standings ────┘      answer(snapshot, question, client, chance)
-//! /etc/lb/ext ───────┘      lb dns up|down|drain ──┘
+//! /etc/lb/ext ───────┘      lb dns up|down|drain ──┘            └ geo: where the client is
 //! ```
 //!
 //! The middle is pure: [`zone`] (what there is), [`policy`] (which addresses a name has now, and why), [`answer`]
@@ -21,6 +21,7 @@ pub mod delegation;
 pub mod dnssec;
 pub mod everybody;
 pub mod extfile;
+pub mod geo;
 pub mod history;
 pub mod leader;
 pub mod master;
@@ -75,6 +76,8 @@ pub struct Config {
     pub checks: BTreeMap<String, Check>,
     /// Limit of answers; `None`: there is none.
     pub rate_limit: Option<rate::RateConfig>,
+    /// Where clients are; `None`: nobody asks.
+    pub geo: Option<geo::GeoConfig>,
     /// The zones by name.
     pub zones: Vec<ZoneConfig>,
     /// Name servers of others that are kept, by name.

@@ -8,6 +8,8 @@ use hickory_proto::rr::Name;
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 
+use super::geo::Located;
+use super::geo::region::Region;
 use crate::bgp::Prefix;
 use crate::model::Family;
 
@@ -41,6 +43,8 @@ pub struct Member {
     pub weight: u32,
     /// Clients it is for, with [`Policy::Subnet`]; none: all that no other member is for.
     pub subnets: Vec<Prefix>,
+    /// Regions whose clients it is for, with [`Policy::Geo`]; none: all that no other member is for.
+    pub regions: Vec<Region>,
     /// Names of the checks that all must pass.
     pub checks: Vec<String>,
 }
@@ -58,6 +62,8 @@ pub enum Policy {
     Weighted,
     /// Those that are for the smallest subnet that the client is in.
     Subnet,
+    /// Those that are for the smallest region that the client is in.
+    Geo,
     /// By the client's network, so that it gets the same one while that works (highest random weight).
     Hash,
 }
@@ -197,6 +203,8 @@ pub struct Circumstances<'a> {
     pub starting: bool,
     /// Who asks.
     pub client: &'a Client,
+    /// Where they are, with [`Policy::Geo`].
+    pub located: Located<'a>,
     /// Chance.
     pub roll: u64,
 }
@@ -228,12 +236,13 @@ impl Choice {
     ) -> Option<Vec<IpAddr>> {
         let how = match self.policy {
             Policy::Failover => How { policy: Policy::Failover, answers: self.answers },
-            Policy::All | Policy::Weighted | Policy::Subnet | Policy::Hash => {
+            Policy::All | Policy::Weighted | Policy::Subnet | Policy::Geo | Policy::Hash => {
                 How { policy: Policy::All, answers: usize::MAX }
             }
         };
         let client = Client { source: IpAddr::V4(Ipv4Addr::UNSPECIFIED), subnet: None };
-        let now = Circumstances { standings, starting, client: &client, roll: 0 };
+        let located = Located::default();
+        let now = Circumstances { standings, starting, client: &client, located, roll: 0 };
         match self.choose_by(how, family, &now).verdict {
             Verdict::Addresses(addresses) => Some(addresses),
             Verdict::Servfail => None,
@@ -323,14 +332,12 @@ impl Choice {
             Policy::Subnet => {
                 let network = now.client.network();
                 chosen.scope = self.scope(network);
-                let fit = |i: &usize| self.members[*i].fit(network);
-                // Without a member for this client, all that work are better than none.
-                if let Some(best) = picked.iter().filter_map(fit).max() {
-                    for i in picked.iter().filter(|i| fit(i) != Some(best)) {
-                        chosen.fates[*i] = Fate::OtherClients;
-                    }
-                    picked.retain(|i| fit(i) == Some(best));
-                }
+                keep_best(&mut picked, |i| self.members[i].fit(network), chosen);
+                rotate(&mut picked, now.roll);
+            }
+            Policy::Geo => {
+                chosen.scope = now.located.scope;
+                keep_best(&mut picked, |i| now.located.fit(&self.members[i].regions), chosen);
                 rotate(&mut picked, now.roll);
             }
             Policy::Hash => {
@@ -406,6 +413,15 @@ impl Member {
                 && common_bits(subnet.address, network.address) >= subnet.length
         };
         self.subnets.iter().filter(holds).map(|subnet| subnet.length).max()
+    }
+}
+
+/// Keeps the members that fit this client best. Without any that fit, all are better than none.
+fn keep_best(members: &mut Vec<usize>, fit: impl Fn(usize) -> Option<u8>, chosen: &mut Chosen) {
+    if let Some(best) = members.iter().filter_map(|i| fit(*i)).max() {
+        for i in members.extract_if(.., |i| fit(*i) != Some(best)) {
+            chosen.fates[i] = Fate::OtherClients;
+        }
     }
 }
 

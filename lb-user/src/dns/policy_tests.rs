@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 const UP: Standing = Standing::Up(1000);
+const NOWHERE: Located<'_> = Located { regions: &[], scope: 0, source: None };
 
 fn v4(last: u8) -> IpAddr {
     [192, 0, 2, last].into()
@@ -12,12 +13,18 @@ fn v4(last: u8) -> IpAddr {
 
 /// A name with IPv4 members 1 to `members`.
 fn choice(policy: Policy, members: u8) -> Choice {
-    let member = |last| Member { address: v4(last), weight: 1, subnets: Vec::new(), checks: Vec::new() };
+    let member = |last| Member {
+        address: v4(last),
+        weight: 1,
+        subnets: Vec::new(),
+        regions: Vec::new(),
+        checks: Vec::new(),
+    };
     Choice {
         name: Name::from_ascii("www.example.org.").unwrap(),
         policy,
         ttl: 60,
-        answers: if matches!(policy, Policy::All | Policy::Subnet) { 1000 } else { 1 },
+        answers: if matches!(policy, Policy::All | Policy::Subnet | Policy::Geo) { 1000 } else { 1 },
         min_up: Least::Count(1),
         all_down: AllDown::All,
         fallback: Vec::new(),
@@ -30,7 +37,7 @@ fn client(text: &str) -> Client {
 }
 
 fn chosen(choice: &Choice, standings: &[Standing], client: &Client, roll: u64) -> Chosen {
-    choice.choose(Family::V4, &Circumstances { standings, starting: false, client, roll })
+    choice.choose(Family::V4, &Circumstances { standings, starting: false, client, located: NOWHERE, roll })
 }
 
 /// The last bytes of the addresses.
@@ -114,6 +121,43 @@ fn the_smallest_subnet_decides_and_the_scope_says_how_far_that_holds() {
 }
 
 #[test]
+fn the_smallest_region_with_a_member_that_works_decides() {
+    let mut choice = choice(Policy::Geo, 5);
+    let regions =
+        |text: &str| -> Vec<Region> { text.split(' ').map(|region| region.parse().unwrap()).collect() };
+    for (member, of) in choice.members.iter_mut().zip(["EU US-CA", "DE", "US", "US-CA DE"]) {
+        member.regions = regions(of);
+    }
+    let given = |at: &str, standings: [Standing; 5]| {
+        let regions = regions(at)[0].outwards();
+        let located = Located { regions: &regions, scope: 20, source: None };
+        let client = somebody();
+        let now = Circumstances { standings: &standings, starting: false, client: &client, located, roll: 0 };
+        choice.choose(Family::V4, &now)
+    };
+    let failed = |which: &[usize]| {
+        let mut standings = [UP; 5];
+        which.iter().for_each(|i| standings[*i - 1] = Standing::Failed);
+        standings
+    };
+    assert_eq!(lasts(&given("US-CA", [UP; 5])), [1, 4]);
+    assert_eq!(lasts(&given("US-CA", failed(&[1]))), [4]);
+    assert_eq!(lasts(&given("US-CA", failed(&[1, 4]))), [3], "the country stands in for its part");
+    assert_eq!(lasts(&given("US-NY", [UP; 5])), [3]);
+    assert_eq!(lasts(&given("DE", failed(&[2, 4]))), [1], "the continent for the country");
+    assert_eq!(lasts(&given("US-NY", failed(&[3]))), [5], "those without regions for all others");
+    assert_eq!(lasts(&given("JP", [UP; 5])), [5]);
+    assert_eq!(lasts(&given("JP", failed(&[5]))), [1, 2, 3, 4], "any is better than none");
+    let of_country = given("US-NY", failed(&[1]));
+    assert_eq!(
+        (of_country.scope, of_country.fates),
+        (20, vec![Fate::Failed, Fate::OtherClients, Fate::Given, Fate::OtherClients, Fate::OtherClients])
+    );
+    assert_eq!(lasts(&chosen(&choice, &[UP; 5], &somebody(), 0)), [5], "a client that is nowhere");
+    assert_eq!(lasts(&given("DE", [Standing::Failed; 5])), [2, 4], "as if all worked");
+}
+
+#[test]
 fn a_resolver_that_hides_its_client_is_taken_for_it() {
     let source = "203.0.113.7".parse().unwrap();
     let hidden = Client { source, subnet: Some("0.0.0.0/0".parse().unwrap()) };
@@ -176,7 +220,8 @@ fn nothing_is_answered_before_the_first_checks() {
     let choice = choice(Policy::Failover, 2);
     let at = |standings: &[Standing], starting| {
         let client = somebody();
-        choice.choose(Family::V4, &Circumstances { standings, starting, client: &client, roll: 0 })
+        let now = Circumstances { standings, starting, client: &client, located: NOWHERE, roll: 0 };
+        choice.choose(Family::V4, &now)
     };
     // At the start the first one may well work: nobody is sent to the second too early.
     assert_eq!(at(&[Standing::Unknown, UP], true).verdict, Verdict::Servfail);
@@ -191,7 +236,8 @@ fn families_are_judged_by_themselves() {
     choice.members[1].address = "2001:db8::1".parse().unwrap();
     choice.all_down = AllDown::None;
     let client = somebody();
-    let now = Circumstances { standings: &[Standing::Failed, UP], starting: false, client: &client, roll: 0 };
+    let standings = &[Standing::Failed, UP];
+    let now = Circumstances { standings, starting: false, client: &client, located: NOWHERE, roll: 0 };
     assert_eq!(choice.choose(Family::V4, &now).verdict, Verdict::Addresses(Vec::new()));
     let v6 = choice.choose(Family::V6, &now);
     assert_eq!(v6.verdict, Verdict::Addresses(vec![choice.members[1].address]));
@@ -220,7 +266,8 @@ fn any_standing() -> impl Strategy<Value = Standing> {
 }
 
 fn any_policy() -> impl Strategy<Value = Policy> {
-    prop::sample::select(vec![Policy::All, Policy::Failover, Policy::Weighted, Policy::Subnet, Policy::Hash])
+    use Policy::{All, Failover, Geo, Hash, Subnet, Weighted};
+    prop::sample::select(vec![All, Failover, Weighted, Subnet, Geo, Hash])
 }
 
 proptest! {
@@ -287,7 +334,7 @@ proptest! {
 #[test]
 fn everybody_gets_all_that_work_where_clients_or_chance_decide() {
     let standings = [Standing::Failed, UP, UP];
-    for policy in [Policy::All, Policy::Weighted, Policy::Subnet, Policy::Hash] {
+    for policy in [Policy::All, Policy::Weighted, Policy::Subnet, Policy::Geo, Policy::Hash] {
         let choice = Choice { answers: 1, ..choice(policy, 3) };
         let everybody = choice.for_everybody(Family::V4, &standings, false);
         assert_eq!(everybody, Some(vec![v4(2), v4(3)]), "{policy:?}");

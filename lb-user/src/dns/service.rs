@@ -1,8 +1,8 @@
 //! The task that watches what members follow, and publishes snapshots for the server.
 //!
 //! Task: one, owned by the [`Dns`]; dropping that ends it, its probes and the server. It waits for one of: another
-//! configuration, another health, another status of the agent, a tick (files with states are looked at), an order of
-//! the operator. Then everything is judged anew, and what has changed is published.
+//! configuration, another health, another status of the agent, a tick (files are looked at), a large file that has been
+//! read, an order of the operator. Then everything is judged anew, and what has changed is published.
 
 mod handle;
 mod writing;
@@ -26,6 +26,7 @@ use super::anycast::{Anycast, AnycastStatus};
 use super::claim::task::ClaimStatus;
 use super::counters::Counters;
 use super::extfile::Extfiles;
+use super::geo::follower::{Follower, GeoStatus};
 use super::history::{self, Change, History, Turn};
 use super::leader::LeaderStatus;
 use super::memory::Memory;
@@ -48,7 +49,7 @@ use crate::health::{Checker, HealthView};
 use crate::model::HostId;
 use crate::peers::PeersView;
 
-/// How often files with states are looked at.
+/// How often files with states, and of where clients are, are looked at.
 const LOOK: Duration = Duration::from_millis(200);
 /// How long what is not yet known may keep names from being answered.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -81,6 +82,8 @@ pub struct Told {
     pub anycast: Vec<AnycastStatus>,
     /// What secondaries were told.
     pub secondaries: Vec<SecondaryStatus>,
+    /// What is known of where clients are, if it is asked for.
+    pub geo: Option<GeoStatus>,
 }
 
 /// What checks said.
@@ -116,6 +119,7 @@ impl Dns {
             configs,
             status,
             extfiles: Extfiles::default(),
+            geo: Follower::start(config.geo.as_ref()),
             started: Instant::now(),
             starting: config.before_checks == BeforeChecks::Wait,
             remembered: memory.health(),
@@ -177,6 +181,7 @@ fn nothing() -> Config {
         state: PathBuf::new(),
         checks: BTreeMap::new(),
         rate_limit: None,
+        geo: None,
         zones: Vec::new(),
         sinks: BTreeMap::new(),
         claims: BTreeMap::new(),
@@ -193,6 +198,7 @@ struct Watching {
     configs: watch::Receiver<Arc<config::Config>>,
     status: watch::Receiver<Arc<Status>>,
     extfiles: Extfiles,
+    geo: Follower,
     started: Instant,
     /// The first checks have not all been heard.
     starting: bool,
@@ -239,6 +245,7 @@ impl Watching {
                     match config {
                         Some(config) if config != self.config => {
                             self.finish_writing().await;
+                            self.geo.go_by(config.geo.as_ref()).await;
                             self.go_by(config);
                         }
                         // The same with another secret.
@@ -250,7 +257,10 @@ impl Watching {
                 () = self.observing.changed() => {}
                 Ok(()) = self.peers.changed() => {}
                 () = self.others.election() => self.others.publish(&self.snapshot.load()),
+                // All is published anew, although nothing else has changed.
+                () = self.geo.read() => self.stale = true,
                 _ = looks.tick() => {
+                    self.geo.look();
                     let settling = self.starting || !self.is_settled();
                     if !self.extfiles.look() && !settling {
                         self.tell();
@@ -390,7 +400,7 @@ impl Watching {
 
     /// Says what there is to say besides snapshots.
     fn tell(&self) {
-        let files = self.extfiles.problems().chain(&self.key_problems).cloned();
+        let files = self.extfiles.problems().chain(self.geo.problem()).chain(&self.key_problems).cloned();
         let problems = files.chain(self.write_failure.clone());
         let told = Told {
             orders: self.orders.clone(),
@@ -401,6 +411,7 @@ impl Watching {
             observers: self.observing.statuses(),
             anycast: self.anycast.borrow().clone().unwrap_or_default(),
             secondaries: self.notifier.status(),
+            geo: self.geo.status(),
         };
         self.told.send_if_modified(|last| std::mem::replace(last, told.clone()) != told);
     }
@@ -410,6 +421,7 @@ impl Watching {
         snapshot.editions = self.publisher.publish(&snapshot);
         snapshot.keys = Arc::clone(&self.keys);
         snapshot.limiter = self.limiter.clone();
+        snapshot.geo = Arc::clone(self.geo.geo());
         if self.publisher.bounds() != &self.written.serials() {
             self.remember();
         }

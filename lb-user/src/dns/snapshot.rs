@@ -8,7 +8,8 @@ use hickory_proto::rr::{LowerName, Record};
 use serde::{Deserialize, Serialize};
 
 use super::Config;
-use super::policy::{Choice, Chosen, Circumstances, Client, Member, Standing};
+use super::geo::{Geo, Located};
+use super::policy::{Choice, Chosen, Circumstances, Client, Member, Policy, Standing};
 use super::publish::{self, Editions};
 use super::rate::Limiter;
 use super::transfer::TransferConfig;
@@ -101,6 +102,8 @@ pub struct Snapshot {
     pub keys: Arc<Keyring>,
     /// Counts answers by network, if they are limited.
     pub limiter: Option<Arc<Limiter>>,
+    /// Where clients are.
+    pub geo: Arc<Geo>,
 }
 
 impl Data {
@@ -200,6 +203,7 @@ impl Snapshot {
             editions: Editions::new(),
             keys: Arc::default(),
             limiter: None,
+            geo: Arc::default(),
         }
     }
 
@@ -226,8 +230,15 @@ impl Snapshot {
     /// The addresses of a choice for a client.
     pub fn choose(&self, choice: usize, family: Family, client: &Client, roll: u64) -> Chosen {
         let standings = self.standings(choice);
-        let now = Circumstances { standings, starting: self.starting, client, roll };
+        let located = self.locate(choice, client).unwrap_or_default();
+        let now = Circumstances { standings, starting: self.starting, client, located, roll };
         self.data.choices[choice].choose(family, &now)
+    }
+
+    /// Where a client is, if the choice depends on that.
+    pub fn locate(&self, choice: usize, client: &Client) -> Option<Located<'_>> {
+        let asks = self.data.choices[choice].policy == Policy::Geo;
+        asks.then(|| self.geo.locate(client.network().address))
     }
 }
 

@@ -11,6 +11,8 @@ use super::answer::{Question, answer};
 use super::anycast::AnycastStatus;
 use super::claim::task::ClaimStatus;
 use super::counters;
+use super::geo::Source;
+use super::geo::follower::GeoStatus;
 use super::leader::LeaderStatus;
 use super::master;
 use super::notify::SecondaryStatus;
@@ -57,6 +59,9 @@ pub struct DnsStatus {
     /// What secondaries were told of zones that they may have as a whole.
     #[serde(default)]
     pub secondaries: Vec<SecondaryStatus>,
+    /// What is known of where clients are, if it is asked for.
+    #[serde(default)]
+    pub geo: Option<GeoStatus>,
     /// Counters by name.
     pub counters: BTreeMap<String, u64>,
 }
@@ -173,8 +178,22 @@ pub struct ChoiceExplanation {
     pub basis: Basis,
     /// Leading bits of the client's network that the answer depends on.
     pub scope: u8,
+    /// Where the client is, if that decides.
+    #[serde(default)]
+    pub client: Option<Whereabouts>,
     /// What became of each member.
     pub members: Vec<MemberFate>,
+}
+
+/// Where a client is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Whereabouts {
+    /// Its regions, beginning with the smallest; none: nobody knows.
+    pub regions: Vec<String>,
+    /// The network that this holds for.
+    pub network: String,
+    /// Who said so.
+    pub source: Option<Source>,
 }
 
 /// What became of a member.
@@ -226,6 +245,7 @@ impl DnsStatus {
             observers: told.observers.clone(),
             anycast: told.anycast.clone(),
             secondaries: told.secondaries.clone(),
+            geo: told.geo.clone(),
             counters: counted.collect(),
         }
     }
@@ -316,6 +336,11 @@ fn one(snapshot: &Snapshot, name: &Name, kind: RecordType, client: &Client, from
             all_down: choice.all_down,
             basis: chosen.basis,
             scope: chosen.scope,
+            client: snapshot.locate(number, client).map(|located| Whereabouts {
+                regions: located.regions.iter().map(ToString::to_string).collect(),
+                network: Prefix { length: located.scope, ..client.network() }.network().to_string(),
+                source: located.source,
+            }),
             members: members
                 .map(|((member, fate), reason)| MemberFate {
                     address: member.address,

@@ -9,6 +9,7 @@ use super::world::{Agent, eventually};
 
 const ZONE: &str = "
   checks: {operator: {type: extfile, file: DIR/ext}}
+  geo: {networks: {127.0.0.0/8: DE}}
   zones:
     example.org:
       ns: [ns1]
@@ -16,12 +17,14 @@ const ZONE: &str = "
       records: [ns1 A 127.0.0.1, alias CNAME www, '*.w TXT \"wild\"', deep.er A 192.0.2.1, sub NS ns.sub, ns.sub A 192.0.2.9, MANY]
       names:
         www: {checks: operator, members: [192.0.2.1, 192.0.2.2]}
+        near: {policy: geo, members: [{address: 192.0.2.3, regions: DE}, 192.0.2.4]}
 ";
 
 /// What is asked for, and whether there is an answer.
-const QUESTIONS: [(&str, &str, Option<&str>); 9] = [
+const QUESTIONS: [(&str, &str, Option<&str>); 10] = [
     ("example.org", "SOA", Some("ns1.example.org.")),
     ("www.example.org", "A", Some("192.0.2.2")),
+    ("near.example.org", "A", Some("192.0.2.3")),
     ("alias.example.org", "A", Some("192.0.2.2")),
     ("x.y.w.example.org", "TXT", Some("wild")),
     ("many.example.org", "A", Some("192.0.2.99")),

@@ -1,11 +1,14 @@
 //! Name servers of others on loopback, in a network namespace of this test: BIND, Knot and PowerDNS by dynamic updates,
 //! PowerDNS by its API, CoreDNS's form in etcd, gdnsd by its file, Knot and BIND by zone
-//! files; and a resolver that finds agents by their delegation.
+//! files, and as another by which clients are found; and a resolver that finds agents by their delegation.
 
 mod agents;
 mod claims;
 mod gdnsd;
+mod geo;
 mod leader;
+#[path = "../dns/mmdb.rs"]
+mod mmdb;
 mod recursion;
 mod servers;
 mod transfers;
