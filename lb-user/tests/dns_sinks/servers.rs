@@ -283,7 +283,7 @@ pub fn ask(name: &str, kind: &str) -> String {
 
 /// What a name has, as `dig` sees it: TTL and data, in order.
 pub fn dig(name: &str, kind: &str) -> Vec<String> {
-    let command = ["@127.0.0.1", "-p", "5300", "+noall", "+answer", "+tries=1", "+time=1", name, kind];
+    let command = ["@127.0.0.1", "-p", "5300", "+noall", "+answer", "+tries=1", "+time=5", name, kind];
     let output = Command::new("dig").args(command).output().expect("dig");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let short = |line: &str| {
