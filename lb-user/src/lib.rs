@@ -28,3 +28,4 @@ pub mod switch;
 pub mod table;
 pub mod trace;
 pub mod vip;
+pub mod watched;
