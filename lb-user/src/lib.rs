@@ -19,6 +19,7 @@ pub mod extras;
 pub mod files;
 pub mod health;
 mod http;
+pub mod leave;
 pub mod manifest;
 pub mod model;
 pub mod netlink;

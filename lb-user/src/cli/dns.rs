@@ -310,6 +310,12 @@ fn status_text(status: &DnsStatus) -> String {
         vec![secondary.zone.clone(), secondary.address.to_string(), serial, state.into(), error]
     });
     page += &table(["SECONDARIES OF", "ADDRESS", "TOLD", "STATE", "WHY"], secondaries.collect());
+    let leaving = status.leaving.iter().map(|(vip, word)| {
+        let state = word.waits_for().unwrap_or_else(|| "out".into());
+        let state = if word.others > 0 { "announced by others".into() } else { state };
+        vec![vip.to_string(), state]
+    });
+    page += &table(["LEAVES", "STATE"], leaving.collect());
     let counters = status.counters.iter().filter(|(_, value)| **value > 0);
     let counters = counters.map(|(name, value)| vec![name.clone(), value.to_string()]);
     page + &table(["COUNTER", "VALUE"], counters.collect())
@@ -368,6 +374,7 @@ fn fate_text(fate: Fate) -> &'static str {
         Fate::NotDrawn => "works, not drawn",
         Fate::Failed => "out: a check fails",
         Fate::Unknown => "out: not checked yet",
+        Fate::Leaving => "out: leaves",
         Fate::Drained => "out: drained",
         Fate::Down => "out: taken out",
     }

@@ -22,6 +22,7 @@ pub mod dnssec;
 pub mod everybody;
 pub mod extfile;
 pub mod leader;
+pub mod leaving;
 pub mod master;
 pub mod memory;
 pub mod notify;

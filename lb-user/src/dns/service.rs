@@ -24,6 +24,7 @@ use super::claim::task::ClaimStatus;
 use super::counters::Counters;
 use super::extfile::Extfiles;
 use super::leader::LeaderStatus;
+use super::leaving::{self, Telling};
 use super::memory::Memory;
 use super::notify::{Notifier, SecondaryStatus};
 use super::observe::{Facts, observe, plan};
@@ -41,8 +42,10 @@ use super::{BeforeChecks, Check, Config};
 use crate::agent::status::Status;
 use crate::config;
 use crate::health::{Checker, HealthView};
+use crate::leave::word::Word;
 use crate::model::HostId;
 use crate::peers::PeersView;
+use crate::vip::Vip;
 
 /// How often files with states are looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -66,6 +69,7 @@ pub struct Handle {
     orders: mpsc::Sender<Command>,
     told: watch::Receiver<Told>,
     sightings: Document,
+    leaving: leaving::Document,
 }
 
 /// What the task says besides snapshots.
@@ -87,6 +91,8 @@ pub struct Told {
     pub anycast: Vec<AnycastStatus>,
     /// What secondaries were told.
     pub secondaries: Vec<SecondaryStatus>,
+    /// VIPs that leave nodes, and where they are still answered.
+    pub leaving: BTreeMap<Vip, Word>,
 }
 
 struct Command {
@@ -113,6 +119,8 @@ impl Dns {
         let anycast = Anycast::start(configs.clone());
         let (orders, commands) = mpsc::channel(8);
         let beside = Arc::new(Counters::default());
+        // JSON numbers are safe up to 53 bits.
+        let instance = seed() >> 11;
         let mut task = Watching {
             config: nothing(),
             data: Arc::default(),
@@ -137,8 +145,8 @@ impl Dns {
             ))),
             told,
             others: Others::default(),
-            // JSON numbers are safe up to 53 bits.
-            observing: Observing::new(seed() >> 11),
+            observing: Observing::new(instance),
+            telling: Telling::new(instance),
             peers,
             anycast: anycast.status(),
             keys: Arc::default(),
@@ -149,11 +157,12 @@ impl Dns {
         task.go_by(config);
         task.judge();
         let (snapshot, sightings) = (Arc::clone(&task.snapshot), task.observing.document());
+        let leaving = task.telling.document();
         let server = Arc::new(sockets.serve(Arc::clone(&snapshot), beside)?);
         info!(addresses = ?server.addresses(), "dns: answering");
         let mut tasks = JoinSet::new();
         tasks.spawn(task.run(commands));
-        let handle = Handle { snapshot, server, orders, told: for_handle, sightings };
+        let handle = Handle { snapshot, server, orders, told: for_handle, sightings, leaving };
         Ok(Dns { handle, anycast, _task: tasks })
     }
 
@@ -182,6 +191,11 @@ impl Handle {
     /// What the own probes say, for other observers.
     pub fn sightings(&self) -> Document {
         self.sightings.clone()
+    }
+
+    /// Where VIPs that leave are still answered, for the nodes that they leave.
+    pub fn leaving(&self) -> leaving::Document {
+        self.leaving.clone()
     }
 
     /// Has an order of the operator carried out; says which names it is about.
@@ -235,6 +249,7 @@ struct Watching {
     told: watch::Sender<Told>,
     others: Others,
     observing: Observing,
+    telling: Telling,
     peers: watch::Receiver<PeersView>,
     anycast: watch::Receiver<Option<Vec<AnycastStatus>>>,
     publisher: Publisher,
@@ -388,22 +403,32 @@ impl Watching {
             self.publish(&seen);
             self.observations = Some(seen);
         }
+        self.telling.look(&leaving::Facts {
+            zones: &self.config.zones,
+            snapshot: &self.snapshot.load(),
+            orders: &self.orders,
+            status: &self.status.borrow(),
+            peers: &self.peers.borrow(),
+        });
         self.tell();
     }
 
     /// Says what there is to say besides snapshots.
-    fn tell(&self) {
+    fn tell(&mut self) {
+        let sinks = self.others.sinks();
+        let leaving = self.telling.tell(&self.configs.borrow().node, &sinks);
         let files = self.extfiles.problems().chain(&self.key_problems).cloned();
         let problems = files.chain(self.write_failure.clone());
         let told = Told {
             orders: self.orders.clone(),
             problems: problems.collect(),
-            sinks: self.others.sinks(),
+            sinks,
             claims: self.others.claims(),
             leader: self.others.leader(),
             observers: self.observing.statuses(),
             anycast: self.anycast.borrow().clone().unwrap_or_default(),
             secondaries: self.notifier.status(),
+            leaving,
         };
         self.told.send_if_modified(|last| std::mem::replace(last, told.clone()) != told);
     }

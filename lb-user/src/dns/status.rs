@@ -22,7 +22,9 @@ use super::service::Told;
 use super::sink::SinkStatus;
 use super::snapshot::{Data, Order, Orders, Snapshot};
 use crate::bgp::Prefix;
+use crate::leave::word::Word;
 use crate::model::Family;
+use crate::vip::Vip;
 
 /// The document behind `lb dns status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +59,9 @@ pub struct DnsStatus {
     /// What secondaries were told of zones that they may have as a whole.
     #[serde(default)]
     pub secondaries: Vec<SecondaryStatus>,
+    /// VIPs that leave nodes, and where they are still answered.
+    #[serde(default)]
+    pub leaving: BTreeMap<Vip, Word>,
     /// Counters by name.
     pub counters: BTreeMap<String, u64>,
 }
@@ -86,7 +91,7 @@ pub struct NameStatus {
 pub struct MemberStatus {
     /// Its address.
     pub address: IpAddr,
-    /// `up`, `unknown`, `failed`, `drained` or `down`.
+    /// `up`, `unknown`, `failed`, `leaving`, `drained` or `down`.
     pub state: String,
     /// Why.
     pub reason: String,
@@ -219,6 +224,7 @@ impl DnsStatus {
             observers: told.observers.clone(),
             anycast: told.anycast.clone(),
             secondaries: told.secondaries.clone(),
+            leaving: told.leaving.clone(),
             counters: counted.collect(),
         }
     }
@@ -237,6 +243,7 @@ fn name_status(snapshot: &Snapshot, choice: usize) -> NameStatus {
                     Standing::Up(_) => "up",
                     Standing::Unknown => "unknown",
                     Standing::Failed => "failed",
+                    Standing::Leaving => "leaving",
                     Standing::Drained => "drained",
                     Standing::Down => "down",
                 }
