@@ -2,12 +2,12 @@
 
 mod common;
 
-use std::fs;
 use std::net::Ipv4Addr;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::bird::{Bird, has_bird};
 use common::wires::{Machine, can_run, wire};
 use common::{check, wait_until};
 use serde_json::Value;
@@ -129,45 +129,10 @@ fn observers_that_are_cut_off_decide_nothing() {
     wait_until("all agree again", PATIENCE, || is(&all, "up"));
 }
 
-/// A BIRD of a machine; it ends with the value.
-struct Bird(Child);
-
-impl Drop for Bird {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Bird {
-    fn start(machine: &Machine, folder: &std::path::Path, number: u8, neighbour: u8, more: &str) -> Self {
-        let text = format!(
-            "log stderr all;\nrouter id 10.1.0.{number};\nprotocol device {{}}\nprotocol kernel {{ ipv4 {{ export all; }}; }}
-protocol bgp peer {{
-  local 10.1.0.{number} as 65000;
-  neighbor 10.1.0.{neighbour} as 65000;
-  direct;
-  connect delay time 1; connect retry time 1; error wait time 1, 2;
-  ipv4 {{ import all; export where source != RTS_BGP; next hop self; }};
-}}
-{more}"
-        );
-        fs::write(folder.join("bird.conf"), text).expect("a configuration");
-        let command =
-            format!("exec bird -f -c {0}/bird.conf -s {0}/bird.ctl -P {0}/bird.pid", folder.display());
-        let spawn = || Command::new("sh").args(["-c", &command]).stderr(Stdio::null()).spawn();
-        Bird(machine.inside(spawn).expect("bird"))
-    }
-}
-
 #[test]
 fn a_shared_address_is_announced_while_it_answers() {
     let test = "a_shared_address_is_announced_while_it_answers";
-    if !can_run(test) {
-        return;
-    }
-    if Command::new("bird").arg("--version").output().is_err() {
-        println!("skipped: {test}: bird is missing; run: sudo scripts/setup");
+    if !can_run(test) || !has_bird(test) {
         return;
     }
     const SHARED: &str = "192.0.2.53";
@@ -179,11 +144,8 @@ fn a_shared_address_is_announced_while_it_answers() {
     server.sh(&format!("ip address add {SHARED}/32 dev lo"));
     let (at_router, at_server) =
         (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
-    let include = at_server.path().join("lb.conf");
-    fs::write(&include, "").expect("a file");
-    let _router_bird = Bird::start(&router, at_router.path(), 1, 2, "");
-    let more = format!("include \"{}\";\n", include.display());
-    let _server_bird = Bird::start(&server, at_server.path(), 2, 1, &more);
+    let _router_bird = Bird::start(&router, at_router.path(), 1, &[2]);
+    let _server_bird = Bird::start(&server, at_server.path(), 2, &[1]);
     let folder = at_server.path().display();
     server.start(&format!(
         "bgp: {{driver: bird, bird: {{include: {folder}/lb.conf, control: {folder}/bird.ctl}}}}

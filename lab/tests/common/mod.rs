@@ -4,6 +4,7 @@
 // Each test program uses a part of this.
 #![allow(dead_code)]
 
+pub mod bird;
 pub mod load;
 pub mod look;
 
