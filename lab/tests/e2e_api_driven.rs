@@ -126,7 +126,7 @@ fn records_of_an_api_follow_what_a_majority_sees_and_the_servers_share_an_addres
     ));
 
     let at_router = tempfile::tempdir().expect("a folder");
-    let _bird = Program::bird(&router, at_router.path(), ROUTER, &[1, 2, 3], "");
+    let _bird = Program::bird(&router, at_router.path(), ROUTER, &[1, 2, 3]);
     let mut sites = Vec::new();
     for (name, number) in ["ns-a", "ns-b", "ns-c"].into_iter().zip(1u8..) {
         let machine = Machine::new(name);
@@ -138,10 +138,8 @@ fn records_of_an_api_follow_what_a_majority_sees_and_the_servers_share_an_addres
             WEB[0], WEB[1]
         ));
         let folder = tempfile::tempdir().expect("a folder");
-        fs::write(folder.path().join("lb.conf"), "").expect("a file");
         let server = powerdns(&machine, number, folder.path(), &database);
-        let more = format!("include \"{}/lb.conf\";\n", folder.path().display());
-        let bird = Program::bird(&machine, folder.path(), number, &[ROUTER], &more);
+        let bird = Program::bird(&machine, folder.path(), number, &[ROUTER]);
         sites.push((machine, folder, server, bird));
     }
     for ((machine, folder, ..), number) in sites.iter_mut().zip(1..) {

@@ -2,7 +2,6 @@
 
 mod common;
 
-use std::fs;
 use std::net::Ipv4Addr;
 use std::process::Command;
 use std::thread;
@@ -145,11 +144,8 @@ fn a_shared_address_is_announced_while_it_answers() {
     server.sh(&format!("ip address add {SHARED}/32 dev lo"));
     let (at_router, at_server) =
         (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
-    let include = at_server.path().join("lb.conf");
-    fs::write(&include, "").expect("a file");
-    let _router_bird = Program::bird(&router, at_router.path(), 1, &[2], "");
-    let more = format!("include \"{}\";\n", include.display());
-    let _server_bird = Program::bird(&server, at_server.path(), 2, &[1], &more);
+    let _router_bird = Program::bird(&router, at_router.path(), 1, &[2]);
+    let _server_bird = Program::bird(&server, at_server.path(), 2, &[1]);
     let folder = at_server.path().display();
     server.start(&format!(
         "bgp: {{driver: bird, bird: {{include: {folder}/lb.conf, control: {folder}/bird.ctl}}}}

@@ -1,8 +1,8 @@
 //! What should be announced, and why not: a pure function of what is configured and what is known.
 //!
 //! A service is *servable* while the data plane has confirmed it and enough of its hosts take packets. A VIP is
-//! announced while all its services are servable and the operator has not disabled this node: users of one port must
-//! not lose theirs because a router sees only the address.
+//! announced while all its services are servable and the operator has neither disabled this node nor had it leave: users
+//! of one port must not lose theirs because a router sees only the address.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,6 +23,8 @@ pub struct Facts<'a> {
     pub confirmed: &'a Confirmed,
     /// The operator wants nothing announced.
     pub disabled: bool,
+    /// VIPs that have left by the operator's order.
+    pub withdrawn: &'a BTreeSet<Vip>,
     /// The announcements of an agent before this one may stand until all that decides is known.
     pub inherited: bool,
     /// The manifest, which has the pools, has not been read yet.
@@ -98,6 +100,10 @@ pub fn decide(facts: &Facts<'_>) -> Decision {
             service.reason = Some("disabled by the operator".into());
         }
         return Decision { services, vips: Some(BTreeSet::new()) };
+    }
+    for (_, service) in services.iter_mut().filter(|(key, _)| facts.withdrawn.contains(&key.vip)) {
+        service.announce = false;
+        service.reason = Some("has left by the operator's order".into());
     }
     if facts.inherited && !settled(facts) {
         return Decision { services, vips: None };

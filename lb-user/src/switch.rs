@@ -1,151 +1,52 @@
 //! A file whose presence switches something: `/etc/lb/disable`.
-//!
-//! Task: one, owned by the [`Switch`], which looks when inotify reports a change in the file's directory and every
-//! [`LOOK`] besides: the directory may not exist yet, may be replaced, or inotify may be exhausted.
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::path::Path;
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::sync::{Notify, watch};
-use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval};
-use tracing::{info, warn};
+use tokio::sync::watch;
+use tracing::info;
 
-/// How often is looked without being told to.
-const LOOK: Duration = Duration::from_millis(200);
+use crate::watched::Watched;
 
 /// Watches whether a file is present, until it is dropped.
-pub struct Switch {
-    present: watch::Receiver<bool>,
-    /// Holds the task; dropping it aborts the task.
-    _task: JoinSet<()>,
-}
+pub struct Switch(Watched<bool>);
 
 impl Switch {
     /// Starts; the state is right when this returns.
     ///
     /// Must be called within a Tokio runtime.
     pub fn start(file: &Path) -> Self {
-        let watched = Watched::new(file);
-        let (publish, present) = watch::channel(watched.look().unwrap_or(false));
-        let mut tasks = JoinSet::new();
-        tasks.spawn(watched.run(publish));
-        Self { present, _task: tasks }
+        Switch(Watched::start(file, false, look))
     }
 
     /// Whether the file is present, now and whenever that changes.
     pub fn present(&self) -> watch::Receiver<bool> {
-        self.present.clone()
+        self.0.value()
     }
 }
 
-struct Watched {
-    file: PathBuf,
-    directory: PathBuf,
-    changed: Arc<Notify>,
-    /// The watcher, and the device and inode of the directory it sits on.
-    watcher: Option<(RecommendedWatcher, (u64, u64))>,
-    /// What was last complained about, so that it is said once.
-    complaint: Option<String>,
-}
-
-impl Watched {
-    fn new(file: &Path) -> Self {
-        let directory = match file.parent() {
-            Some(parent) if parent != Path::new("") => parent.into(),
-            _ => PathBuf::from("."),
-        };
-        let mut watched = Self {
-            file: file.into(),
-            directory,
-            changed: Arc::new(Notify::new()),
-            watcher: None,
-            complaint: None,
-        };
-        watched.follow_directory();
-        watched
+/// Whether the file is present; what cannot be found out stays as it was.
+fn look(file: &Path, before: &bool) -> bool {
+    let present = match fs::symlink_metadata(file) {
+        Ok(_) => true,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => false,
+        Err(_) => *before,
+    };
+    if present != *before {
+        info!("{} {}", file.display(), if present { "appeared" } else { "is gone" });
     }
-
-    async fn run(mut self, publish: watch::Sender<bool>) {
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            // Before looking: what happens after the watch is set is reported.
-            self.follow_directory();
-            if let Some(present) = self.look() {
-                let changed =
-                    publish.send_if_modified(|published| std::mem::replace(published, present) != present);
-                if changed {
-                    info!("{} {}", self.file.display(), if present { "appeared" } else { "is gone" });
-                }
-            }
-            tokio::select! {
-                () = self.changed.notified() => {}
-                _ = looks.tick() => {}
-            }
-        }
-    }
-
-    /// Whether the file is present; `None` when that cannot be found out, and the last state stays.
-    fn look(&self) -> Option<bool> {
-        match fs::symlink_metadata(&self.file) {
-            Ok(_) => Some(true),
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                Some(false)
-            }
-            Err(_) => None,
-        }
-    }
-
-    /// Has the watcher on the directory that now has the name, if there is one.
-    fn follow_directory(&mut self) {
-        let now = fs::metadata(&self.directory).ok().map(|found| (found.dev(), found.ino()));
-        if self.watcher.as_ref().map(|(_, at)| *at) == now {
-            return;
-        }
-        self.watcher = None;
-        let Some(at) = now else { return };
-        match self.watch() {
-            Ok(watcher) => {
-                self.watcher = Some((watcher, at));
-                self.complaint = None;
-            }
-            Err(error) => {
-                let complaint = format!(
-                    "cannot watch {}: {error}; looking every {LOOK:?} instead",
-                    self.directory.display()
-                );
-                if self.complaint.as_ref() != Some(&complaint) {
-                    warn!("{complaint}");
-                }
-                self.complaint = Some(complaint);
-            }
-        }
-    }
-
-    fn watch(&self) -> notify::Result<RecommendedWatcher> {
-        let changed = Arc::clone(&self.changed);
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // Reading the directory is no news; it would have us look in circles.
-            if !event.is_ok_and(|event| event.kind.is_access()) {
-                changed.notify_one();
-            }
-        })?;
-        watcher.watch(&self.directory, RecursiveMode::NonRecursive)?;
-        Ok(watcher)
-    }
+    present
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::time::{Instant, sleep, timeout};
 
     use super::*;
+    use crate::watched::LOOK;
 
     /// Waits for a state and returns how long it took.
     async fn until(state: &mut watch::Receiver<bool>, wanted: bool) -> Duration {

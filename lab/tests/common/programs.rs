@@ -40,8 +40,10 @@ impl Program {
         kill(Pid::from_raw(self.0.id() as i32), signal).expect("a signal");
     }
 
-    /// A BIRD at 10.1.0.`number` that has these neighbours in its network, all of one AS, with `more` in its configuration.
-    pub fn bird(machine: &Machine, folder: &Path, number: u8, neighbours: &[u8], more: &str) -> Self {
+    /// A BIRD at 10.1.0.`number` that has these neighbours in its network, all of one AS. It includes `lb.conf` of the folder,
+    /// where its socket `bird.ctl` is, too.
+    pub fn bird(machine: &Machine, folder: &Path, number: u8, neighbours: &[u8]) -> Self {
+        let folder = folder.display();
         let peer = |neighbour: &u8| {
             format!(
                 "protocol bgp peer{neighbour} {{
@@ -54,15 +56,18 @@ impl Program {
 "
             )
         };
+        let peers: String = neighbours.iter().map(peer).collect();
         let text = format!(
-            "log stderr all;\nrouter id 10.1.0.{number};\nprotocol device {{}}\nprotocol kernel {{ ipv4 {{ export all; }}; }}
-{}{more}",
-            neighbours.iter().map(peer).collect::<String>()
+            "log stderr all;\nrouter id 10.1.0.{number};\nprotocol device {{}}
+protocol kernel {{ ipv4 {{ export where proto != \"lb_vips4\"; }}; }}
+{peers}include \"{folder}/lb.conf\";
+"
         );
-        fs::write(folder.join("bird.conf"), text).expect("a configuration");
+        fs::write(format!("{folder}/lb.conf"), "").expect("a file");
+        fs::write(format!("{folder}/bird.conf"), text).expect("a configuration");
         Self::start(
             machine,
-            &format!("exec bird -f -c {0}/bird.conf -s {0}/bird.ctl -P {0}/bird.pid", folder.display()),
+            &format!("exec bird -f -c {folder}/bird.conf -s {folder}/bird.ctl -P {folder}/bird.pid"),
         )
     }
 }

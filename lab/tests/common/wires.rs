@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -149,14 +149,21 @@ impl Machine {
     pub fn start(&mut self, configuration: &str) {
         let folder = self.folder.path().display().to_string();
         let places = format!(
-            "node: {}\napi: {folder}/api\npins: {folder}/pins/lb\ndisable_file: {folder}/disable\n",
+            "node: {}\napi: {folder}/api\npins: {folder}/pins/lb\ndisable_file: {folder}/disable\nleave_file: {folder}/leave\n",
             self.name
         );
         let file = format!("{folder}/lb.yaml");
         fs::write(&file, places + &configuration.replace("FOLDER", &folder))
             .expect("writing the configuration");
         fs::create_dir(format!("{folder}/pins")).expect("a folder for pins");
-        let log = File::create(format!("{folder}/log")).expect("a log");
+        self.resume();
+    }
+
+    /// Starts the agent again as it was; it finds nothing in the kernel.
+    pub fn resume(&mut self) {
+        let folder = self.folder.path().display().to_string();
+        let file = format!("{folder}/lb.yaml");
+        let log = File::options().create(true).append(true).open(format!("{folder}/log")).expect("a log");
         // Pins go with the agent: a mount of its own.
         let script = format!("mount -t bpf bpf {folder}/pins; exec {} agent --config {file}", lb().display());
         let agent = self.inside(|| {
@@ -194,13 +201,17 @@ impl Machine {
 
     /// What `lb` prints here.
     pub fn lb(&self, arguments: &[&str]) -> Result<String, String> {
-        let file = self.folder.path().join("lb.yaml");
-        let run = || Command::new(lb()).args(arguments).arg("--config").arg(&file).output();
-        let output = self.inside(run).map_err(|error| error.to_string())?;
+        let output = self.run(arguments).map_err(|error| error.to_string())?;
         match output.stdout.is_empty() {
             true => Err(text(&output.stderr)),
             false => Ok(text(&output.stdout)),
         }
+    }
+
+    /// How `lb` ends here.
+    pub fn run(&self, arguments: &[&str]) -> io::Result<Output> {
+        let file = self.folder.path().join("lb.yaml");
+        self.inside(|| Command::new(lb()).args(arguments).arg("--config").arg(&file).output())
     }
 
     /// A counter of the agent's programs.

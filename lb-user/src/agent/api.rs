@@ -84,7 +84,7 @@ fn router(api: Api) -> Router {
         .fallback(|uri: Uri| {
             no_such_path(
                 uri,
-                "GET /v1/status, GET /v1/report, GET /v1/connections, GET /v1/peers, GET /v1/dns, GET /v1/dns/sightings, GET /v1/dns/zone, \
+                "GET /v1/status, GET /v1/report, GET /v1/connections, GET /v1/peers, GET /v1/dns, GET /v1/dns/sightings, GET /v1/dns/leaving, GET /v1/dns/zone, \
                  POST /v1/dns/explain, POST /v1/dns/order, \
                  GET and PUT /v1/manifest, POST /v1/plan, POST /v1/edit, POST /v1/trace, POST /v1/reload, POST /v1/detach and GET /metrics",
             )
@@ -103,7 +103,7 @@ pub(super) fn for_peers(api: Api, edits: bool) -> Router {
         .fallback(|uri: Uri| {
             no_such_path(
                 uri,
-                "GET /v1/status, GET /v1/report, GET /v1/connections, GET /v1/peers, GET /v1/dns, GET /v1/dns/sightings, GET /v1/manifest and GET /metrics; \
+                "GET /v1/status, GET /v1/report, GET /v1/connections, GET /v1/peers, GET /v1/dns, GET /v1/dns/sightings, GET /v1/dns/leaving, GET /v1/manifest and GET /metrics; \
                  all else is on the Unix socket (with peers.edits also PUT /v1/manifest, POST /v1/plan and POST /v1/edit)",
             )
         })

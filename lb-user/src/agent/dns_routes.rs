@@ -7,6 +7,7 @@
 //! | `POST /v1/dns/explain` | the answer to a question, and what became of each member; nothing is sent |
 //! | `GET /v1/dns/history?of=NAME\|ADDRESS` | the last changes of members, by checks and by orders |
 //! | `GET /v1/dns/sightings?after=TAG&wait=SECONDS` | what this node's own probes say, for other observers |
+//! | `GET /v1/dns/leaving?after=TAG&wait=SECONDS` | VIPs that leave nodes, and where they are still answered, for those nodes |
 //! | `POST /v1/dns/order` | the names that an order of the operator is about; on the Unix socket only |
 
 use axum::extract::{Query, State};
@@ -20,6 +21,7 @@ use crate::dns::everybody::zone_text;
 use crate::dns::observers::Sightings;
 use crate::dns::service::Handle;
 use crate::dns::status::{ExplainRequest, HistoryRequest, OrderRequest, ZoneRequest, explain};
+use crate::leave::word::Leaving;
 use crate::peers::Told;
 
 /// What changes nothing.
@@ -27,6 +29,7 @@ pub(super) fn reading() -> Router<Api> {
     Router::new()
         .route("/v1/dns", get(status))
         .route(Sightings::PATH, get(sightings))
+        .route(Leaving::PATH, get(leaving))
         .route("/v1/dns/explain", post(explained))
         .route("/v1/dns/history", get(history))
 }
@@ -46,6 +49,13 @@ async fn status(State(api): State<Api>) -> Response {
 async fn sightings(State(api): State<Api>, uri: Uri) -> Response {
     match server(&api) {
         Ok(dns) => long_poll(dns.sightings(), &uri).await,
+        Err(refusal) => refusal,
+    }
+}
+
+async fn leaving(State(api): State<Api>, uri: Uri) -> Response {
+    match server(&api) {
+        Ok(dns) => long_poll(dns.leaving(), &uri).await,
         Err(refusal) => refusal,
     }
 }

@@ -10,6 +10,7 @@ use super::status::{HostStatus, ServiceStatus, Status};
 use crate::dns::counters;
 use crate::dns::sink::SinkStatus;
 use crate::dns::status::{DnsStatus, MemberStatus, NameStatus};
+use crate::leave::status::LeavingStatus;
 use crate::model::{Doubt, ServiceKey};
 
 /// Name, help and value of one metric of many things.
@@ -48,6 +49,19 @@ pub(super) fn render(status: &Status, counters: &[Counter]) -> String {
             let labels: [(&str, &dyn Display); 4] =
                 [("vip", &vip), ("port", &port), ("protocol", &protocol), ("pool", &Escaped(&service.pool))];
             (labelled(&labels), value(service))
+        });
+    }
+    let of_leaving: [Family<LeavingStatus>; 2] = [
+        (
+            "lb_leave_stage",
+            "How far the VIP is on its way out. 1: in answers; 2: packets fall; 3: withdrawn.",
+            |leaving| leaving.stage as u64 + 1,
+        ),
+        ("lb_leave_stuck", "The VIP has been in its stage for longer than leave.wait.", |l| l.stuck.into()),
+    ];
+    for (name, help, value) in of_leaving {
+        page.family(name, "gauge", help, status.leaving.iter(), |leaving| {
+            (labelled(&[("vip", &leaving.vip)]), value(leaving))
         });
     }
     let of_hosts: [Family<HostStatus>; 3] = [
@@ -230,6 +244,7 @@ mod tests {
     use super::*;
     use crate::agent::dataplane::{Account, Role};
     use crate::agent::readings::MapMemory;
+    use crate::leave::sequence::Stage;
     use crate::model::HostState;
 
     #[test]
@@ -265,6 +280,14 @@ mod tests {
             host_traffic: vec![HostTraffic { pool: "web".into(), host: "a".into(), packets: 4, bytes: 240 }],
             accounts: vec![Account { generation: None, ..Account::example() }],
             disagreement: [("web".to_owned(), true)].into(),
+            leaving: vec![LeavingStatus {
+                vip: [198, 51, 100, 1].into(),
+                stage: Stage::Falling,
+                announced: true,
+                waits_for: Vec::new(),
+                stuck: true,
+                packets_per_second: None,
+            }],
             doubts: [("web/a".to_owned(), Doubt::Dead)].into(),
             ..Status::default()
         };
@@ -274,6 +297,8 @@ mod tests {
             "# HELP lb_ready All that this node is configured to do is being done.\n# TYPE lb_ready gauge\nlb_ready 1\n",
             "lb_host_healthy{pool=\"we\\\"b\",host=\"a\"} 1\n",
             "lb_table_disagreement{pool=\"web\"} 1\n",
+            "lb_leave_stage{vip=\"198.51.100.1\"} 2\n",
+            "lb_leave_stuck{vip=\"198.51.100.1\"} 1\n",
             "lb_host_doubt{pool=\"web\",host=\"a\"} 2\n",
             "lb_host_packets_total{vip=\"198.51.100.1\",port=\"80\",protocol=\"tcp\",generation=\"unknown\",\
              fate=\"rescued1\"} 4\n",

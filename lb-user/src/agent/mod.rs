@@ -16,6 +16,8 @@
 //!   withdraws nothing.
 //! - *followers* ([`crate::peers`]): owned by the runner; one per node that is asked for its report.
 //! - *sampler* ([`crate::connections`]): owned by the runner; counts this machine's connections while it matters.
+//! - *leaver* ([`crate::leave`]): owned by the runner; follows the order's file and name servers, and counts packets while
+//!   VIPs leave.
 //! - *retirement* ([`retire`]): ends old generations of the manifest that no host needs; ends with [`run`].
 //! - *name server* ([`crate::dns`]): follows configuration and status of the runner; answers by threads of its own until
 //!   [`run`] ends.

@@ -114,6 +114,7 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
     let parts = [
         ("node", old.node != new.node),
         ("disable_file", old.disable_file != new.disable_file),
+        ("leave", old.leave != new.leave),
         ("manifest", old.manifest != new.manifest),
         ("director", old.director != new.director),
         ("host", old.host != new.host),

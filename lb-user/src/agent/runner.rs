@@ -3,6 +3,7 @@
 mod announce;
 mod configuration;
 mod detach;
+mod leave;
 mod peers;
 
 use std::collections::BTreeSet;
@@ -16,6 +17,7 @@ use tracing::{info, warn};
 
 use self::configuration::{reading_of, with_manifest};
 pub(crate) use self::detach::detach_without_agent;
+use self::leave::Leaver;
 use self::peers::Exchange;
 pub(super) use self::peers::ExchangeEnds;
 use super::dataplane::{Applied, DataplaneError, Kernel, Role, Want};
@@ -73,6 +75,7 @@ pub(super) struct Runner {
     /// Version of the manifest that the kernel treats packets by.
     confirmed: watch::Sender<Option<u64>>,
     exchange: Exchange,
+    leaver: Leaver,
     anycast: watch::Receiver<Option<Vec<AnycastStatus>>>,
 
     /// Hosts whose health was found in the kernel, so that it counts as known.
@@ -138,6 +141,7 @@ impl Runner {
         let bgp = announcer.as_ref().map_or_else(|| silent(no_bgp()), Announcer::status);
         let switch = Switch::start(&config.disable_file);
         let exchange = Exchange::start(&config);
+        let leaver = Leaver::start(&config.leave, exchange.instance, kernel.as_ref());
         let inherits = |role: bool, time| (adopted.is_some() && role).then(|| Instant::now() + time);
         let runner = Runner {
             adopted_paths_until: inherits(config.director.is_some(), PATHS),
@@ -159,6 +163,7 @@ impl Runner {
             manifest_problem,
             confirmed: watch::Sender::default(),
             exchange,
+            leaver,
             anycast: silent(None),
             adopted,
             decision: Decision::default(),
@@ -219,6 +224,7 @@ impl Runner {
                 () = changed(&mut self.bgp) => {}
                 () = changed(&mut self.exchange.view) => {}
                 () = changed(&mut self.anycast) => {}
+                () = self.leaver.changed() => {}
                 () = changed(&mut self.paths) => self.again = true,
                 () = changed(&mut self.reading) => self.take_manifest(),
                 applied = answered(&mut self.applying) => self.take(applied?),
@@ -261,16 +267,19 @@ impl Runner {
         let paths = self.paths.borrow_and_update().clone();
         let disabled = *self.disabled.borrow_and_update();
         let waiting = self.config.waits_for_manifest();
+        self.look_who_leaves();
         self.decision = desired::decide(&Facts {
             model: &self.config.model,
             health: &health,
             paths: &paths,
             confirmed: &self.applied.services,
             disabled,
+            withdrawn: &self.leaver.withdrawn(),
             inherited: self.inherited_until.is_some(),
             waiting,
         });
-        if waiting && (self.adopted.is_some() || self.asked.is_some()) && !disabled {
+        let keeps = waiting && (self.adopted.is_some() || self.asked.is_some());
+        if (keeps || self.leaver.is_undecided()) && !disabled {
             // What is announced and served already goes on.
             self.decision.vips = None;
         }
@@ -300,7 +309,7 @@ impl Runner {
         let is_there =
             |vip: &&Vip| self.announcer.is_none() || self.bgp.borrow().announced.contains(&vip.prefix());
         let announced = self.decision.vips.iter().flatten().filter(is_there).copied().collect();
-        Report { may_edit, announced, ..report }
+        Report { may_edit, announced, leaving: self.leaver.ordered().clone(), ..report }
     }
 
     fn ask_kernel(&mut self, health: &HealthView, paths: &Paths) {
@@ -381,6 +390,10 @@ impl Runner {
             manifest: self.manifest_status(),
             doubts: &self.exchange.doubts,
             disagreements: &self.exchange.disagreements,
+            leaving: self
+                .leaver
+                .statuses(|vip| self.announcer.is_some() && bgp.announced.contains(&vip.prefix())),
+            leave_problems: self.leaver.problems(),
         });
         self.status.send_if_modified(|last| {
             if **last == status {

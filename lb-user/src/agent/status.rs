@@ -12,6 +12,8 @@ use crate::config::Config;
 use crate::connections::HostConnections;
 use crate::desired::{Decision, Path, Paths, ServiceDecision};
 use crate::health::HealthView;
+use crate::leave::sequence::Stage;
+use crate::leave::status::LeavingStatus;
 use crate::model::{Doubt, HostId, HostState, Protocol, Service, ServiceKey};
 use crate::peers::Disagreement;
 use crate::vip::Vip;
@@ -48,6 +50,9 @@ pub struct Status {
     pub bgp: Option<BgpReport>,
     /// The operator wants nothing announced.
     pub disabled: bool,
+    /// VIPs that the operator has leave.
+    #[serde(default)]
+    pub leaving: Vec<LeavingStatus>,
     /// The server that HAProxy asks.
     pub agent_check: Option<AgentCheckStatus>,
     /// Programs and maps of an earlier agent were taken over.
@@ -191,6 +196,17 @@ pub(super) struct Known<'a> {
     pub manifest: Option<ManifestStatus>,
     pub doubts: &'a BTreeMap<HostId, Doubt>,
     pub disagreements: &'a [Disagreement],
+    pub leaving: Vec<LeavingStatus>,
+    pub leave_problems: &'a [String],
+}
+
+impl Known<'_> {
+    /// What is wrong beyond this node, or about to be.
+    fn warnings(&self) -> Vec<String> {
+        let stuck = self.leaving.iter().filter_map(|leaving| leaving.warning(self.config.leave.wait));
+        let disagreements = self.disagreements.iter().map(Disagreement::text);
+        disagreements.chain(self.leave_problems.iter().cloned()).chain(stuck).collect()
+    }
 }
 
 impl Status {
@@ -213,7 +229,7 @@ impl Status {
             roles: config.roles().into_iter().map(Into::into).collect(),
             ready: reasons.is_empty(),
             reasons,
-            warnings: known.disagreements.iter().map(Disagreement::text).collect(),
+            warnings: known.warnings(),
             doubts: known.doubts.iter().map(|(host, doubt)| (host.to_string(), *doubt)).collect(),
             disagreement: disagreement(known),
             interfaces: known.applied.interfaces.clone(),
@@ -226,6 +242,7 @@ impl Status {
                 reason: bgp.reason.clone(),
             }),
             disabled: known.disabled,
+            leaving: known.leaving.clone(),
             agent_check: None,
             adopted: known.adopted,
             reload: known.reload.clone(),
@@ -330,7 +347,10 @@ fn reasons(known: &Known<'_>) -> Vec<String> {
     if known.config.director.is_none() || known.disabled {
         return reasons;
     }
-    for (key, decision) in &known.decision.services {
+    let has_left = |vip: &Vip| {
+        known.leaving.iter().any(|leaving| leaving.vip == *vip && leaving.stage == Stage::Withdrawn)
+    };
+    for (key, decision) in known.decision.services.iter().filter(|(key, _)| !has_left(&key.vip)) {
         let announced = known.bgp.is_none_or(|bgp| bgp.announced.contains(&key.vip.prefix()));
         match &decision.reason {
             Some(reason) => reasons.push(format!("{key}: {reason}")),

@@ -3,6 +3,7 @@
 mod drain;
 mod exchange;
 mod fake;
+mod leave;
 mod manifest;
 mod trace;
 

@@ -156,6 +156,16 @@ pub struct BgpStatus {
     pub reason: Option<String>,
 }
 
+/// Why a daemon is not up that has not been looked at yet.
+const STARTING: &str = "starting";
+
+impl BgpStatus {
+    /// The daemon has not been looked at yet.
+    pub fn is_starting(&self) -> bool {
+        !self.up && self.reason.as_deref() == Some(STARTING)
+    }
+}
+
 /// A daemon as the task drives it.
 pub trait Speaker: Send {
     /// Makes the daemon hold exactly these routes of ours.

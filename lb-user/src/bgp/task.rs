@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use super::{Announcements, BgpConfig, BgpError, BgpStatus, Bird, Driver, Gobgp, Prefix, Speaker};
+use super::{Announcements, BgpConfig, BgpError, BgpStatus, Bird, Driver, Gobgp, Prefix, STARTING, Speaker};
 
 /// How often the daemon is looked at. A daemon that restarted has its routes back after at most this time.
 const LOOK: Duration = Duration::from_millis(500);
@@ -45,7 +45,7 @@ impl Announcer {
             driver,
             up: false,
             announced: BTreeSet::new(),
-            reason: Some("starting".into()),
+            reason: Some(STARTING.into()),
         });
         let (withdrawals, requests) = mpsc::channel(1);
         let mut tasks = JoinSet::new();

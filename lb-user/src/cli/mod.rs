@@ -8,6 +8,7 @@ pub(crate) mod client;
 mod detach;
 mod dns;
 mod edit;
+mod leave;
 mod offline;
 mod plan;
 mod pool;
@@ -70,6 +71,13 @@ enum Command {
     /// Change a host's share of new connections.
     #[command(after_help = "Example: lb weight lb7-3 5")]
     Weight(pool::Weight),
+    /// Have VIPs leave this node: out of the names' answers first, then unused, then out of BGP. Exit code 0 when withdrawn.
+    #[command(after_help = "Example: lb leave 198.51.100.1\n\x20        lb leave --all --no-wait\n\n\
+        Writes the order into `leave_file`, which outlives restarts, and follows it. ^C ends the command, not the order.")]
+    Leave(leave::Leave),
+    /// Have VIPs that left announced again; names are answered with them when they are.
+    #[command(after_help = "Example: lb return 198.51.100.1")]
+    Return(leave::Return),
     /// The name server: what it answers and why, and addresses that the operator takes out.
     #[command(after_help = "Example: lb dns explain www.example.org --from 203.0.113.7\n\
         \x20        lb dns drain 198.51.100.1")]
@@ -151,6 +159,8 @@ pub fn run(kernel: Arc<dyn Kernel>) -> ExitCode {
         Command::Drain(args) => args.run(pool::Hosts::drain),
         Command::Undrain(args) => args.run(pool::Hosts::undrain),
         Command::Weight(args) => args.run(),
+        Command::Leave(args) => leave::leave(&args),
+        Command::Return(args) => leave::give_back(&args),
         Command::Dns(args) => dns::run(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Replay(args) => replay::run(&args),
@@ -204,6 +214,9 @@ mod tests {
             "lb drain a --config /x --wait 2s -y",
             "lb pool add web a=192.0.2.1,2001:db8::1 --weight 3 --create --size 251 --config /x",
             "lb pool remove web a --when-safe --config /x",
+            "lb leave 198.51.100.1 2001:db8:5::/64 --force --no-wait --config /x",
+            "lb leave --all --now --format json",
+            "lb return --all --config /x",
         ] {
             let parsed = Cli::try_parse_from(line.split(' '));
             assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use hyper::Method;
 
+use super::leave::row;
 use super::{Api, Format, client, runtime};
 use crate::agent::status::{HostStatus, ManifestStatus, ServiceStatus, Status};
 use crate::model::ServiceKey;
@@ -89,6 +90,8 @@ fn text(status: &Status) -> String {
         ["SERVICE", "POOL", "HEALTHY", "ANNOUNCED", "TABLE", "REASON"],
         status.services.iter().map(service).collect(),
     );
+    let leaving = status.leaving.iter().map(|leaving| row(leaving).to_vec());
+    page += &table(["LEAVES", "STAGE", "PACKETS/S", "WAITS FOR"], leaving.collect());
     page += &table(
         ["HOST", "STATE", "HEALTHY", "IPV4", "IPV6", "REASON"],
         status.hosts.iter().map(host).collect(),

@@ -15,6 +15,7 @@ use super::check_dns;
 use super::check_pools::pools;
 use super::check_services::services;
 use super::leaf::{Community, Driver};
+use super::leave;
 use super::problem::nearest;
 use super::reader::{At, Reader};
 use super::types::{Capacity, DirectorConfig, FLOWS, HostConfig, ICMP_ERRORS, SECOND_CHANCES};
@@ -56,6 +57,7 @@ pub(super) fn check(w: Written, host_name: &str, r: &mut Reader) -> Config {
         api: or(w.api, || DEFAULT_API.into()),
         pins: or(w.pins, || "/sys/fs/bpf/lb".into()),
         disable_file: or(w.disable_file, || "/etc/lb/disable".into()),
+        leave: leave::check(w.leave_file, w.leave, director.is_some(), r),
         director,
         host,
         model,

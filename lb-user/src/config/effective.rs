@@ -18,6 +18,7 @@ use crate::vip::Vip;
 use super::Config;
 use super::dns_effective;
 use super::extras;
+use super::leave;
 use super::types::{Capacity, Decapsulation, DirectorConfig, HostConfig, XdpMode};
 
 /// A configuration with every default filled in; written as YAML, it is read back as the same configuration.
@@ -27,6 +28,9 @@ pub struct Effective {
     api: PathBuf,
     pins: PathBuf,
     disable_file: PathBuf,
+    leave_file: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leave: Option<leave::Effective>,
     #[serde(skip_serializing_if = "Option::is_none")]
     manifest: Option<manifest::Config>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -195,6 +199,8 @@ impl From<&Config> for Effective {
             api: config.api.clone(),
             pins: config.pins.clone(),
             disable_file: config.disable_file.clone(),
+            leave_file: config.leave.file.clone(),
+            leave: config.director.as_ref().map(|_| leave::Effective::from(&config.leave)),
             manifest: config.manifest.clone(),
             director: config.director.as_ref().map(Director::from),
             host: config.host.as_ref().map(Host::from),

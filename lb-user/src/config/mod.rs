@@ -20,6 +20,7 @@ mod dns_transfer;
 mod effective;
 mod extras;
 pub(crate) mod leaf;
+mod leave;
 mod limit;
 mod overlaps;
 mod problem;
@@ -44,6 +45,7 @@ use crate::agent_check;
 use crate::bgp::BgpConfig;
 use crate::dns as dns_tier;
 use crate::health::Check;
+use crate::leave::Config as LeaveConfig;
 use crate::manifest;
 use crate::model::Model;
 use crate::peers;
@@ -64,6 +66,8 @@ pub struct Config {
     pub pins: PathBuf,
     /// While this file exists, nothing is announced.
     pub disable_file: PathBuf,
+    /// How VIPs leave one after the other.
+    pub leave: LeaveConfig,
     /// The role of a director.
     pub director: Option<DirectorConfig>,
     /// The role of an L7 host.

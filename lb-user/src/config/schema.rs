@@ -16,6 +16,8 @@ pub(super) const TOP: Keys = Keys {
         "api",
         "pins",
         "disable_file",
+        "leave_file",
+        "leave",
         "manifest",
         "director",
         "host",
@@ -27,6 +29,8 @@ pub(super) const TOP: Keys = Keys {
         "dns",
     ],
 };
+pub(super) const LEAVE: Keys =
+    Keys { path: "leave", keys: &["name_servers", "ttl", "below", "hold", "wait"] };
 pub(super) const MANIFEST: Keys = Keys { path: "manifest", keys: &["file", "etcd", "key", "peer", "cache"] };
 pub(super) const DIRECTOR: Keys = Keys {
     path: "director",
@@ -175,6 +179,7 @@ pub(super) const DNS_OBSERVERS: Keys = Keys { path: "dns.observers", keys: &["no
 /// Every map of the file with its keys.
 pub const ALL: &[Keys] = &[
     TOP,
+    LEAVE,
     MANIFEST,
     DIRECTOR,
     CAPACITY,

@@ -7,6 +7,7 @@ mod dns_sinks;
 mod dns_transfer;
 mod extras;
 mod files;
+mod leave;
 mod prefixes;
 mod services;
 

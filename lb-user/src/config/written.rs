@@ -12,6 +12,7 @@ use crate::vip::Vip;
 use super::dns;
 use super::extras;
 use super::leaf::{CheckType, Community, Driver, Port, ServicePort, Way};
+use super::leave;
 use super::problem::Position;
 use super::reader::{At, Reader, Section};
 use super::schema;
@@ -28,6 +29,8 @@ pub(super) struct Written {
     pub api: Maybe<PathBuf>,
     pub pins: Maybe<PathBuf>,
     pub disable_file: Maybe<PathBuf>,
+    pub leave_file: Maybe<PathBuf>,
+    pub leave: Option<leave::Written>,
     pub manifest: Option<Manifest>,
     pub director: Option<Director>,
     pub host: Option<Host>,
@@ -167,6 +170,8 @@ pub(super) fn read(tree: &Node, r: &mut Reader) -> Option<Written> {
         api: r.leaf(&top, "api"),
         pins: r.leaf(&top, "pins"),
         disable_file: r.leaf(&top, "disable_file"),
+        leave_file: r.leaf(&top, "leave_file"),
+        leave: r.subsection(&top, "leave", &schema::LEAVE).map(|s| leave::read(&s, r)),
         manifest: r.subsection(&top, "manifest", &schema::MANIFEST).map(|s| manifest(&s, r)),
         director: r.subsection(&top, "director", &schema::DIRECTOR).map(|s| director(&s, r)),
         host: r.subsection(&top, "host", &schema::HOST).map(|s| host(&s, r)),

@@ -42,6 +42,16 @@ fn one_service_that_cannot_be_served_withholds_its_vip_from_all() {
 }
 
 #[test]
+fn what_has_left_is_withheld_and_takes_nothing_with_it() {
+    let mut case = Case::new(3, 1);
+    case.add(service(2, 80), 1);
+    case.withdrawn.insert(vip(1));
+    let decision = case.decide();
+    assert_eq!(decision.vips, Some(BTreeSet::from([vip(2)])));
+    assert_eq!(reason(&decision), "has left by the operator's order");
+}
+
+#[test]
 fn a_prefix_is_announced_by_itself_and_what_is_in_it_goes_with_what_it_has_of_it() {
     let key = |text: &str| text.parse::<ServiceKey>().unwrap();
     let all = ["[2001:db8:5::/64]:80/tcp", "[2001:db8:5::/64]:443/tcp", "[2001:db8:5::1]:80/tcp"].map(key);
@@ -151,6 +161,7 @@ struct Case {
     paths: Paths,
     confirmed: Confirmed,
     disabled: bool,
+    withdrawn: BTreeSet<Vip>,
     inherited: bool,
 }
 
@@ -163,6 +174,7 @@ impl Case {
             paths: Paths::new(),
             confirmed: Confirmed::new(),
             disabled: false,
+            withdrawn: BTreeSet::new(),
             inherited: false,
         };
         let mut members = BTreeMap::new();
@@ -200,6 +212,7 @@ impl Case {
             paths: &self.paths,
             confirmed: &self.confirmed,
             disabled: self.disabled,
+            withdrawn: &self.withdrawn,
             inherited: self.inherited,
             waiting: false,
         })

@@ -54,7 +54,9 @@ pub fn states(names: &[Chosen<'_>]) -> Wanted<IpAddr, bool> {
             let wish = match standing {
                 Standing::Up(_) => Wish::Value(true),
                 Standing::Unknown => Wish::AsItIs,
-                Standing::Failed | Standing::Drained | Standing::Down => Wish::Value(false),
+                Standing::Failed | Standing::Leaving | Standing::Drained | Standing::Down => {
+                    Wish::Value(false)
+                }
             };
             let at = wanted.entry(member.address).or_insert_with(|| Wish::Value(true));
             match (&at, &wish) {

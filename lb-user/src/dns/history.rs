@@ -20,6 +20,8 @@ pub const OF_ALL: usize = 10_000;
 pub enum Turn {
     /// The check passes.
     Up,
+    /// The check passes, and says that the address will not be there for long: its VIP leaves.
+    Leaves,
     /// The check fails, or the operator took the address out.
     Down,
     /// The operator wants no new clients there while others work.
@@ -46,6 +48,17 @@ pub struct Change {
     pub reason: String,
 }
 
+impl Turn {
+    /// What an address is by what a check says; `None`: nothing is known.
+    pub fn of(seen: &Observed) -> Option<Self> {
+        seen.up.map(|up| match (up, seen.leaving) {
+            (true, false) => Turn::Up,
+            (true, true) => Turn::Leaves,
+            (false, _) => Turn::Down,
+        })
+    }
+}
+
 /// What an order of the operator, which is about these names, has changed.
 pub fn ordered(request: &OrderRequest, names: &[String], at_ms: u64) -> Change {
     let turn = match request.state {
@@ -61,15 +74,15 @@ pub fn ordered(request: &OrderRequest, names: &[String], at_ms: u64) -> Change {
 pub fn observed(
     watches: &[Watch],
     seen: &[Observed],
-    before: impl Fn(usize, &HostId) -> Option<bool>,
+    before: impl Fn(usize, &HostId) -> Option<Turn>,
     at_ms: u64,
 ) -> Vec<Change> {
     let mut changes = Vec::new();
     for (number, (watch, seen)) in watches.iter().zip(seen).enumerate() {
         // That a check passes from the start is no change.
-        if let Some(up) = seen.up.filter(|up| before(number, &watch.id).unwrap_or(true) != *up) {
+        let was = || before(number, &watch.id).unwrap_or(Turn::Up);
+        if let Some(turn) = Turn::of(seen).filter(|turn| *turn != was()) {
             let (check, reason) = (Some(watch.check().to_owned()), seen.reason.clone());
-            let turn = if up { Turn::Up } else { Turn::Down };
             changes.push(Change { at_ms, address: watch.address, check, name: None, turn, reason });
         }
     }

@@ -6,7 +6,7 @@ fn watch(check: &str, last: u8) -> Watch {
 }
 
 fn seen(up: Option<bool>, reason: &str) -> Observed {
-    Observed { up, share: 1000, reason: reason.into() }
+    Observed::of(up, reason)
 }
 
 /// The changes in words: when, of which address, by whom, to what.
@@ -25,13 +25,16 @@ fn what_differs_is_a_change_and_a_first_result_only_if_it_is_bad() {
     let up = |up| seen(up, "as told");
     let first = [up(Some(true)), up(Some(false)), up(None), up(Some(true))];
     // Of the last one it was known from before the start.
-    let known = |number: usize, _: &HostId| (number == 3).then_some(false);
+    let known = |number: usize, _: &HostId| (number == 3).then_some(Turn::Down);
     history.note(observed(&watches, &first, known, 7));
     assert_eq!(told(&history.all()), ["7 192.0.2.1 web Down", "7 192.0.2.3 web Up"]);
     let then = [up(Some(true)), up(Some(true)), up(Some(true)), up(None)];
-    history.note(observed(&watches, &then, |number, _| first[number].up, 8));
+    history.note(observed(&watches, &then, |number, _| Turn::of(&first[number]), 8));
     assert_eq!(told(&history.all())[2..], ["8 192.0.2.1 web Up"]);
     assert_eq!(history.all()[2].reason, "as told");
+    let leaves = [Observed { leaving: true, ..up(Some(true)) }];
+    history.note(observed(&watches, &leaves, |number, _| Turn::of(&then[number]), 9));
+    assert_eq!(told(&history.all())[3..], ["9 192.0.2.1 ssh Leaves"]);
 }
 
 #[test]

@@ -127,7 +127,7 @@ mod tests {
         let orders: Orders =
             [((address, None), Order::Drain), ((address, Some("www.example.org.".into())), Order::Down)]
                 .into();
-        let seen = |up| Observed { up, share: 1000, reason: String::new() };
+        let seen = |up| Observed::of(up, "");
         let id = |check: &str| HostId { pool: check.into(), host: address.to_string() };
         let watches = ["new", "web"].map(|check| Watch { id: id(check), address });
         let serials = [("example.org.".parse().unwrap(), 7)].into();

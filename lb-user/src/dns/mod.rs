@@ -24,6 +24,7 @@ pub mod extfile;
 pub mod geo;
 pub mod history;
 pub mod leader;
+pub mod leaving;
 pub mod master;
 pub mod memory;
 pub mod notify;

@@ -1,6 +1,6 @@
 //! What the checks of members say, from what the agent knows. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::extfile::Extfiles;
@@ -10,7 +10,9 @@ use super::{BeforeChecks, Check, Config};
 use crate::agent::status::Status;
 use crate::health::{CheckKind, HealthView, HostHealth, Plan, Probe, ProbeTarget};
 use crate::model::{HostId, HostState};
-use crate::peers::{Contact, PeersView, Report};
+use crate::peers::report::offer;
+use crate::peers::{Contact, Offer, PeersView, Report};
+use crate::vip::Vip;
 
 /// What is known.
 #[derive(Clone, Copy)]
@@ -62,7 +64,7 @@ pub fn observe(facts: &Facts<'_>, watches: &[Watch]) -> Observations {
         let probed = health.next_if(|(id, _)| **id == watch.id).map(|(_, health)| health);
         let mut seen = one(facts, watch, probed);
         if seen.up.is_none() && facts.config.before_checks == BeforeChecks::Answer {
-            seen = Observed { up: Some(true), share: 1000, reason: "not checked yet".into() };
+            seen = Observed::of(Some(true), "not checked yet");
         }
         all.push(seen);
     }
@@ -80,7 +82,7 @@ fn one(facts: &Facts<'_>, watch: &Watch, probed: Option<&HostHealth>) -> Observe
                 Some(up) => format!("{} in {}", if *up { "UP" } else { "DOWN" }, file.display()),
                 None => format!("not in {}", file.display()),
             };
-            Observed { up: Some(*state.unwrap_or(default_up)), share: 1000, reason }
+            Observed::of(Some(*state.unwrap_or(default_up)), reason)
         }
         Check::Vip { vip, directors: None } => of_vip(facts, vip.unwrap_or(watch.address)),
         Check::Vip { vip, directors: Some(least) } => {
@@ -94,11 +96,7 @@ fn probe(facts: &Facts<'_>, watch: &Watch, probed: Option<&HostHealth>) -> Obser
     if let Some(jury) = facts.jury {
         return jury.verdict(watch, facts.remembered.get(&watch.id).copied());
     }
-    let seen = |up: Option<bool>, reason: Option<&str>| Observed {
-        up,
-        share: 1000,
-        reason: reason.unwrap_or_default().to_owned(),
-    };
+    let seen = |up: Option<bool>, reason: Option<&str>| Observed::of(up, reason.unwrap_or_default());
     match probed {
         Some(HostHealth { known: true, healthy, reason, .. }) => seen(Some(*healthy), reason.as_deref()),
         unknown => match facts.remembered.get(&watch.id) {
@@ -122,37 +120,72 @@ fn of_vip(facts: &Facts<'_>, vip: IpAddr) -> Observed {
     let bad = services.iter().find(|s| !works(s.announced, s.healthy, s.quorum));
     let (up, reason) = match (services.first(), bad) {
         (None, _) => (false, "no service has this VIP".to_owned()),
+        (Some(service), None) if leaving_here(facts.status).contains(&service.vip) => {
+            let reason = format!("{} leaves this node", service.vip);
+            return Observed { leaving: true, ..Observed::of(Some(true), reason) };
+        }
         (Some(_), None) => (true, String::new()),
         (Some(_), Some(service)) => {
             let reason = service.reason.as_deref().unwrap_or("too few healthy hosts");
             (false, format!("{vip} port {}: {reason}", service.port))
         }
     };
-    Observed { up: (up || facts.settled).then_some(up), share: 1000, reason }
+    Observed::of((up || facts.settled).then_some(up), reason)
+}
+
+/// VIPs that leave this node.
+pub fn leaving_here(status: &Status) -> BTreeSet<Vip> {
+    status.leaving.iter().map(|leaving| leaving.vip).collect()
+}
+
+/// How nodes stand to an address.
+#[derive(Debug, Default)]
+pub struct Offers {
+    /// How many announce it.
+    pub announced: usize,
+    /// Names of those that announce it and that it leaves.
+    pub leaving: Vec<String>,
+    /// How many are not heard.
+    pub silent: usize,
+}
+
+/// How this node and those that it hears stand to an address.
+pub fn offers(status: &Status, peers: &PeersView, address: IpAddr) -> Offers {
+    let others = || peers.values().filter(|peer| peer.contact != Contact::Myself);
+    let heard = others().filter(|peer| peer.contact == Contact::Fresh);
+    let reports: BTreeMap<u64, &Report> =
+        heard.filter_map(|peer| peer.report.as_deref()).map(|report| (report.instance, report)).collect();
+    let announced = status.services.iter().filter(|service| service.announced).map(|service| service.vip);
+    let here = offer(&announced.collect(), &leaving_here(status), address);
+    let silent = others().filter(|peer| peer.contact != Contact::Fresh).count();
+    let mut found = Offers { silent, ..Offers::default() };
+    let there = reports.values().map(|report| (report.node.as_str(), report.offer(address)));
+    for (node, offer) in there.chain([(status.node.as_str(), here)]) {
+        match offer {
+            Offer::None => {}
+            Offer::Leaving => found.leaving.push(node.to_owned()),
+            Offer::Announced => found.announced += 1,
+        }
+    }
+    found
 }
 
 /// Whether enough nodes announce a VIP, of those that are heard.
 fn of_directors(facts: &Facts<'_>, vip: IpAddr, least: usize) -> Observed {
-    let announces = |report: &&Report| report.announced.iter().any(|announced| announced.contains(vip));
-    let others = || facts.peers.values().filter(|peer| peer.contact != Contact::Myself);
-    let heard = others().filter(|peer| peer.contact == Contact::Fresh);
-    let reports: BTreeMap<u64, &Report> =
-        heard.filter_map(|peer| peer.report.as_deref()).map(|report| (report.instance, report)).collect();
-    let silent = others().filter(|peer| peer.contact != Contact::Fresh).count();
-    let here = facts.status.services.iter().any(|service| service.vip.contains(vip) && service.announced);
-    let count = reports.values().filter(|report| announces(report)).count() + usize::from(here);
-    let up = count >= least;
+    let Offers { announced, leaving, silent } = offers(facts.status, facts.peers, vip);
+    let up = announced >= least;
+    let leaves = !up && announced + leaving.len() >= least;
+    let mut reason = format!("{vip}: announced by {announced}, {least} needed");
+    if !leaving.is_empty() {
+        reason += &format!("; leaves {}", leaving.join(", "));
+    }
+    if silent > 0 {
+        reason += &format!(" ({silent} not heard)");
+    }
+    // Who is not heard is not known to have withdrawn it before there was time to ask.
     Observed {
-        // Who is not heard is not known to have withdrawn it before there was time to ask.
-        up: (up || facts.settled).then_some(up),
-        share: 1000,
-        reason: format!(
-            "{vip}: announced by {count}, {least} needed{}",
-            match silent {
-                0 => String::new(),
-                silent => format!(" ({silent} not heard)"),
-            }
-        ),
+        leaving: leaves,
+        ..Observed::of((up || leaves || facts.settled).then_some(up || leaves), reason)
     }
 }
 
@@ -164,11 +197,9 @@ fn of_pool(facts: &Facts<'_>, pool: &str, percent: u32, scale: bool) -> Observed
         healthy += usize::from(host.healthy && (host.usable4 || host.usable6));
     }
     let up = healthy > 0 && healthy * 100 >= all * percent as usize;
-    Observed {
-        up: (up || facts.settled).then_some(up),
-        share: if scale && all > 0 { (healthy * 1000 / all) as u16 } else { 1000 },
-        reason: format!("{healthy} of {all} hosts of pool {pool} work"),
-    }
+    let share = if scale && all > 0 { (healthy * 1000 / all) as u16 } else { 1000 };
+    let reason = format!("{healthy} of {all} hosts of pool {pool} work");
+    Observed { share, ..Observed::of((up || facts.settled).then_some(up), reason) }
 }
 
 #[cfg(test)]

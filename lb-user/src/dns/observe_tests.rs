@@ -262,3 +262,51 @@ fn a_vip_counts_where_enough_directors_announce_it() {
     );
     assert_eq!(seen([(true, Contact::Fresh), (true, lost()), (false, Contact::Myself)], true).0, Some(true));
 }
+
+#[test]
+fn a_vip_that_leaves_is_told_from_one_that_fails() {
+    use crate::leave::sequence::Stage;
+    use crate::leave::status::LeavingStatus;
+    use crate::peers::view::Peer;
+    let mut world = World::new();
+    let vip: IpAddr = [198, 51, 100, 1].into();
+    world.status.leaving.push(LeavingStatus {
+        vip: vip.into(),
+        stage: Stage::Answers,
+        announced: true,
+        waits_for: Vec::new(),
+        stuck: false,
+        packets_per_second: None,
+    });
+    let seen = |world: &World, check: &str| {
+        let at = world.data.watches().iter().position(|watch| watch.check() == check).unwrap();
+        let seen = observe(&world.facts(), world.data.watches()).remove(at);
+        (seen.up, seen.leaving, seen.reason)
+    };
+    assert_eq!(seen(&world, "here"), (Some(true), true, "198.51.100.1 leaves this node".into()));
+    world.config.checks.insert("there".into(), Check::Vip { vip: Some(vip), directors: Some(1) });
+    assert_eq!(
+        seen(&world, "there"),
+        (Some(true), true, "198.51.100.1: announced by 0, 1 needed; leaves ".into())
+    );
+    let report = |leaving: bool| Report {
+        node: "lb4-1".into(),
+        instance: 1,
+        announced: [vip.into()].into(),
+        leaving: leaving.then(|| vip.into()).into_iter().collect(),
+        ..Report::default()
+    };
+    for (leaving, told) in [
+        (true, "198.51.100.1: announced by 0, 1 needed; leaves lb4-1, "),
+        (false, "198.51.100.1: announced by 1, 1 needed; leaves "),
+    ] {
+        let peer = Peer { report: Some(Arc::new(report(leaving))), contact: Contact::Fresh };
+        world.peers = [("http://192.0.2.1:7400".parse().unwrap(), peer)].into();
+        assert_eq!(seen(&world, "there"), (Some(true), leaving, told.into()));
+    }
+    // When it is withdrawn, it fails, wherever it is on its way.
+    world.peers.clear();
+    world.status.services.iter_mut().for_each(|service| service.announced = false);
+    assert_eq!(seen(&world, "here").0, Some(false));
+    assert_eq!(seen(&world, "there").0, Some(false));
+}

@@ -110,6 +110,8 @@ pub enum Standing {
     Unknown,
     /// A check fails.
     Failed,
+    /// It works, and wants no new clients while others work.
+    Leaving,
     /// The operator wants no new clients there while others work.
     Drained,
     /// The operator has taken it out.
@@ -152,6 +154,8 @@ pub enum Fate {
     Failed,
     /// Not checked yet.
     Unknown,
+    /// It works, and leaves.
+    Leaving,
     /// Drained by the operator.
     Drained,
     /// Taken out by the operator.
@@ -257,6 +261,7 @@ impl Choice {
             Standing::Up(_) => Fate::Behind,
             Standing::Unknown => Fate::Unknown,
             Standing::Failed => Fate::Failed,
+            Standing::Leaving => Fate::Leaving,
             Standing::Drained => Fate::Drained,
             Standing::Down => Fate::Down,
         });
@@ -303,11 +308,15 @@ impl Choice {
                 chosen.verdict = Verdict::Addresses(fallback.collect());
             }
             AllDown::All => {
-                // What the operator has taken out stays out; what is drained comes last.
+                // What leaves still works, so that it comes first. What the operator has taken out stays out; what is drained
+                // comes last.
                 let of = |wanted: fn(Standing) -> bool| -> Vec<usize> {
                     members.iter().copied().filter(|i| wanted(now.standings[*i])).collect()
                 };
-                let mut left = of(|standing| !matches!(standing, Standing::Drained | Standing::Down));
+                let mut left = of(|standing| matches!(standing, Standing::Up(_) | Standing::Leaving));
+                if left.len() < self.min_up.of(members.len()).max(1) {
+                    left = of(|standing| !matches!(standing, Standing::Drained | Standing::Down));
+                }
                 if left.is_empty() {
                     left = of(|standing| standing == Standing::Drained);
                 }
@@ -357,7 +366,7 @@ impl Choice {
         }
         picked.truncate(how.answers);
         for i in &picked {
-            let works = matches!(now.standings[*i], Standing::Up(_));
+            let works = matches!(now.standings[*i], Standing::Up(_) | Standing::Leaving);
             chosen.fates[*i] = if works { Fate::Given } else { fate };
         }
         chosen.verdict = Verdict::Addresses(picked.iter().map(|i| self.members[*i].address).collect());

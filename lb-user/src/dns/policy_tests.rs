@@ -76,6 +76,24 @@ fn failover_gives_the_first_that_works() {
 }
 
 #[test]
+fn what_leaves_is_given_when_too_few_others_work_and_before_what_fails() {
+    let mut choice = choice(Policy::All, 3);
+    let given = |choice: &Choice, standings: &[Standing]| lasts(&chosen(choice, standings, &somebody(), 0));
+    let (leaving, failed) = (Standing::Leaving, Standing::Failed);
+    let with = chosen(&choice, &[leaving, UP, failed], &somebody(), 0);
+    assert_eq!(lasts(&with), [2]);
+    assert_eq!(with.fates, [Fate::Leaving, Fate::Given, Fate::Failed]);
+    let alone = chosen(&choice, &[leaving, failed, failed], &somebody(), 0);
+    assert_eq!((lasts(&alone), alone.basis, alone.fates[0]), (vec![1], Basis::TooFew, Fate::Given));
+    choice.min_up = Least::Count(2);
+    assert_eq!(given(&choice, &[leaving, UP, failed]), [1, 2]);
+    assert_eq!(given(&choice, &[leaving, failed, Standing::Drained]), [1, 2], "not enough even so");
+    // Where the name has another rule, that holds.
+    choice.all_down = AllDown::None;
+    assert_eq!(given(&choice, &[leaving, UP, failed]), Vec::<u8>::new());
+}
+
+#[test]
 fn weights_decide_how_often_each_is_drawn_and_capacity_scales_them() {
     let mut choice = choice(Policy::Weighted, 3);
     choice.members[0].weight = 6;
@@ -260,6 +278,7 @@ fn any_standing() -> impl Strategy<Value = Standing> {
         4 => (1u16..=1000).prop_map(Standing::Up),
         1 => Just(Standing::Unknown),
         3 => Just(Standing::Failed),
+        1 => Just(Standing::Leaving),
         1 => Just(Standing::Drained),
         1 => Just(Standing::Down),
     ]

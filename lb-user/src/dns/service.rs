@@ -29,6 +29,7 @@ use super::extfile::Extfiles;
 use super::geo::follower::{Follower, GeoStatus};
 use super::history::{self, Change, History, Turn};
 use super::leader::LeaderStatus;
+use super::leaving::{self, Telling};
 use super::memory::Memory;
 use super::notify::{Notifier, SecondaryStatus};
 use super::observe::{Facts, observe, plan};
@@ -46,8 +47,10 @@ use super::{BeforeChecks, Check, Config};
 use crate::agent::status::Status;
 use crate::config;
 use crate::health::{Checker, HealthView};
+use crate::leave::word::Word;
 use crate::model::HostId;
 use crate::peers::PeersView;
+use crate::vip::Vip;
 
 /// How often files with states, and of where clients are, are looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -84,6 +87,8 @@ pub struct Told {
     pub secondaries: Vec<SecondaryStatus>,
     /// What is known of where clients are, if it is asked for.
     pub geo: Option<GeoStatus>,
+    /// VIPs that leave nodes, and where they are still answered.
+    pub leaving: BTreeMap<Vip, Word>,
 }
 
 /// What checks said.
@@ -112,6 +117,8 @@ impl Dns {
         let anycast = Anycast::start(configs.clone());
         let (commands, to_do) = mpsc::channel(8);
         let beside = Arc::new(Counters::default());
+        // JSON numbers are safe up to 53 bits.
+        let instance = seed() >> 11;
         let mut task = Watching {
             config: nothing(),
             data: Arc::default(),
@@ -139,8 +146,8 @@ impl Dns {
             ))),
             told,
             others: Others::default(),
-            // JSON numbers are safe up to 53 bits.
-            observing: Observing::new(seed() >> 11),
+            observing: Observing::new(instance),
+            telling: Telling::new(instance),
             peers,
             anycast: anycast.status(),
             keys: Arc::default(),
@@ -151,11 +158,12 @@ impl Dns {
         task.go_by(config);
         task.judge();
         let (snapshot, sightings) = (Arc::clone(&task.snapshot), task.observing.document());
+        let leaving = task.telling.document();
         let server = Arc::new(sockets.serve(Arc::clone(&snapshot), beside)?);
         info!(addresses = ?server.addresses(), "dns: answering");
         let mut tasks = JoinSet::new();
         tasks.spawn(task.run(to_do));
-        let handle = Handle { snapshot, server, commands, told: for_handle, sightings };
+        let handle = Handle { snapshot, server, commands, told: for_handle, sightings, leaving };
         Ok(Dns { handle, anycast, _task: tasks })
     }
 
@@ -218,6 +226,7 @@ struct Watching {
     told: watch::Sender<Told>,
     others: Others,
     observing: Observing,
+    telling: Telling,
     peers: watch::Receiver<PeersView>,
     anycast: watch::Receiver<Option<Vec<AnycastStatus>>>,
     publisher: Publisher,
@@ -382,36 +391,46 @@ impl Watching {
             self.publish(&seen);
             self.judged = Some(Judged { data: Arc::clone(&self.data), seen });
         }
+        self.telling.look(&leaving::Facts {
+            zones: &self.config.zones,
+            snapshot: &self.snapshot.load(),
+            orders: &self.orders,
+            status: &self.status.borrow(),
+            peers: &self.peers.borrow(),
+        });
         self.tell();
     }
 
     /// What has changed since checks were judged last, or since before the agent started.
     fn changes(&self, seen: &[Observed]) -> Vec<Change> {
         let before = |number: usize, id: &HostId| match &self.judged {
-            Some(last) if Arc::ptr_eq(&last.data, &self.data) => last.seen[number].up,
+            Some(last) if Arc::ptr_eq(&last.data, &self.data) => Turn::of(&last.seen[number]),
             Some(last) => {
                 let number = last.data.watches().binary_search_by(|watch| watch.id.cmp(id)).ok()?;
-                last.seen[number].up
+                Turn::of(&last.seen[number])
             }
-            None => self.remembered.get(id).copied(),
+            None => self.remembered.get(id).map(|up| if *up { Turn::Up } else { Turn::Down }),
         };
         history::observed(self.data.watches(), seen, before, now_ms())
     }
 
     /// Says what there is to say besides snapshots.
-    fn tell(&self) {
+    fn tell(&mut self) {
+        let sinks = self.others.sinks();
+        let leaving = self.telling.tell(&self.configs.borrow().node, &sinks);
         let files = self.extfiles.problems().chain(self.geo.problem()).chain(&self.key_problems).cloned();
         let problems = files.chain(self.write_failure.clone());
         let told = Told {
             orders: self.orders.clone(),
             problems: problems.collect(),
-            sinks: self.others.sinks(),
+            sinks,
             claims: self.others.claims(),
             leader: self.others.leader(),
             observers: self.observing.statuses(),
             anycast: self.anycast.borrow().clone().unwrap_or_default(),
             secondaries: self.notifier.status(),
             geo: self.geo.status(),
+            leaving,
         };
         self.told.send_if_modified(|last| std::mem::replace(last, told.clone()) != told);
     }
@@ -456,8 +475,7 @@ fn able(status: &Status) -> Option<bool> {
 
 fn log(change: &Change) {
     let Change { address, check, turn, reason, .. } = change;
-    let state = if *turn == Turn::Up { "up" } else { "down" };
-    info!(reason, "dns: {address} is {state} by {}", check.as_deref().unwrap_or_default());
+    info!(reason, "dns: {address} by {}: {turn:?}", check.as_deref().unwrap_or_default());
 }
 
 /// The time in milliseconds since 1970.

@@ -65,8 +65,17 @@ pub struct Observed {
     pub up: Option<bool>,
     /// Per mille of its capacity that is there.
     pub share: u16,
+    /// It passes, and is to get no new clients while others work: the VIP leaves (see [`crate::leave`]).
+    pub leaving: bool,
     /// What it says in words.
     pub reason: String,
+}
+
+impl Observed {
+    /// Of a check that passes or not, with all capacity there.
+    pub fn of(up: Option<bool>, reason: impl Into<String>) -> Self {
+        Observed { up, share: 1000, leaving: false, reason: reason.into() }
+    }
 }
 
 /// What all checks say, in the order of [`Data::watches`].
@@ -252,14 +261,15 @@ fn judge<'a>(
         Some(Order::Drain) => return (Standing::Drained, Some("drained by the operator".into())),
         None => {}
     }
-    let (mut share, mut unknown, mut told) = (1000, None, Vec::new());
+    let (mut share, mut unknown, mut told, mut leaving) = (1000, None, Vec::new(), false);
     for (check, seen) in checks {
         match seen {
             Some(Observed { up: Some(false), reason, .. }) => {
                 return (Standing::Failed, Some(format!("{check}: {reason}")));
             }
-            Some(Observed { up: Some(true), share: of_check, reason }) => {
+            Some(Observed { up: Some(true), share: of_check, leaving: leaves, reason }) => {
                 share = share.min(*of_check);
+                leaving |= leaves;
                 if !reason.is_empty() {
                     told.push(format!("{check}: {reason}"));
                 }
@@ -268,6 +278,7 @@ fn judge<'a>(
         }
     }
     match unknown {
+        None if leaving => (Standing::Leaving, Some(told.join("; "))),
         Some(check) => (Standing::Unknown, Some(format!("{check}: no result yet"))),
         None if told.is_empty() => (Standing::Up(share), None),
         None => (Standing::Up(share), Some(told.join("; "))),

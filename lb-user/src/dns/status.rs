@@ -24,7 +24,9 @@ use super::service::Told;
 use super::sink::SinkStatus;
 use super::snapshot::{Data, Order, Orders, Snapshot};
 use crate::bgp::Prefix;
+use crate::leave::word::Word;
 use crate::model::Family;
+use crate::vip::Vip;
 
 /// The document behind `lb dns status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +64,9 @@ pub struct DnsStatus {
     /// What is known of where clients are, if it is asked for.
     #[serde(default)]
     pub geo: Option<GeoStatus>,
+    /// VIPs that leave nodes, and where they are still answered.
+    #[serde(default)]
+    pub leaving: BTreeMap<Vip, Word>,
     /// Counters by name.
     pub counters: BTreeMap<String, u64>,
 }
@@ -91,7 +96,7 @@ pub struct NameStatus {
 pub struct MemberStatus {
     /// Its address.
     pub address: IpAddr,
-    /// `up`, `unknown`, `failed`, `drained` or `down`.
+    /// `up`, `unknown`, `failed`, `leaving`, `drained` or `down`.
     pub state: String,
     /// Why.
     pub reason: String,
@@ -246,6 +251,7 @@ impl DnsStatus {
             anycast: told.anycast.clone(),
             secondaries: told.secondaries.clone(),
             geo: told.geo.clone(),
+            leaving: told.leaving.clone(),
             counters: counted.collect(),
         }
     }
@@ -264,6 +270,7 @@ fn name_status(snapshot: &Snapshot, choice: usize) -> NameStatus {
                     Standing::Up(_) => "up",
                     Standing::Unknown => "unknown",
                     Standing::Failed => "failed",
+                    Standing::Leaving => "leaving",
                     Standing::Drained => "drained",
                     Standing::Down => "down",
                 }

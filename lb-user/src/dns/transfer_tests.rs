@@ -41,7 +41,7 @@ fn snapshot() -> Snapshot {
     publisher.prepare(&data);
     let mut last = None;
     for second in [true, false] {
-        let seen = [true, second].map(|up| Observed { up: Some(up), share: 1000, reason: String::new() });
+        let seen = [true, second].map(|up| Observed::of(Some(up), ""));
         let mut snapshot = Snapshot::new(Arc::clone(&data), &seen, &Orders::new(), false);
         snapshot.editions = publisher.publish(&snapshot);
         last = Some(snapshot);

@@ -27,7 +27,7 @@ use std::str::FromStr;
 
 pub use follow::Followers;
 pub use judge::{Disagreement, Missing, disagreements, doubts, missing};
-pub use report::{Answers, Published, Report, TableReport, Told};
+pub use report::{Answers, Offer, Published, Report, TableReport, Told};
 pub use view::{Contact, Peer, PeerStatus, PeersView};
 
 use crate::bgp::Prefix;

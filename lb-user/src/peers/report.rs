@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
+use std::net::IpAddr;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -58,6 +59,9 @@ pub struct Report {
     /// VIPs that it announces, or that it can serve if it announces none at all.
     #[serde(default)]
     pub announced: BTreeSet<Vip>,
+    /// VIPs that are to leave this node, announced or not (see [`crate::leave`]).
+    #[serde(default)]
+    pub leaving: BTreeSet<Vip>,
     /// How the hosts of each pool answer its checks; on directors only.
     pub answers: BTreeMap<String, Answers>,
 }
@@ -107,14 +111,42 @@ impl Report {
             manifest_version,
             may_edit: false,
             announced: BTreeSet::new(),
+            leaving: BTreeSet::new(),
             tables: tables.collect(),
             answers: if config.director.is_some() { answers(config, health) } else { BTreeMap::new() },
         }
     }
 
+    /// How an address stands with it.
+    pub fn offer(&self, address: IpAddr) -> Offer {
+        offer(&self.announced, &self.leaving, address)
+    }
+
     /// Whether it plays this part.
     pub fn plays(&self, role: Role) -> bool {
         self.roles.iter().any(|played| played == role.name())
+    }
+}
+
+/// How an address stands with a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// It does not announce it.
+    None,
+    /// It announces it, and does not want to be asked for it any more.
+    Leaving,
+    /// It announces it.
+    Announced,
+}
+
+/// How an address stands with a node that announces these VIPs and that these leave. The smallest that holds it counts.
+pub fn offer(announced: &BTreeSet<Vip>, leaving: &BTreeSet<Vip>, address: IpAddr) -> Offer {
+    let held = announced.iter().chain(leaving).filter(|vip| vip.contains(address));
+    match held.max_by_key(|vip| vip.prefix().length) {
+        Some(vip) if !announced.contains(vip) => Offer::None,
+        Some(vip) if leaving.contains(vip) => Offer::Leaving,
+        Some(_) => Offer::Announced,
+        None => Offer::None,
     }
 }
 
@@ -188,6 +220,21 @@ mod tests {
         assert!(report.plays(Role::Director) && !report.plays(Role::Host));
         let published = Published::new(report.clone());
         assert_eq!(serde_json::from_str::<Report>(&published.body).unwrap(), report);
+    }
+
+    #[test]
+    fn the_smallest_vip_that_holds_an_address_says_how_it_stands() {
+        let vips = |all: &[&str]| all.iter().map(|vip| vip.parse().unwrap()).collect::<BTreeSet<Vip>>();
+        let (around, inner) = ("2001:db8:5::/64", "2001:db8:5::1");
+        let stands = |announced: &[&str], leaving: &[&str]| {
+            offer(&vips(announced), &vips(leaving), inner.parse().unwrap())
+        };
+        assert_eq!(stands(&[around], &[]), Offer::Announced);
+        assert_eq!(stands(&[around], &[around]), Offer::Leaving);
+        assert_eq!(stands(&[around, inner], &[around]), Offer::Announced);
+        assert_eq!(stands(&[around, inner], &[inner]), Offer::Leaving);
+        assert_eq!(stands(&[around], &[inner]), Offer::None, "it has left, though the prefix has not");
+        assert_eq!(stands(&["2001:db8:6::/64"], &[]), Offer::None);
     }
 
     #[test]

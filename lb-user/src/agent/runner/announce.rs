@@ -11,11 +11,28 @@ use super::Runner;
 use crate::agent::SETTLE;
 use crate::bgp::{Announcements, Prefix};
 use crate::dns::anycast::AnycastStatus;
+use crate::vip::Vip;
 
 impl Runner {
     /// The name server's shared addresses are announced while it answers there.
     pub(in crate::agent) fn announce_shared(&mut self, anycast: watch::Receiver<Option<Vec<AnycastStatus>>>) {
         self.anycast = anycast;
+    }
+
+    /// Finds how far VIPs are that leave.
+    pub(super) fn look_who_leaves(&mut self) {
+        let bgp = self.bgp.borrow().clone();
+        let (routes, has_bgp) = (self.routes.borrow().clone(), self.announcer.is_some());
+        let unknown = bgp.is_starting() || self.inherited_until.is_some();
+        let announced = |vip: Vip| match (&routes, has_bgp) {
+            // It is somewhere by other means.
+            (_, false) => Some(true),
+            // A daemon that is started again gets it back.
+            (Some(wanted), _) => Some(wanted.routes.contains(&vip.prefix())),
+            (None, _) if bgp.up => Some(bgp.announced.contains(&vip.prefix())),
+            (None, _) => (!unknown).then_some(false),
+        };
+        self.leaver.look(&self.config, &announced);
     }
 
     pub(super) fn announce(&mut self) {

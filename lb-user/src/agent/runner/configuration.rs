@@ -96,6 +96,7 @@ impl Runner {
             self.disabled = self.switch.present();
         }
         self.exchange.update(&config);
+        self.leaver.update(&config.leave);
         self.config = Arc::new(config);
         self.configs.send_replace(Arc::clone(&self.config));
     }

@@ -16,6 +16,7 @@ use crate::agent::Changes;
 use crate::agent::dataplane::{
     Adopted, Applied, Counter, Dataplane, DataplaneError, Interface, Kernel, Opened, Role, Want,
 };
+use crate::agent::readings::{Readings, ServiceTraffic};
 use crate::agent::runner::{Command, Runner};
 use crate::agent::status::Status;
 use crate::bgp::Announcements;
@@ -103,7 +104,8 @@ impl Node {
 pub(super) fn written(folder: &TempDir, text: &str) -> (PathBuf, Config) {
     let place = folder.path().display().to_string();
     let text =
-        format!("node: node\napi: {place}/s\ndisable_file: {place}/disable\n") + &text.replace("DIR", &place);
+        format!("node: node\napi: {place}/s\ndisable_file: {place}/disable\nleave_file: {place}/leave\n")
+            + &text.replace("DIR", &place);
     let file = folder.path().join("lb.yaml");
     fs::write(&file, &text).unwrap();
     let config = Config::parse("lb.yaml", &text, "node");
@@ -198,6 +200,13 @@ impl Dataplane for FakeDataplane {
         let serving = Serving { generation: 1, digest: 0xab };
         let confirmed = want.config.model.services.keys().map(|key| (*key, Ok(serving.clone()))).collect();
         Some(Seen { view, confirmed })
+    }
+
+    fn readings(&mut self) -> Result<Readings, DataplaneError> {
+        let services = self.wants.lock().unwrap().last().map(|want| want.config.model.services.clone());
+        let traffic = |service| ServiceTraffic { service, packets: 0, bytes: 0 };
+        let services = services.unwrap_or_default().into_keys().map(traffic).collect();
+        Ok(Readings { services, ..Readings::default() })
     }
 
     fn counters(&mut self) -> Result<Vec<Counter>, DataplaneError> {

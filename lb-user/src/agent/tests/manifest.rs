@@ -92,7 +92,7 @@ async fn hosts_in_both_places_are_refused_with_their_line() {
     let status =
         node.status_when(|status| status.manifest.as_ref().is_some_and(|m| m.problem.is_some())).await;
     let problem = status.manifest.unwrap().problem.unwrap();
-    assert!(problem.contains("lb.yaml:7:15: pools.web.hosts: "), "{problem}");
+    assert!(problem.contains("lb.yaml:8:15: pools.web.hosts: "), "{problem}");
     assert!(
         problem.ends_with("manifest.yaml has this pool as well; remove its hosts from one of the two"),
         "{problem}"

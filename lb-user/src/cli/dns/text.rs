@@ -90,6 +90,12 @@ pub(super) fn status_text(status: &DnsStatus) -> String {
     });
     page += &table(["SECONDARIES OF", "ADDRESS", "TOLD", "STATE", "WHY"], secondaries.collect());
     page += &table(["CLIENTS BY", "TYPE", "BUILT", "NETWORKS", "WHY"], clients_by(status));
+    let leaving = status.leaving.iter().map(|(vip, word)| {
+        let state = word.waits_for().unwrap_or_else(|| "out".into());
+        let state = if word.others > 0 { "announced by others".into() } else { state };
+        vec![vip.to_string(), state]
+    });
+    page += &table(["LEAVES", "STATE"], leaving.collect());
     let counters = status.counters.iter().filter(|(_, value)| **value > 0);
     let counters = counters.map(|(name, value)| vec![name.clone(), value.to_string()]);
     page + &table(["COUNTER", "VALUE"], counters.collect())
@@ -191,6 +197,7 @@ fn fate_text(fate: Fate) -> &'static str {
         Fate::NotDrawn => "works, not drawn",
         Fate::Failed => "out: a check fails",
         Fate::Unknown => "out: not checked yet",
+        Fate::Leaving => "out: leaves",
         Fate::Drained => "out: drained",
         Fate::Down => "out: taken out",
     }

@@ -160,7 +160,7 @@ impl<'a> Jury<'a> {
                 None => (None, format!("no quorum ({counted})")),
             }
         };
-        Observed { up: state, share: 1000, reason }
+        Observed::of(state, reason)
     }
 }
 

@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Told;
 use crate::dns::history::Change;
+use crate::dns::leaving;
 use crate::dns::observers::observing::Document;
 use crate::dns::server::Server;
 use crate::dns::snapshot::Snapshot;
@@ -20,6 +21,7 @@ pub struct Handle {
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) told: watch::Receiver<Told>,
     pub(super) sightings: Document,
+    pub(super) leaving: leaving::Document,
 }
 
 /// What the task is asked.
@@ -46,6 +48,11 @@ impl Handle {
     /// What the own probes say, for other observers.
     pub fn sightings(&self) -> Document {
         self.sightings.clone()
+    }
+
+    /// Where VIPs that leave are still answered, for the nodes that they leave.
+    pub fn leaving(&self) -> leaving::Document {
+        self.leaving.clone()
     }
 
     /// Has an order of the operator carried out; says which names it is about.
