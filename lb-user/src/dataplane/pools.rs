@@ -244,16 +244,20 @@ impl Pools {
         &mut self,
         model: &Model,
         hops: Hops<'_>,
-        standing: impl Fn(&HostId, &Host) -> Standing,
-        fresh: impl FnMut(u16) -> Result<()>,
+        standing: impl Fn(&HostId, &Host) -> Standing + Send,
+        fresh: impl FnMut(u16) -> Result<()> + Send,
     ) -> Result<BTreeMap<HostId, Reach>> {
         let mut made = self.take_changing(model);
+        let write =
+            || self.assign_slots(model, fresh).and_then(|()| self.write_nexthops(model, hops, standing));
+        if made.is_empty() {
+            return write();
+        }
+        // The tables on this thread: in one that ends, their memory would be new to the process each time.
         let reached = thread::scope(|scope| {
-            let beginning = scope.spawn(|| new_tables::begin(&mut made, model));
-            let reached =
-                self.assign_slots(model, fresh).and_then(|()| self.write_nexthops(model, hops, standing));
-            beginning.join().unwrap_or_else(|panic| resume_unwind(panic));
-            reached
+            let writing = scope.spawn(write);
+            new_tables::begin(&mut made, model);
+            writing.join().unwrap_or_else(|panic| resume_unwind(panic))
         });
         self.made.extend(made);
         reached

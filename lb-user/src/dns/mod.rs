@@ -42,6 +42,7 @@ pub mod status;
 mod tcp;
 pub mod transfer;
 pub mod tsig;
+mod turns;
 pub mod wire;
 pub mod zone;
 

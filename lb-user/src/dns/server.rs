@@ -171,6 +171,9 @@ fn answer_datagrams(
     counters: &Counters,
     stop: &AtomicBool,
 ) {
+    if let Err(error) = turns::shorten() {
+        debug!("dns: answers may wait for other work of this machine: {error}");
+    }
     let mut snapshot = Cache::new(Arc::clone(snapshot));
     let (mut batch, mut roll, signatures) = (Batch::new(), seed(), Signatures::default());
     while !stop.load(Ordering::Relaxed) {
