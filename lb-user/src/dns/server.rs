@@ -17,7 +17,7 @@ use arc_swap::cache::Cache;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tracing::error;
+use tracing::{debug, error};
 
 use super::counters::{Counter, Counters};
 use super::datagrams::Batch;
@@ -25,7 +25,7 @@ use super::dnssec::sign::Signatures;
 use super::policy::mix;
 use super::snapshot::Snapshot;
 use super::wire::{Around, Reply, Transport, respond};
-use super::{Config, Tcp, tcp};
+use super::{Config, Tcp, tcp, turns};
 
 /// How often a thread that hears nothing looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(200);
