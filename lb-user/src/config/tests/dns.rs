@@ -45,7 +45,7 @@ fn every_file_is_good_and_read_back_as_the_same() {
         assert_eq!(Config::parse("effective", &effective, "other").as_ref(), Ok(&config), "{effective}");
         files += 1;
     }
-    assert_eq!(files, 9);
+    assert_eq!(files, 10);
 }
 
 #[test]
