@@ -1,11 +1,10 @@
 //! A signed zone, as validators see it: delv (BIND) and Unbound.
 
 use std::fs;
-use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use super::world::{Agent, eventually};
+use super::world::{Agent, eventually, free_address};
 
 const ZONE: &str = "
   checks: {operator: {type: extfile, file: DIR/ext}}
@@ -130,7 +129,7 @@ impl Drop for Unbound {
 impl Unbound {
     fn start(world: &World, ds: &str) -> Self {
         let folder = tempfile::Builder::new().tempdir_in(world.folder.path()).unwrap().keep();
-        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_address().port();
         let (address, log) = (world.agent.address, folder.join("log"));
         let conf = format!(
             "server:
