@@ -12,7 +12,6 @@
 
 use lb_common::digest;
 
-use super::grow::Bits;
 use super::maglev::{Member, NOBODY, hash, step};
 use super::parallel;
 use super::turns::counts;
@@ -70,31 +69,58 @@ impl<'a> Backups<'a> {
     }
 }
 
-/// Where the backups of one population were found.
-pub(super) struct Found(
-    /// By row: how far off; 0 if more than one row was looked at.
-    Vec<u16>,
-);
+/// For which rows the backups of one population were found where.
+pub(super) struct Found {
+    /// By row: where those begin whose backup was found at it; and where the last ones end.
+    starts: Vec<u32>,
+    /// How far before it they are.
+    distances: Vec<u16>,
+    /// The rows for which more than one was looked at.
+    far: Vec<u32>,
+}
 
 impl Found {
     /// Those of `backups`.
     pub fn new(backups: &Backups<'_>) -> Self {
         let size = backups.size();
-        Found(parallel::rows(size as usize, |row| {
+        // 0 if more than one row was looked at.
+        let off = parallel::rows(size as usize, |row| {
             let distance = backups.distance(row as u32);
             let found = backups.owners[step(row as u32, distance, size) as usize];
             if found == backups.owners[row] { 0 } else { distance as u16 }
-        }))
+        });
+        let at_once = || (0..size).zip(&off).filter(|(_, off)| **off > 0);
+        let place = |(row, off): (u32, &u16)| step(row, u32::from(*off), size) as usize;
+        let mut starts = vec![0; size as usize + 1];
+        at_once().for_each(|found| starts[place(found)] += 1);
+        // Where they end, from which the places are given out backwards.
+        let mut all = 0;
+        for start in &mut starts {
+            all += *start;
+            *start = all;
+        }
+        let mut distances = vec![0; all as usize];
+        for found in at_once() {
+            let start = &mut starts[place(found)];
+            *start -= 1;
+            distances[*start as usize] = *found.1;
+        }
+        let far = (0..size).zip(&off).filter(|(_, off)| **off == 0).map(|(row, _)| row).collect();
+        Found { starts, distances, far }
     }
 
     /// The rows, in order, whose backups may be others when the rows `moved` are other hosts'; also these rows.
-    pub fn may_differ(&self, moved: &Bits) -> Vec<u32> {
-        let size = self.0.len() as u32;
-        parallel::such(size, |row| {
-            let distance = u32::from(self.0[row as usize]);
-            // Without a branch: most rows are none of them.
-            (distance == 0) | moved.has(row) | moved.has(step(row, distance, size))
-        })
+    pub fn may_differ(&self, moved: impl Iterator<Item = u32>) -> Vec<u32> {
+        let size = self.starts.len() as u32 - 1;
+        let mut rows = self.far.clone();
+        for row in moved {
+            let [start, end] = [row, row + 1].map(|row| self.starts[row as usize] as usize);
+            let found = self.distances[start..end].iter().map(|off| step(row, size - u32::from(*off), size));
+            rows.extend(found.chain([row]));
+        }
+        rows.sort_unstable();
+        rows.dedup();
+        rows
     }
 }
 

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::collection::btree_map;
 use proptest::prelude::*;
@@ -51,6 +51,24 @@ proptest! {
             prop_assert!(usize::from(*backup) < members.len(), "row {} has no backup", row);
             prop_assert_ne!(primary, backup, "row {}", row);
         }
+    }
+}
+
+proptest! {
+    #[test]
+    fn backups_may_differ_where_rows_moved_that_they_were_found_by(
+        hosts in btree_map("[a-z0-9-]{1,12}", 1_u32..=100, 1..40), seed: u64,
+        size in prop::sample::select(vec![41_u32, 251, 5003]), moved in prop::collection::vec(any::<prop::sample::Index>(), 0..30),
+    ) {
+        let members = members(&hosts);
+        let primary = populate(&members, seed, size).unwrap();
+        let backups = Backups::new(&members, seed, &primary);
+        let moved: BTreeSet<u32> = moved.iter().map(|row| row.index(size as usize) as u32).collect();
+        let first = |row: u32| step(row, backups.distance(row), size);
+        let is_at_once = |row: u32| primary[first(row) as usize] != primary[row as usize];
+        let may = |row: &u32| moved.contains(row) || !is_at_once(*row) || moved.contains(&first(*row));
+        let want: Vec<u32> = (0..size).filter(may).collect();
+        prop_assert_eq!(Found::new(&backups).may_differ(moved.iter().copied()), want);
     }
 }
 

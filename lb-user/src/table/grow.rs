@@ -19,41 +19,41 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::maglev::{Member, Modulus, TableError, Walk, check};
-use super::parallel;
+use super::maglev::{Member, TableError, Walk, check};
 use super::roots::{Near, Roots};
 use super::turns::{Moment, Turn, counts};
 
 /// A population to grow from.
 pub(super) struct From<'a> {
     pub members: &'a [Member<'a>],
-    pub owners: &'a [u16],
     pub roots: &'a Roots,
+    /// Where each of the members is among those that there will be, see [`places`].
+    pub places: &'a [u16],
 }
 
-/// What it has become.
-pub(super) struct Grown {
-    /// By row, as indices into the members that there are now.
-    pub owners: Vec<u16>,
-    /// The rows that are another host's now.
-    pub moved: Bits,
-    /// Where each host that was there before is now.
-    pub places: Vec<u16>,
+/// A row that goes to another host, as an index into the members that there are now.
+pub(super) type Moved = (u32, u16);
+
+/// The rows that are another host's if there are `members`, sorted by name, each once; `None` if it has to be computed anew. Both
+/// populations are of the same seed.
+pub(super) fn grow(
+    from: From<'_>,
+    members: &[Member<'_>],
+    seed: u64,
+) -> Result<Option<Vec<Moved>>, TableError> {
+    check(members, from.roots.takers.len() as u32)?;
+    let mut growing = Growing::new(from, members, seed);
+    Ok(growing.run().then_some(growing.moved))
 }
 
-/// What it becomes if there are `members`, sorted by name; `None` if a host was there that is none of them or has
-/// another weight, or if it has to be computed anew. Both populations are of the same seed.
-pub(super) fn grow(from: From<'_>, members: &[Member<'_>], seed: u64) -> Result<Option<Grown>, TableError> {
-    check(members, from.owners.len() as u32)?;
-    let Some(places) = places(from.members, members) else { return Ok(None) };
-    let mut growing = Growing::new(from, &places, members, seed);
-    let is_sound = growing.run();
-    let Growing { owners, lost, .. } = growing;
-    Ok(is_sound.then_some(Grown { owners, moved: lost, places }))
+/// Where each of `some` is in `all`, both sorted by name; `None` if one is none of them or has another weight.
+pub(super) fn places(some: &[Member<'_>], all: &[Member<'_>]) -> Option<Vec<u16>> {
+    let mut all = all.iter().zip(0..);
+    some.iter().map(|member| all.find(|(of_all, _)| *of_all == member).map(|(_, place)| place)).collect()
 }
 
 /// A bit for each row.
-pub(super) struct Bits(Vec<u64>);
+struct Bits(Vec<u64>);
 
 impl Bits {
     fn none(size: u32) -> Self {
@@ -61,7 +61,7 @@ impl Bits {
     }
 
     #[inline]
-    pub fn has(&self, row: u32) -> bool {
+    fn has(&self, row: u32) -> bool {
         self.0[(row / 64) as usize] >> (row % 64) & 1 == 1
     }
 
@@ -70,18 +70,12 @@ impl Bits {
     }
 }
 
-/// Where each of `some` is in `all`; both are sorted by name.
-fn places(some: &[Member<'_>], all: &[Member<'_>]) -> Option<Vec<u16>> {
-    let mut all = all.iter().zip(0..);
-    some.iter().map(|member| all.find(|(of_all, _)| *of_all == member).map(|(_, place)| place)).collect()
-}
-
 struct Growing<'a> {
-    modulus: Modulus,
     roots: &'a Roots,
+    places: &'a [u16],
     hosts: Vec<Host<'a>>,
-    /// Who has each row: before, or now if it is lost.
-    owners: Vec<u16>,
+    moved: Vec<Moved>,
+    /// The rows that have moved.
     lost: Bits,
     /// Rows that the last turns took before, the latest first, without those of which it is known that they are not free.
     latest: Vec<Latest>,
@@ -113,9 +107,9 @@ struct Latest {
 }
 
 impl<'a> Growing<'a> {
-    fn new(from: From<'a>, places: &[u16], members: &[Member<'_>], seed: u64) -> Self {
-        let From { members: before, owners, roots } = from;
-        let size = owners.len() as u32;
+    fn new(from: From<'a>, members: &[Member<'_>], seed: u64) -> Self {
+        let From { members: before, roots, places } = from;
+        let size = roots.takers.len() as u32;
         let host = |(member, (count, walk)): (&Member<'_>, (u32, Walk))| Host {
             walk,
             weight: member.weight,
@@ -137,20 +131,19 @@ impl<'a> Growing<'a> {
             host.had = had.into();
             host.near = roots.near(old);
         }
-        let owners = parallel::rows(owners.len(), |row| places[usize::from(owners[row])]);
         let mut growing = Growing {
-            modulus: Modulus::new(size),
             roots,
+            places,
             hosts,
-            owners,
+            moved: Vec::new(),
             lost: Bits::none(size),
             latest: Vec::new(),
             late: roots.late,
             events: BinaryHeap::new(),
         };
         let latest = roots.latest.iter().map(|&row| {
-            let host = growing.owners[row as usize];
-            Latest { turn: growing.turn(host, roots.turns[row as usize].into()), row }
+            let (host, turn) = growing.taker(row);
+            Latest { turn: growing.turn(host, turn), row }
         });
         growing.latest = latest.collect();
         (0..members.len() as u16).for_each(|host| growing.await_next(host));
@@ -213,22 +206,29 @@ impl<'a> Growing<'a> {
         }
     }
 
+    /// Who took the row before, and with which turn.
+    #[inline]
+    fn taker(&self, row: u32) -> (u16, i64) {
+        let taker = self.roots.takers[row as usize];
+        (self.places[usize::from(taker.host)], taker.turn.into())
+    }
+
     /// Whether nobody has taken the row when this turn comes.
     #[inline]
     fn is_free(&self, row: u32, turn: Turn) -> bool {
         if self.lost.has(row) {
             return false;
         }
-        let owner = self.owners[row as usize];
-        let number = i64::from(self.roots.turns[row as usize]) - self.hosts[usize::from(owner)].ahead;
+        let (owner, number) = self.taker(row);
+        let number = number - self.hosts[usize::from(owner)].ahead;
         number >= 0 && turn.is_before(self.turn(owner, number))
     }
 
     /// A row that another host had.
     fn take(&mut self, row: u32, host: u16) {
         self.lost.set(row);
-        let loser = std::mem::replace(&mut self.owners[row as usize], host);
-        let lost = i64::from(self.roots.turns[row as usize]);
+        self.moved.push((row, host));
+        let (loser, lost) = self.taker(row);
         let rows = &mut self.hosts[usize::from(loser)].lost;
         let place = rows.partition_point(|other| *other > lost);
         rows.insert(place, lost);
@@ -239,7 +239,7 @@ impl<'a> Growing<'a> {
 
     /// The next free row on the walk of a host that is past the rows that it had.
     fn search(&mut self, turn: Turn) -> u32 {
-        let size = self.owners.len();
+        let size = self.roots.takers.len();
         let mut row = self.hosts[usize::from(turn.host)].walk.next;
         let mut found = None;
         if turn.number >= self.late.turns(turn.weight) {
@@ -250,8 +250,8 @@ impl<'a> Growing<'a> {
             while found.is_none() && later > 0 && later * later < 16 * size {
                 let rows = self.latest[..later].iter().map(|latest| latest.row);
                 let walk = &mut self.hosts[usize::from(turn.host)].walk;
-                let Some((place, nearest)) = walk.nearest(row, rows, &self.modulus) else { break };
-                self.latest.remove(place);
+                let Some(nearest) = walk.nearest(row, rows) else { break };
+                self.latest.iter().position(|latest| latest.row == nearest).map(|at| self.latest.remove(at));
                 later -= 1;
                 found = Some(nearest).filter(|row| self.is_free(*row, turn));
             }

@@ -23,13 +23,16 @@ fn grown(
     let (before, after) = (members(before), members(after));
     let Population { owners, turns } = Population::new(&before, seed, size).unwrap();
     let roots = Roots::new(&before, seed, Taken { owners: &owners, turns }, depth);
-    let grown = grow(From { members: &before, owners: &owners, roots: &roots }, &after, seed)?;
-    if let Some(Grown { owners: now, moved, places }) = &grown {
-        for (row, (host, old)) in (0..).zip(now.iter().zip(&owners)) {
-            assert_eq!(moved.has(row), *host != places[usize::from(*old)], "row {row}");
-        }
+    let Some(places) = places(&before, &after) else { return Ok(None) };
+    let from = From { members: &before, roots: &roots, places: &places };
+    let Some(moved) = grow(from, &after, seed)? else { return Ok(None) };
+    let mut now: Vec<u16> = owners.iter().map(|host| places[usize::from(*host)]).collect();
+    for (row, host) in moved {
+        // Once, and to another host.
+        assert_eq!(now[row as usize], places[usize::from(owners[row as usize])], "row {row}");
+        assert_ne!(std::mem::replace(&mut now[row as usize], host), host, "row {row}");
     }
-    Ok(grown.map(|grown| grown.owners))
+    Ok(Some(now))
 }
 
 /// With what is known however far ahead a host gets.

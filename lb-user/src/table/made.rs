@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::{self, ScopedJoinHandle};
 
 use super::backup::{Backups, Found};
-use super::grow::{self, Grown, grow};
+use super::grow::{self, grow};
 use super::maglev::{Member, NOBODY, Population, TableError};
 use super::owners::{self, Layer, NO_OWNER, Row, Table};
 use super::parallel;
@@ -203,11 +203,21 @@ impl Made {
         from.sort_by_key(|populated| Reverse(populated.hosts.len()));
         for old in from {
             let Some(Ready { roots, found }) = &old.ready else { continue };
-            let from = grow::From { members: &self::members(&old.hosts), owners: &old.owners, roots };
-            let Some(Grown { owners, moved, places }) = grow(from, members, self.seed)? else { continue };
-            let place = |host: u16| places.get(usize::from(host)).copied().unwrap_or(NOBODY);
-            let mut backups = parallel::rows(owners.len(), |row| place(old.backups[row]));
-            let rows = found.may_differ(&moved);
+            let before = &self::members(&old.hosts);
+            let Some(places) = grow::places(before, members) else { continue };
+            let place = |host: &u16| places.get(usize::from(*host)).copied().unwrap_or(NOBODY);
+            let mut owners = vec![NOBODY; old.owners.len()];
+            let mut backups = vec![NOBODY; old.backups.len()];
+            let rename = || {
+                for (new, old) in [(&mut owners, &old.owners), (&mut backups, &old.backups)] {
+                    new.iter_mut().zip(old).for_each(|(new, old)| *new = place(old));
+                }
+            };
+            let from = grow::From { members: before, roots, places: &places };
+            let moved = parallel::both(old.owners.len(), rename, || grow(from, members, self.seed))?;
+            let Some(moved) = moved else { continue };
+            moved.iter().for_each(|(row, host)| owners[*row as usize] = *host);
+            let rows = found.may_differ(moved.iter().map(|(row, _)| *row));
             let anew = Backups::new(members, self.seed, &owners);
             rows.iter().for_each(|row| backups[*row as usize] = anew.of(*row));
             let grown = Some(Step { from: Arc::clone(&old.hosts), rows });

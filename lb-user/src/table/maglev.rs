@@ -127,8 +127,8 @@ pub(super) struct Walk {
     pub next: u32,
     skip: u32,
     size: u32,
-    /// 1 / skip modulo size, once it is needed.
-    inverse: u32,
+    /// 1 / skip modulo size, as a part of size, of 2⁶⁴; once it is needed.
+    part: u64,
 }
 
 impl Walk {
@@ -136,7 +136,7 @@ impl Walk {
         // Remainders of a number below 2³² fit in 32 bits.
         let offset = hash(name, 0xdead_babe, seed) % u64::from(size);
         let skip = hash(name, 0xdead_beef, seed) % u64::from(size - 1) + 1;
-        Walk { next: offset as u32, skip: skip as u32, size, inverse: 0 }
+        Walk { next: offset as u32, skip: skip as u32, size, part: 0 }
     }
 
     /// Goes on to the next free row and takes it; `None` if there is none any more.
@@ -158,36 +158,29 @@ impl Walk {
     /// The same where few rows are free: a walk would meet hundreds that are taken, so it is asked of each free one how far
     /// off it is.
     fn take_of_few(&mut self, free: &mut Free) -> Option<usize> {
-        let (at, row) = self.nearest(self.next, free.few.iter().copied(), &free.modulus)?;
+        let row = self.nearest(self.next, free.few.iter().copied())?;
         self.next = self.after(row);
-        free.few.swap_remove(at);
+        free.few.iter().position(|few| *few == row).map(|at| free.few.swap_remove(at));
         free.left -= 1;
         Some(row as usize)
     }
 
-    /// Which of `rows` the host tries first from `from` on, and its place among them.
-    pub fn nearest(
-        &mut self,
-        from: u32,
-        rows: impl Iterator<Item = u32>,
-        modulus: &Modulus,
-    ) -> Option<(usize, u32)> {
+    /// Which of `rows` the host tries first from `from` on.
+    pub fn nearest(&mut self, from: u32, rows: impl Iterator<Item = u32>) -> Option<u32> {
         self.invert();
-        let off = |row: u32| {
-            let from_here = if row >= from { row - from } else { row + (self.size - from) };
-            modulus.times(from_here, self.inverse)
-        };
-        // As one number, which is compared in one step.
-        let all = (0_u64..).zip(rows).map(|(at, row)| u64::from(off(row)) << 32 | at);
-        let (off, at) = all.min().map(|nearest| (nearest >> 32, nearest as u32))?;
-        let row = (u64::from(from) + u64::from(modulus.times(off as u32, self.skip))) % u64::from(self.size);
-        Some((at as usize, row as u32))
+        // How far off a row is, as a part of a whole walk, which is 2⁶⁴. Wrong by less than the size, where a step is 2⁶⁴ / size:
+        // enough to tell steps apart, if a table has less than 2³¹ rows.
+        let off = |row: u32| (i64::from(row) - i64::from(from)) as u64;
+        let part = rows.map(|row| off(row).wrapping_mul(self.part)).min()?;
+        let steps = (u128::from(part) * u128::from(self.size) + (1 << 63)) >> 64;
+        Some(((u64::from(from) + steps as u64 * u64::from(self.skip)) % u64::from(self.size)) as u32)
     }
 
     /// Computes what [`Walk::nearest`] needs, if that has not been done.
     pub fn invert(&mut self) {
-        if self.inverse == 0 {
-            self.inverse = inverse(self.skip, self.size);
+        if self.part == 0 {
+            let inverse = inverse(self.skip, self.size);
+            self.part = ((u128::from(inverse) << 64) / u128::from(self.size)) as u64;
         }
     }
 
@@ -214,7 +207,7 @@ struct Free {
     few: Vec<u32>,
     /// How many are few.
     limit: u32,
-    modulus: Modulus,
+    size: u32,
 }
 
 impl Free {
@@ -224,7 +217,7 @@ impl Free {
             *last >>= (64 - size % 64) % 64;
         }
         // A walk tries size / left rows, at about half of what a look at one of the few costs.
-        Free { bits, left: size, few: Vec::new(), limit: (size / 2).isqrt(), modulus: Modulus::new(size) }
+        Free { bits, left: size, few: Vec::new(), limit: (size / 2).isqrt(), size }
     }
 
     #[inline]
@@ -242,31 +235,8 @@ impl Free {
         self.bits[(row / 64) as usize] &= !(1 << (row % 64));
         self.left -= 1;
         if self.are_few() {
-            self.few = (0..self.modulus.size).filter(|row| self.has(*row)).collect();
+            self.few = (0..self.size).filter(|row| self.has(*row)).collect();
         }
-    }
-}
-
-/// Multiplication modulo a number, without division.
-pub(super) struct Modulus {
-    size: u32,
-    /// 2⁶⁴ / size, rounded down.
-    reciprocal: u64,
-}
-
-impl Modulus {
-    pub fn new(size: u32) -> Self {
-        Modulus { size, reciprocal: u64::MAX / u64::from(size) }
-    }
-
-    #[inline]
-    fn times(&self, a: u32, b: u32) -> u32 {
-        let product = u64::from(a) * u64::from(b);
-        // One too small at most.
-        let quotient = ((u128::from(product) * u128::from(self.reciprocal)) >> 64) as u64;
-        let rest = product - quotient * u64::from(self.size);
-        let size = u64::from(self.size);
-        (if rest >= size { rest - size } else { rest }) as u32
     }
 }
 

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher;
 
 use maglev::{ConsistentHasher, Maglev};
@@ -186,4 +186,38 @@ fn primes_are_told() {
     assert_eq!(primes, [2, 3, 5, 7, 11, 13, 17, 19, 23, 29]);
     assert!(is_prime(65537) && is_prime(655373) && is_prime(4_294_967_291));
     assert!(!is_prime(65537 * 3) && !is_prime(u32::MAX));
+}
+
+proptest! {
+    #[test]
+    fn the_nearest_row_is_the_first_on_the_walk(
+        name in "[a-z0-9-]{1,6}", seed: u64, size in prop::sample::select(vec![2_u32, 3, 251, 65_537, 1_048_573]),
+        from: prop::sample::Index, rows in prop::collection::vec(any::<prop::sample::Index>(), 1..300),
+    ) {
+        let [from, rows] = [&[from][..], &rows].map(|all| all.iter().map(|row| row.index(size as usize) as u32).collect::<Vec<_>>());
+        let mut walk = Walk::new(&name, seed, size);
+        let mut first = from[0];
+        while !rows.contains(&first) {
+            first = walk.after(first);
+        }
+        prop_assert_eq!(walk.nearest(from[0], rows.iter().copied()), Some(first));
+        prop_assert_eq!(walk.nearest(from[0], std::iter::empty()), None);
+    }
+
+    #[test]
+    fn the_nearest_of_the_largest_tables(
+        name in "[a-z0-9-]{1,6}", seed: u64, size in prop::sample::select(vec![1_048_573_u32, 2_147_483_629]),
+        from: prop::sample::Index, steps in prop::collection::vec(any::<prop::sample::Index>(), 1..300),
+    ) {
+        let mut walk = Walk::new(&name, seed, size);
+        let from = from.index(size as usize) as u32;
+        let skip = u64::from(walk.skip);
+        let row = |steps: u64| ((u64::from(from) + steps * skip) % u64::from(size)) as u32;
+        let steps: BTreeSet<u64> = steps.iter().map(|steps| steps.index(size as usize) as u64).collect();
+        let rows: Vec<u32> = steps.iter().map(|steps| row(*steps)).collect();
+        prop_assert_eq!(walk.nearest(from, rows.iter().rev().copied()), Some(rows[0]));
+        // One step off, and all but one.
+        let next = [row(u64::from(size) - 1), row(1)];
+        prop_assert_eq!(walk.nearest(from, next.into_iter()), Some(next[1]));
+    }
 }

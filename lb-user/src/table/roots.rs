@@ -12,8 +12,8 @@ pub(super) const DEPTH: u32 = 8;
 
 /// Of one population.
 pub(super) struct Roots {
-    /// By row: the number of the turn that took it.
-    pub turns: Vec<u32>,
+    /// By row, who took it: both in one place, since rows are looked at here and there.
+    pub takers: Vec<Taker>,
     /// Of each host, on from the row of its last turn.
     pub walks: Vec<Walk>,
     pub depth: u32,
@@ -21,6 +21,14 @@ pub(super) struct Roots {
     /// The rows of turns from `late` on, the latest first: some more than are to be looked at.
     pub latest: Vec<u32>,
     pub late: Moment,
+}
+
+/// The turn that took a row.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Taker {
+    /// Its number, among those of the host.
+    pub turn: u32,
+    pub host: u16,
 }
 
 /// A row on the walk of a host that it would have had if it had been ahead.
@@ -54,7 +62,10 @@ impl Roots {
             first.into_iter().chain(second).unzip()
         });
         let latest = latest.into_iter().map(|(_, row)| row).collect();
-        Roots { near, walks, depth, latest, late, turns: known.taken.turns }
+        let Taken { owners, turns } = known.taken;
+        let takers =
+            turns.iter().zip(owners).map(|(turn, host)| Taker { turn: *turn, host: *host }).collect();
+        Roots { near, walks, depth, latest, late, takers }
     }
 
     /// Near rows of a host, in the order of its walk.
