@@ -4,6 +4,7 @@
 use std::io;
 use std::mem;
 use std::net::{SocketAddr, UdpSocket};
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::ptr;
 
@@ -19,13 +20,19 @@ const LONGEST_QUESTION: usize = 4096;
 /// Room for questions and answers of one thread.
 pub(super) struct Batch {
     questions: Box<[[u8; LONGEST_QUESTION]]>,
+    /// Where they come from, as far as the kernel says.
+    clients: [SockAddrStorage; MOST],
     answers: Vec<Vec<u8>>,
 }
+
+/// A question that came: how long it is, and how long the name of its client.
+type Come = (usize, libc::socklen_t);
 
 impl Batch {
     pub fn new() -> Self {
         Batch {
             questions: vec![[0; LONGEST_QUESTION]; MOST].into(),
+            clients: std::array::from_fn(|_| SockAddrStorage::zeroed()),
             answers: (0..MOST).map(|_| Vec::with_capacity(LARGEST_UDP.into())).collect(),
         }
     }
@@ -37,19 +44,22 @@ impl Batch {
         socket: &UdpSocket,
         mut answer: impl FnMut(&[u8], SocketAddr, &mut Vec<u8>),
     ) -> io::Result<usize> {
-        let come = receive(socket, &mut self.questions)?;
-        let mut clients = Vec::with_capacity(come.len());
-        for (question, (length, client)) in self.questions.iter().zip(come) {
-            let Some(from) = client.as_socket() else { continue };
-            let out = &mut self.answers[clients.len()];
-            answer(&question[..length], from, out);
+        let mut come = [(0, 0); MOST];
+        let count = self.receive(socket, &mut come)?;
+        // The clients that get an answer, by number of the question.
+        let (mut asked, mut answered) = ([0; MOST], 0);
+        for (number, (length, name)) in come[..count].iter().enumerate() {
+            let Some(from) = address(&mut self.clients[number], *name) else { continue };
+            let out = &mut self.answers[answered];
+            answer(&self.questions[number][..*length], from, out);
             if !out.is_empty() {
-                clients.push(client);
+                asked[answered] = number;
+                answered += 1;
             }
         }
         let (mut next, mut unsent) = (0, 0);
-        while next < clients.len() {
-            match send(socket, &mut self.answers[next..clients.len()], &clients[next..]) {
+        while next < answered {
+            match self.send(socket, next..answered, &asked, &come) {
                 Ok(gone) => next += gone,
                 // It is the first of them that cannot be sent.
                 Err(_) => (next, unsent) = (next + 1, unsent + 1),
@@ -57,48 +67,56 @@ impl Batch {
         }
         Ok(unsent)
     }
+
+    /// Waits for a question, and takes as many as there are. Returns how many came.
+    fn receive(&mut self, socket: &UdpSocket, come: &mut [Come; MOST]) -> io::Result<usize> {
+        let mut parts: [_; MOST] = std::array::from_fn(|number| part(&mut self.questions[number]));
+        let mut headers: [_; MOST] = std::array::from_fn(|number| {
+            let client = &mut self.clients[number];
+            let length = client.size_of();
+            header(&mut parts[number], ptr::from_mut(client).cast(), length)
+        });
+        let flags = libc::MSG_WAITFORONE as _;
+        // SAFETY: each header points to a name and to a part of the questions, which nobody else has until the call returns.
+        let count = unsafe {
+            libc::recvmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), MOST as _, flags, ptr::null_mut())
+        };
+        let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+        for (come, header) in come.iter_mut().zip(&headers[..count]) {
+            *come = (header.msg_len as usize, header.msg_hdr.msg_namelen);
+        }
+        Ok(count)
+    }
+
+    /// Sends some answers, each to the client that asked; how many the kernel took, one at least.
+    fn send(
+        &mut self,
+        socket: &UdpSocket,
+        answers: Range<usize>,
+        asked: &[usize; MOST],
+        come: &[Come; MOST],
+    ) -> io::Result<usize> {
+        let mut parts: [_; MOST] = std::array::from_fn(|number| part(&mut self.answers[number]));
+        let mut headers: [_; MOST] = std::array::from_fn(|number| {
+            let client = asked[number];
+            header(&mut parts[number], ptr::from_mut(&mut self.clients[client]).cast(), come[client].1)
+        });
+        let headers = &mut headers[answers];
+        // SAFETY: each header points to a client and to an answer, which the kernel reads until the call returns.
+        let count =
+            unsafe { libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), headers.len() as _, 0) };
+        usize::try_from(count).map_err(|_| io::Error::last_os_error())
+    }
 }
 
-/// Waits for a datagram, and takes as many as there are: the length of each, and where it came from.
-fn receive(socket: &UdpSocket, room: &mut [[u8; LONGEST_QUESTION]]) -> io::Result<Vec<(usize, SockAddr)>> {
-    let mut names: [_; MOST] = std::array::from_fn(|_| SockAddrStorage::zeroed());
-    let mut parts = room.iter_mut().map(|room| part(room)).collect::<Vec<_>>();
-    let mut headers: Vec<libc::mmsghdr> = parts
-        .iter_mut()
-        .zip(&mut names)
-        .map(|(part, name)| header(part, ptr::from_mut(name).cast(), name.size_of()))
-        .collect();
-    let fd = socket.as_raw_fd();
-    // SAFETY: each header points to a name and to a part of `room`, which nobody else has until the call returns.
-    let count = unsafe {
-        libc::recvmmsg(
-            fd,
-            headers.as_mut_ptr(),
-            headers.len() as _,
-            libc::MSG_WAITFORONE as _,
-            ptr::null_mut(),
-        )
-    };
-    let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
-    let taken = headers.iter().zip(names).take(count);
-    // SAFETY: the kernel has written as much of the name as it says.
-    let told = |(header, name): (&libc::mmsghdr, _)| unsafe {
-        (header.msg_len as usize, SockAddr::new(name, header.msg_hdr.msg_namelen))
-    };
-    Ok(taken.map(told).collect())
-}
-
-/// Sends datagrams, each to its receiver; how many the kernel took, one at least.
-fn send(socket: &UdpSocket, datagrams: &mut [Vec<u8>], receivers: &[SockAddr]) -> io::Result<usize> {
-    let mut parts: Vec<libc::iovec> = datagrams.iter_mut().map(|datagram| part(datagram)).collect();
-    let mut headers: Vec<libc::mmsghdr> = parts
-        .iter_mut()
-        .zip(receivers)
-        .map(|(part, receiver)| header(part, receiver.as_ptr().cast_mut().cast(), receiver.len()))
-        .collect();
-    // SAFETY: each header points to a receiver and to a datagram, which the kernel reads until the call returns.
-    let count = unsafe { libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), headers.len() as _, 0) };
-    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+/// The address that the kernel has written, if it is one of IP.
+fn address(client: &mut SockAddrStorage, length: libc::socklen_t) -> Option<SocketAddr> {
+    let mut copy = SockAddrStorage::zeroed();
+    // SAFETY: both are such a structure; the kernel has written as much of it as it says.
+    unsafe {
+        *copy.view_as::<libc::sockaddr_storage>() = *client.view_as();
+        SockAddr::new(copy, length).as_socket()
+    }
 }
 
 fn part(bytes: &mut [u8]) -> libc::iovec {

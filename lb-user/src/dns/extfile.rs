@@ -44,10 +44,9 @@ fn entry(content: &str) -> Result<(IpAddr, bool), (usize, String)> {
     let column = address.len() + 2 + (state.len() - state.trim_start().len()) + 1;
     // gdnsd allows a TTL behind the state, which has no meaning here.
     let word = state.trim().split('/').next().unwrap_or_default();
-    match word.to_ascii_uppercase().as_str() {
-        "UP" => Ok((parsed, true)),
-        "DOWN" => Ok((parsed, false)),
-        _ => Err((column, format!("not a state: {word:?}; write UP or DOWN"))),
+    match [("UP", true), ("DOWN", false)].iter().find(|(state, _)| word.eq_ignore_ascii_case(state)) {
+        Some((_, up)) => Ok((parsed, *up)),
+        None => Err((column, format!("not a state: {word:?}; write UP or DOWN"))),
     }
 }
 

@@ -59,10 +59,15 @@ pub fn observe(facts: &Facts<'_>, watches: &[Watch]) -> Observations {
     // Both are in order: one walk over them finds every probe.
     let mut health = facts.health.iter().peekable();
     let mut all = Vec::with_capacity(watches.len());
+    // Members follow checks that exist. Those of one check are next to each other.
+    let mut check = None;
     for watch in watches {
+        if check.is_none_or(|(name, _)| name != watch.check()) {
+            check = facts.config.checks.get_key_value(watch.check());
+        }
         while health.next_if(|(id, _)| **id < watch.id).is_some() {}
         let probed = health.next_if(|(id, _)| **id == watch.id).map(|(_, health)| health);
-        let mut seen = one(facts, watch, probed);
+        let mut seen = check.map_or_else(Observed::default, |(_, check)| one(facts, check, watch, probed));
         if seen.up.is_none() && facts.config.before_checks == BeforeChecks::Answer {
             seen = Observed::of(Some(true), "not checked yet");
         }
@@ -71,9 +76,7 @@ pub fn observe(facts: &Facts<'_>, watches: &[Watch]) -> Observations {
     all
 }
 
-fn one(facts: &Facts<'_>, watch: &Watch, probed: Option<&HostHealth>) -> Observed {
-    // Members follow checks that exist.
-    let Some(check) = facts.config.checks.get(watch.check()) else { return Observed::default() };
+fn one(facts: &Facts<'_>, check: &Check, watch: &Watch, probed: Option<&HostHealth>) -> Observed {
     match check {
         Check::Probe { .. } => probe(facts, watch, probed),
         Check::Extfile { file, default_up } => {

@@ -58,6 +58,8 @@ const LOOK: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often the last health is written to the file, if it has changed.
 const REMEMBER: Duration = Duration::from_secs(5);
+/// How many changes at once have a line each in the log.
+const LOGGED: usize = 50;
 
 /// The running name server.
 pub struct Dns {
@@ -386,7 +388,7 @@ impl Watching {
         if self.stale || was_starting != self.starting || !self.judged.as_ref().is_some_and(has) {
             self.stale = false;
             let changes = self.changes(&seen);
-            changes.iter().for_each(log);
+            log(&changes);
             self.history.note(changes);
             self.publish(&seen);
             self.judged = Some(Judged { data: Arc::clone(&self.data), seen });
@@ -473,9 +475,14 @@ fn able(status: &Status) -> Option<bool> {
     (!status.node.is_empty()).then_some(!status.disabled)
 }
 
-fn log(change: &Change) {
-    let Change { address, check, turn, reason, .. } = change;
-    info!(reason, "dns: {address} by {}: {turn:?}", check.as_deref().unwrap_or_default());
+/// Each change has a line, unless there are many at once.
+fn log(changes: &[Change]) {
+    for Change { address, check, turn, reason, .. } in changes.iter().take(LOGGED) {
+        info!(reason, "dns: {address} by {}: {turn:?}", check.as_deref().unwrap_or_default());
+    }
+    if let Some(more) = changes.len().checked_sub(LOGGED).filter(|more| *more > 0) {
+        info!("dns: {more} more changed at the same time; `lb dns history` has them");
+    }
 }
 
 /// The time in milliseconds since 1970.
