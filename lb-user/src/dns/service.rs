@@ -146,6 +146,7 @@ impl Dns {
                 &Orders::new(),
                 true,
             ))),
+            past: Vec::new(),
             told,
             others: Others::default(),
             observing: Observing::new(instance),
@@ -225,6 +226,8 @@ struct Watching {
     stale: bool,
     history: History,
     snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Those before, as long as answers may be made from them: to give their memory back is not for a thread that answers.
+    past: Vec<Arc<Snapshot>>,
     told: watch::Sender<Told>,
     others: Others,
     observing: Observing,
@@ -271,6 +274,7 @@ impl Watching {
                 // All is published anew, although nothing else has changed.
                 () = self.geo.read() => self.stale = true,
                 _ = looks.tick() => {
+                    self.let_go();
                     self.geo.look();
                     let settling = self.starting || !self.is_settled();
                     if !self.extfiles.look() && !settling {
@@ -448,9 +452,15 @@ impl Watching {
         }
         let snapshot = Arc::new(snapshot);
         // Own answers do not wait for what others are to be told.
-        self.snapshot.store(Arc::clone(&snapshot));
+        self.let_go();
+        self.past.push(self.snapshot.swap(Arc::clone(&snapshot)));
         self.others.publish(&snapshot);
         self.notifier.publish(&snapshot.editions);
+    }
+
+    /// Gives back the memory of snapshots that nobody answers from any more.
+    fn let_go(&mut self) {
+        self.past.retain(|past| Arc::strong_count(past) > 1);
     }
 
     fn obey(&mut self, request: &OrderRequest) -> Result<Vec<String>, String> {
