@@ -20,19 +20,16 @@ const LONGEST_QUESTION: usize = 4096;
 /// Room for questions and answers of one thread.
 pub(super) struct Batch {
     questions: Box<[[u8; LONGEST_QUESTION]]>,
-    /// Where they come from, as far as the kernel says.
-    clients: [SockAddrStorage; MOST],
+    /// Where they come from, and how much of that the kernel has written.
+    clients: [(SockAddrStorage, libc::socklen_t); MOST],
     answers: Vec<Vec<u8>>,
 }
-
-/// A question that came: how long it is, and how long the name of its client.
-type Come = (usize, libc::socklen_t);
 
 impl Batch {
     pub fn new() -> Self {
         Batch {
             questions: vec![[0; LONGEST_QUESTION]; MOST].into(),
-            clients: std::array::from_fn(|_| SockAddrStorage::zeroed()),
+            clients: std::array::from_fn(|_| (SockAddrStorage::zeroed(), 0)),
             answers: (0..MOST).map(|_| Vec::with_capacity(LARGEST_UDP.into())).collect(),
         }
     }
@@ -44,22 +41,22 @@ impl Batch {
         socket: &UdpSocket,
         mut answer: impl FnMut(&[u8], SocketAddr, &mut Vec<u8>),
     ) -> io::Result<usize> {
-        let mut come = [(0, 0); MOST];
-        let count = self.receive(socket, &mut come)?;
-        // The clients that get an answer, by number of the question.
-        let (mut asked, mut answered) = ([0; MOST], 0);
-        for (number, (length, name)) in come[..count].iter().enumerate() {
-            let Some(from) = address(&mut self.clients[number], *name) else { continue };
+        let mut lengths = [0; MOST];
+        let count = self.receive(socket, &mut lengths)?;
+        let mut answered = 0;
+        for (number, length) in lengths[..count].iter().enumerate() {
+            let Some(from) = address(&mut self.clients[number]) else { continue };
             let out = &mut self.answers[answered];
             answer(&self.questions[number][..*length], from, out);
             if !out.is_empty() {
-                asked[answered] = number;
+                // Its client beside it; the one that was there got no answer.
+                self.clients.swap(answered, number);
                 answered += 1;
             }
         }
         let (mut next, mut unsent) = (0, 0);
         while next < answered {
-            match self.send(socket, next..answered, &asked, &come) {
+            match self.send(socket, next..answered) {
                 Ok(gone) => next += gone,
                 // It is the first of them that cannot be sent.
                 Err(_) => (next, unsent) = (next + 1, unsent + 1),
@@ -68,11 +65,11 @@ impl Batch {
         Ok(unsent)
     }
 
-    /// Waits for a question, and takes as many as there are. Returns how many came.
-    fn receive(&mut self, socket: &UdpSocket, come: &mut [Come; MOST]) -> io::Result<usize> {
+    /// Waits for a question, and takes as many as there are, each with its length. Returns how many came.
+    fn receive(&mut self, socket: &UdpSocket, lengths: &mut [usize; MOST]) -> io::Result<usize> {
         let mut parts: [_; MOST] = std::array::from_fn(|number| part(&mut self.questions[number]));
         let mut headers: [_; MOST] = std::array::from_fn(|number| {
-            let client = &mut self.clients[number];
+            let (client, _) = &mut self.clients[number];
             let length = client.size_of();
             header(&mut parts[number], ptr::from_mut(client).cast(), length)
         });
@@ -82,24 +79,19 @@ impl Batch {
             libc::recvmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), MOST as _, flags, ptr::null_mut())
         };
         let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
-        for (come, header) in come.iter_mut().zip(&headers[..count]) {
-            *come = (header.msg_len as usize, header.msg_hdr.msg_namelen);
+        for (number, header) in headers[..count].iter().enumerate() {
+            lengths[number] = header.msg_len as usize;
+            self.clients[number].1 = header.msg_hdr.msg_namelen;
         }
         Ok(count)
     }
 
-    /// Sends some answers, each to the client that asked; how many the kernel took, one at least.
-    fn send(
-        &mut self,
-        socket: &UdpSocket,
-        answers: Range<usize>,
-        asked: &[usize; MOST],
-        come: &[Come; MOST],
-    ) -> io::Result<usize> {
+    /// Sends some answers, each to its client; how many the kernel took, one at least.
+    fn send(&mut self, socket: &UdpSocket, answers: Range<usize>) -> io::Result<usize> {
         let mut parts: [_; MOST] = std::array::from_fn(|number| part(&mut self.answers[number]));
         let mut headers: [_; MOST] = std::array::from_fn(|number| {
-            let client = asked[number];
-            header(&mut parts[number], ptr::from_mut(&mut self.clients[client]).cast(), come[client].1)
+            let (client, length) = &mut self.clients[number];
+            header(&mut parts[number], ptr::from_mut(client).cast(), *length)
         });
         let headers = &mut headers[answers];
         // SAFETY: each header points to a client and to an answer, which the kernel reads until the call returns.
@@ -110,12 +102,12 @@ impl Batch {
 }
 
 /// The address that the kernel has written, if it is one of IP.
-fn address(client: &mut SockAddrStorage, length: libc::socklen_t) -> Option<SocketAddr> {
+fn address((client, length): &mut (SockAddrStorage, libc::socklen_t)) -> Option<SocketAddr> {
     let mut copy = SockAddrStorage::zeroed();
     // SAFETY: both are such a structure; the kernel has written as much of it as it says.
     unsafe {
         *copy.view_as::<libc::sockaddr_storage>() = *client.view_as();
-        SockAddr::new(copy, length).as_socket()
+        SockAddr::new(copy, *length).as_socket()
     }
 }
 

@@ -491,7 +491,7 @@ fn log(changes: &[Change]) {
         info!(reason, "dns: {address} by {}: {turn:?}", check.as_deref().unwrap_or_default());
     }
     if let Some(more) = changes.len().checked_sub(LOGGED).filter(|more| *more > 0) {
-        info!("dns: {more} more changed at the same time; `lb dns history` has them");
+        info!("dns: {more} more changed at the same time; see `lb dns history`");
     }
 }
 

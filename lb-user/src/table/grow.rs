@@ -251,7 +251,9 @@ impl<'a> Growing<'a> {
                 let rows = self.latest[..later].iter().map(|latest| latest.row);
                 let walk = &mut self.hosts[usize::from(turn.host)].walk;
                 let Some(nearest) = walk.nearest(row, rows) else { break };
-                self.latest.iter().position(|latest| latest.row == nearest).map(|at| self.latest.remove(at));
+                if let Some(at) = self.latest.iter().position(|latest| latest.row == nearest) {
+                    self.latest.remove(at);
+                }
                 later -= 1;
                 found = Some(nearest).filter(|row| self.is_free(*row, turn));
             }

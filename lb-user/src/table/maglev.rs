@@ -160,7 +160,9 @@ impl Walk {
     fn take_of_few(&mut self, free: &mut Free) -> Option<usize> {
         let row = self.nearest(self.next, free.few.iter().copied())?;
         self.next = self.after(row);
-        free.few.iter().position(|few| *few == row).map(|at| free.few.swap_remove(at));
+        if let Some(at) = free.few.iter().position(|few| *few == row) {
+            free.few.swap_remove(at);
+        }
         free.left -= 1;
         Some(row as usize)
     }
