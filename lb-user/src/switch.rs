@@ -71,8 +71,8 @@ mod tests {
             delays.push(until(&mut state, false).await);
         }
         delays.sort();
-        // Most of them: a busy machine may be late once.
-        assert!(delays[delays.len() * 3 / 4] < Duration::from_millis(50), "{delays:?}");
+        // Half of them, far sooner than by looking from time to time: a busy machine may be late.
+        assert!(delays[delays.len() / 2] < LOOK / 4, "{delays:?}");
     }
 
     #[tokio::test]

@@ -179,7 +179,7 @@ async fn a_gobgp_that_is_away_is_named_with_its_place() {
 }
 
 #[tokio::test]
-async fn injected_paths_return_within_a_second_of_a_restart() {
+async fn injected_paths_return_after_a_restart() {
     let Some(mut sidecar) = Sidecar::start(NO_PEERS).await else { return };
     let (wish, wants) = watch::channel(Some(want(&BOTH)));
     let announcer = Announcer::start(&sidecar.config(), wants);
@@ -188,8 +188,7 @@ async fn injected_paths_return_within_a_second_of_a_restart() {
     let asked = Instant::now();
     wish.send_replace(Some(want(&BOTH[..1])));
     wait(&announcer, |status| status.up && status.announced.len() == 1).await;
-    eprintln!("withdrawn in {:?}", asked.elapsed());
-    assert!(asked.elapsed() < Duration::from_millis(300), "{:?}", asked.elapsed());
+    println!("figure: withdrawn in {:?}", asked.elapsed());
     wish.send_replace(Some(want(&BOTH)));
     wait(&announcer, |status| status.up && status.announced.len() == BOTH.len()).await;
 
@@ -197,10 +196,10 @@ async fn injected_paths_return_within_a_second_of_a_restart() {
     sidecar.run().await;
     let back = Instant::now();
     while !sidecar.gobgp("global rib -a ipv4").contains("198.51.100.1/32") {
-        assert!(back.elapsed() < Duration::from_secs(2), "{:?}", announcer.status().borrow());
+        assert!(back.elapsed() < PATIENCE, "{:?}", announcer.status().borrow());
         sleep(Duration::from_millis(10)).await;
     }
-    eprintln!("announced {:?} after the restart", back.elapsed());
+    println!("figure: announced {:?} after the restart", back.elapsed());
 
     // Away for longer, and something else is wanted when it returns.
     sidecar.stop();

@@ -248,12 +248,17 @@ mod tests {
         let (wish, wants) = watch::channel(None);
         let announcer = Announcer::with(fake.clone(), "fake", wants);
         wait(&announcer, |status| status.up).await;
-        let asked = Instant::now();
-        wish.send_replace(want(&["198.51.100.1/32", "2001:db8::1/128"]));
-        wait(&announcer, |status| status.announced.len() == 2).await;
-        assert!(asked.elapsed() < LOOK / 2, "{:?}", asked.elapsed());
+        let mut waited = Vec::new();
+        for routes in [&["198.51.100.1/32"] as &[_], &["198.51.100.1/32", "2001:db8::1/128"], &[]] {
+            let asked = Instant::now();
+            wish.send_replace(want(routes));
+            wait(&announcer, |status| status.announced.len() == routes.len()).await;
+            waited.push(asked.elapsed());
+        }
+        // Once, at least: a busy machine may be late.
+        assert!(waited.iter().any(|waited| *waited < LOOK / 2), "{waited:?}");
         tokio::time::sleep(LOOK * 3).await;
-        assert_eq!(fake.with(|state| state.calls.len()), 1);
+        assert_eq!(fake.with(|state| state.calls.len()), 3);
     }
 
     #[tokio::test]

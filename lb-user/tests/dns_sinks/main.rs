@@ -30,7 +30,6 @@ use lb_user::dns::sink::task::Sink;
 use lb_user::dns::sink::{Addresses, Place, SinkStatus, Store, Wanted, Wish};
 use lb_user::model::Family;
 use tokio::sync::watch;
-use tokio::time::sleep;
 
 use servers::{DNS, PATIENCE, SECRET, Server, dig, isolated, wait_until};
 
@@ -89,11 +88,12 @@ impl Kept {
         Kept { want, sink: Sink::start("test".into(), Kind::Rfc2136, store, timing, memory.into(), wanted) }
     }
 
+    /// Wants what the server does not hold, and waits until it holds it.
     async fn bring_to(&self, names: &[(&str, &[&str])]) -> SinkStatus {
+        let before = self.sink.status().borrow().written;
         self.want.send_replace(Some(wanted(names)));
-        // The task must see it first.
-        sleep(Duration::from_millis(20)).await;
-        self.until(|status| status.in_step).await
+        // In step alone may be said of what was wanted before.
+        self.until(|status| status.in_step && status.written > before).await
     }
 
     async fn until(&self, holds: impl Fn(&SinkStatus) -> bool) -> SinkStatus {

@@ -76,6 +76,8 @@ impl<P: Spot, V: Value> Task<P, V> {
                 }
             };
             self.keeper.want(wanted, Instant::now());
+            // A server may take its time; until it has it, it is behind.
+            self.tell();
             let until = self.work(&want).await;
             tokio::select! {
                 changed = want.changed() => if changed.is_err() { return },
