@@ -50,7 +50,7 @@ fn snapshot() -> Snapshot {
     let data = Arc::new(Data::new(&Config::parse("lb.yaml", &text, "n").unwrap().dns.unwrap()).unwrap());
     let mut publisher = Publisher::new(BTreeMap::new());
     publisher.prepare(&data);
-    let mut snapshot = Snapshot::new(Arc::clone(&data), &[], &Orders::new(), false);
+    let mut snapshot = Snapshot::new(Arc::clone(&data), Arc::default(), &Orders::new(), false);
     snapshot.editions = publisher.publish(&snapshot);
     snapshot.keys =
         Arc::new(Keyring::read(data.transfers.values().filter_map(|transfer| transfer.key.as_ref())).0);
@@ -254,7 +254,7 @@ impl Server {
         let now = Duration::from_secs(NOW);
         let around = Around { snapshot, source, transport, signatures, roll, now };
         let mut out = vec![1, 2, 3];
-        let Reply { outcome, mut rest } = respond(&around, packet, &mut out);
+        let Reply { outcome, mut rest, .. } = respond(&around, packet, &mut out);
         let code = match outcome {
             Outcome::TooShort | Outcome::NotAQuestion => {
                 assert!(out.is_empty() && rest.is_none());

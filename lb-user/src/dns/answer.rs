@@ -41,6 +41,8 @@ pub struct Answer {
     pub needs_additionals: bool,
     /// Leading bits of the client's network that the answer depends on.
     pub scope: u8,
+    /// In how many ways chance answers, see [`super::policy::Chosen::ways`]; `None` as well where nobody needs to know.
+    pub ways: Option<usize>,
     /// Number of the choice that was asked last.
     pub choice: Option<usize>,
     /// What the answer is about, as far as limits go: the name, or its zone for what is not there, is referred to others,
@@ -65,6 +67,7 @@ impl Answer {
             additionals: Vec::new(),
             needs_additionals: false,
             scope: 0,
+            ways: None,
             choice: None,
             about: None,
             signed_by: None,
@@ -88,6 +91,7 @@ pub fn answer(snapshot: &Snapshot, question: &Question, client: &Client, roll: u
     let is_there = zone.node(&name).is_some();
     let mut answer = Answer {
         authoritative: true,
+        ways: Some(1),
         about: Some(if is_there { name.clone() } else { zone.apex().clone() }),
         signed_by: (!zone.keys().is_empty()).then(|| zone.apex().clone()),
         ..Answer::of(ResponseCode::NoError)
@@ -162,6 +166,7 @@ fn records(
         let chosen = snapshot.choose(choice, family, client, roll);
         answer.choice = Some(choice);
         answer.scope = answer.scope.max(chosen.scope);
+        answer.ways = chosen.ways;
         match chosen.verdict {
             Verdict::Servfail => {
                 answer.code = ResponseCode::ServFail;

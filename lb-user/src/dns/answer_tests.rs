@@ -42,7 +42,31 @@ dns:
 fn snapshot() -> Snapshot {
     let config = config::Config::parse("lb.yaml", ZONES, "n").unwrap().dns.unwrap();
     let data = Arc::new(Data::new(&config).unwrap());
-    Snapshot::new(data, &[], &Orders::new(), false)
+    Snapshot::new(data, Default::default(), &Orders::new(), false)
+}
+
+#[test]
+fn the_zone_of_a_name_is_the_longest_among_few_and_among_many() {
+    let more = |count: usize| {
+        let zones = (0..count).map(|n| format!("    z{n}.example: {{ns: [ns.example.net.]}}\n"));
+        let text = format!("{ZONES}{}", zones.collect::<String>());
+        Data::new(&config::Config::parse("lb.yaml", &text, "n").unwrap().dns.unwrap()).unwrap()
+    };
+    for data in [more(0), more(1), more(20)] {
+        let zone = |name: &str| {
+            let name = LowerName::new(&Name::from_ascii(name).unwrap());
+            data.zone_of(&name).map(|zone| zone.apex().to_string())
+        };
+        for name in ["example.org.", "www.EXAMPLE.org.", "ns.sub.example.org.", "xdeep.example.org."] {
+            assert_eq!(zone(name).as_deref(), Some("example.org."), "{name}");
+        }
+        for name in ["deep.example.org.", "a.b.deep.example.org."] {
+            assert_eq!(zone(name).as_deref(), Some("deep.example.org."), "{name}");
+        }
+        for name in [".", "org.", "notexample.org.", "example.org.example."] {
+            assert_eq!(zone(name), None, "{name}");
+        }
+    }
 }
 
 fn ask(name: &str, kind: &str) -> Answer {

@@ -126,8 +126,8 @@ mod tests {
             up: check(&watch.address.to_string(), watch.check()),
             ..Observed::default()
         });
-        let seen: Vec<Observed> = seen.collect();
-        let snapshot = Snapshot::new(data, &seen, orders, false);
+        let seen = seen.collect();
+        let snapshot = Snapshot::new(data, seen, orders, false);
         (config, snapshot)
     }
 

@@ -1,21 +1,25 @@
 //! The file in which an operator or a program says which addresses are up: lines `ADDRESS => UP` or `DOWN`, as gdnsd's
 //! plugin `extfile` reads them. The reading is pure; [`Extfiles`] looks at the files.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tracing::{info, warn};
 
 /// What a file says.
-pub type States = BTreeMap<IpAddr, bool>;
+pub type States = HashMap<IpAddr, bool>;
+
+/// Bytes of a line, about.
+const LINE: usize = 16;
 
 /// Reads a file's text; all that is wrong, each as `LINE:COLUMN: MESSAGE`.
 pub fn parse(text: &str) -> Result<States, Vec<String>> {
-    let (mut states, mut problems) = (States::new(), Vec::new());
+    let (mut states, mut problems) = (States::with_capacity(text.len() / LINE), Vec::new());
     for (number, line) in text.lines().enumerate() {
         let content = line.split('#').next().unwrap_or_default();
         if content.trim().is_empty() {
@@ -36,7 +40,8 @@ pub fn parse(text: &str) -> Result<States, Vec<String>> {
 fn entry(content: &str) -> Result<(IpAddr, bool), (usize, String)> {
     let start = content.len() - content.trim_start().len();
     let (address, state) = content
-        .split_once("=>")
+        .split_once('=')
+        .and_then(|(address, rest)| Some((address, rest.strip_prefix('>')?)))
         .ok_or_else(|| (start + 1, "not a state; write a line as in 192.0.2.1 => UP".to_owned()))?;
     let parsed: IpAddr = address.trim().parse().map_err(|_| {
         (start + 1, format!("not an IP address: {:?}; write one as in 192.0.2.1 => UP", address.trim()))
@@ -64,12 +69,15 @@ pub(super) fn seen(path: &Path) -> Seen {
     fs::metadata(path).ok().map(|m| (m.dev(), m.ino(), m.size(), m.mtime(), m.mtime_nsec()))
 }
 
-#[derive(Debug, Default)]
-struct File {
+/// A file that is followed.
+#[derive(Debug)]
+pub struct File {
     /// What was read last; `None`: it has not been looked at.
     seen: Option<Seen>,
     states: States,
     problem: Option<String>,
+    /// What is said of addresses that are up, that are down, and that are not in it.
+    words: [Arc<str>; 3],
 }
 
 impl Extfiles {
@@ -77,7 +85,7 @@ impl Extfiles {
     pub fn follow(&mut self, files: BTreeSet<PathBuf>) {
         self.files.retain(|file, _| files.contains(file));
         for file in files {
-            self.files.entry(file).or_default();
+            self.files.entry(file).or_insert_with_key(|path| File::new(path));
         }
         self.look();
     }
@@ -95,9 +103,9 @@ impl Extfiles {
         news
     }
 
-    /// What a file says; nothing for one that is not there.
-    pub fn states(&self, path: &Path) -> Option<&States> {
-        self.files.get(path).map(|file| &file.states)
+    /// A file that is followed.
+    pub fn get(&self, path: &Path) -> Option<&File> {
+        self.files.get(path)
     }
 
     /// What is wrong with the files.
@@ -107,6 +115,18 @@ impl Extfiles {
 }
 
 impl File {
+    fn new(path: &Path) -> Self {
+        let words = ["UP in", "DOWN in", "not in"].map(|what| format!("{what} {}", path.display()).into());
+        File { seen: None, states: States::new(), problem: None, words }
+    }
+
+    /// What it says of an address, and that in words. Nothing is in a file that is not there.
+    pub fn says(&self, address: IpAddr) -> (Option<bool>, &Arc<str>) {
+        let state = self.states.get(&address).copied();
+        let [up, down, absent] = &self.words;
+        (state, state.map_or(absent, |is_up| if is_up { up } else { down }))
+    }
+
     /// Reads the file; a bad one leaves what was there before in force.
     fn read(&mut self, path: &Path) -> bool {
         let text = match fs::read_to_string(path) {
@@ -148,7 +168,8 @@ mod tests {
     fn lines_are_read_as_gdnsd_reads_them() {
         let states =
             parse("# states\n192.0.2.1 => UP\n 2001:db8::1=>down # why\n\n192.0.2.3 => UP/300\n").unwrap();
-        let shown: Vec<String> = states.iter().map(|(address, up)| format!("{address} {up}")).collect();
+        let mut shown: Vec<String> = states.iter().map(|(address, up)| format!("{address} {up}")).collect();
+        shown.sort();
         assert_eq!(shown, ["192.0.2.1 true", "192.0.2.3 true", "2001:db8::1 false"]);
     }
 
@@ -173,17 +194,21 @@ mod tests {
         let path = folder.path().join("ext");
         let mut files = Extfiles::default();
         files.follow([path.clone()].into());
-        assert_eq!(files.states(&path), Some(&States::new()));
+        let says = |files: &Extfiles| {
+            let (state, words) = files.get(&path).unwrap().says("192.0.2.1".parse().unwrap());
+            (state, words.split_once(path.to_str().unwrap()).unwrap().0.to_owned())
+        };
+        assert_eq!(says(&files), (None, "not in ".into()));
         fs::write(&path, "192.0.2.1 => DOWN\n").unwrap();
         assert!(files.look());
-        let good = files.states(&path).unwrap().clone();
+        assert_eq!(says(&files), (Some(false), "DOWN in ".into()));
         fs::write(&path, "192.0.2.1 => MAYBE, BUT WHO KNOWS\n").unwrap();
         assert!(files.look() && !files.look());
-        assert_eq!(files.states(&path), Some(&good));
+        assert_eq!(says(&files), (Some(false), "DOWN in ".into()));
         assert_eq!(files.problems().count(), 1);
         fs::remove_file(&path).unwrap();
         assert!(files.look());
-        assert_eq!(files.states(&path), Some(&States::new()));
+        assert_eq!(says(&files), (None, "not in ".into()));
         assert_eq!(files.problems().count(), 0);
     }
 }

@@ -82,7 +82,7 @@ pub fn observed(
         // That a check passes from the start is no change.
         let was = || before(number, &watch.id).unwrap_or(Turn::Up);
         if let Some(turn) = Turn::of(seen).filter(|turn| *turn != was()) {
-            let (check, reason) = (Some(watch.check().to_owned()), seen.reason.clone());
+            let (check, reason) = (Some(watch.check().to_owned()), seen.reason.to_string());
             changes.push(Change { at_ms, address: watch.address, check, name: None, turn, reason });
         }
     }

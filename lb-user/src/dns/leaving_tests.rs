@@ -74,7 +74,7 @@ impl World {
     /// What is said after so many milliseconds.
     fn after(&mut self, millis: u64, sinks: &[SinkStatus]) -> BTreeMap<Vip, Word> {
         self.now += Duration::from_millis(millis);
-        let snapshot = Snapshot::new(Arc::clone(&self.data), &self.seen, &self.orders, false);
+        let snapshot = Snapshot::new(Arc::clone(&self.data), self.seen.clone().into(), &self.orders, false);
         let facts = Facts {
             zones: &self.config.zones,
             snapshot: &snapshot,

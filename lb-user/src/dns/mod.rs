@@ -34,6 +34,7 @@ pub mod others;
 pub mod policy;
 pub mod publish;
 pub mod rate;
+mod ready;
 pub mod server;
 pub mod service;
 pub mod sink;

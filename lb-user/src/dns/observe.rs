@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
-use super::extfile::Extfiles;
+use super::extfile::{Extfiles, File};
 use super::observers::Jury;
-use super::snapshot::{Observations, Observed, Watch};
+use super::snapshot::{Data, Observations, Observed, Watch};
 use super::{BeforeChecks, Check, Config};
 use crate::agent::status::Status;
 use crate::health::{CheckKind, HealthView, HostHealth, Plan, Probe, ProbeTarget};
@@ -55,38 +56,45 @@ pub fn plan(config: &Config, watches: &[Watch]) -> Plan {
 }
 
 /// What all checks say, in the order of the watches.
-pub fn observe(facts: &Facts<'_>, watches: &[Watch]) -> Observations {
+pub fn observe(facts: &Facts<'_>, data: &Data) -> Observations {
     // Both are in order: one walk over them finds every probe.
     let mut health = facts.health.iter().peekable();
-    let mut all = Vec::with_capacity(watches.len());
-    // Members follow checks that exist. Those of one check are next to each other.
-    let mut check = None;
-    for watch in watches {
-        if check.is_none_or(|(name, _)| name != watch.check()) {
-            check = facts.config.checks.get_key_value(watch.check());
+    let mut all = Vec::with_capacity(data.watches().len());
+    for watches in data.by_check() {
+        // Members follow checks that exist.
+        let check = watches.first().and_then(|watch| facts.config.checks.get(watch.check()));
+        let file = match check {
+            Some(Check::Extfile { file, .. }) => facts.extfiles.get(file),
+            _ => None,
+        };
+        for watch in watches {
+            while health.next_if(|(id, _)| **id < watch.id).is_some() {}
+            let probed = health.next_if(|(id, _)| **id == watch.id).map(|(_, health)| health);
+            let mut seen =
+                check.map_or_else(Observed::default, |check| one(facts, check, file, watch, probed));
+            if seen.up.is_none() && facts.config.before_checks == BeforeChecks::Answer {
+                seen = Observed::of(Some(true), "not checked yet");
+            }
+            all.push(seen);
         }
-        while health.next_if(|(id, _)| **id < watch.id).is_some() {}
-        let probed = health.next_if(|(id, _)| **id == watch.id).map(|(_, health)| health);
-        let mut seen = check.map_or_else(Observed::default, |(_, check)| one(facts, check, watch, probed));
-        if seen.up.is_none() && facts.config.before_checks == BeforeChecks::Answer {
-            seen = Observed::of(Some(true), "not checked yet");
-        }
-        all.push(seen);
     }
-    all
+    all.into()
 }
 
-fn one(facts: &Facts<'_>, check: &Check, watch: &Watch, probed: Option<&HostHealth>) -> Observed {
+/// What a check says of an address; `file` is that of the check, `probed` what the probe of the address has found.
+fn one(
+    facts: &Facts<'_>,
+    check: &Check,
+    file: Option<&File>,
+    watch: &Watch,
+    probed: Option<&HostHealth>,
+) -> Observed {
     match check {
         Check::Probe { .. } => probe(facts, watch, probed),
-        Check::Extfile { file, default_up } => {
-            let state = facts.extfiles.states(file).and_then(|states| states.get(&watch.address));
-            let reason = match state {
-                Some(up) => format!("{} in {}", if *up { "UP" } else { "DOWN" }, file.display()),
-                None => format!("not in {}", file.display()),
-            };
-            Observed::of(Some(*state.unwrap_or(default_up)), reason)
-        }
+        Check::Extfile { default_up, .. } => match file.map(|file| file.says(watch.address)) {
+            Some((state, words)) => Observed::of(Some(state.unwrap_or(*default_up)), Arc::clone(words)),
+            None => Observed::of(Some(*default_up), "not looked at yet"),
+        },
         Check::Vip { vip, directors: None } => of_vip(facts, vip.unwrap_or(watch.address)),
         Check::Vip { vip, directors: Some(least) } => {
             of_directors(facts, vip.unwrap_or(watch.address), *least)

@@ -196,6 +196,9 @@ pub struct Chosen {
     pub fates: Vec<Fate>,
     /// Leading bits of the client's network that the answer depends on (the scope of RFC 7871, section 7.2.1).
     pub scope: u8,
+    /// In how many ways chance chooses, the same for all clients: rolls that leave the same remainder come to the same.
+    /// `None`: it depends on the client, or is drawn.
+    pub ways: Option<usize>,
 }
 
 /// What is given from outside.
@@ -270,6 +273,7 @@ impl Choice {
             basis: Basis::NoSuchFamily,
             fates: fates.collect(),
             scope: 0,
+            ways: Some(1),
         };
         if members.is_empty() {
             return chosen;
@@ -331,6 +335,11 @@ impl Choice {
     /// Chooses among these members, at least one, as the policy says.
     fn pick(&self, how: How, among: &[usize], fate: Fate, now: &Circumstances<'_>, chosen: &mut Chosen) {
         let (mut picked, mut left_out) = (among.to_vec(), Fate::Behind);
+        chosen.ways = match how.policy {
+            Policy::All => Some(picked.len()),
+            Policy::Failover => Some(1),
+            Policy::Weighted | Policy::Subnet | Policy::Geo | Policy::Hash => None,
+        };
         match how.policy {
             Policy::All => rotate(&mut picked, now.roll),
             Policy::Failover => {}

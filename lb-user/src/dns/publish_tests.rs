@@ -37,7 +37,7 @@ impl World {
 
     fn sees(&mut self, up: [Option<bool>; 2], starting: bool) -> Option<Arc<Edition>> {
         let seen = up.map(|up| Observed::of(up, ""));
-        let snapshot = Snapshot::new(Arc::clone(&self.data), &seen, &Orders::new(), starting);
+        let snapshot = Snapshot::new(Arc::clone(&self.data), seen.into(), &Orders::new(), starting);
         let editions = self.publisher.publish(&snapshot);
         assert!(editions.keys().all(|apex| apex.to_string() == "example.org."), "of others nothing");
         editions.into_values().next()

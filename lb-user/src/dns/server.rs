@@ -23,8 +23,9 @@ use super::counters::{Counter, Counters};
 use super::datagrams::Batch;
 use super::dnssec::sign::Signatures;
 use super::policy::mix;
+use super::ready::Ready;
 use super::snapshot::Snapshot;
-use super::wire::{Around, Reply, Transport, respond};
+use super::wire::{Around, Transport};
 use super::{Config, Tcp, tcp, turns};
 
 /// How often a thread that hears nothing looks whether it is to end.
@@ -175,19 +176,21 @@ fn answer_datagrams(
         debug!("dns: answers may wait for other work of this machine: {error}");
     }
     let mut snapshot = Cache::new(Arc::clone(snapshot));
-    let (mut batch, mut roll, signatures) = (Batch::new(), seed(), Signatures::default());
+    let (mut batch, mut ready) = (Batch::new(), Ready::new());
+    let (mut roll, signatures) = (seed(), Signatures::default());
     while !stop.load(Ordering::Relaxed) {
         let served = batch.serve(socket, |question, from, out| {
             roll = mix(roll);
+            let snapshot = snapshot.load();
             let around = Around {
-                snapshot: snapshot.load(),
+                snapshot,
                 source: from.ip(),
                 transport: Transport::Udp,
                 signatures: &signatures,
                 roll,
                 now: since_1970(),
             };
-            let Reply { outcome, .. } = respond(&around, question, out);
+            let outcome = ready.respond(snapshot, &around, question, out);
             counters.packet(Transport::Udp, outcome);
         });
         match served {

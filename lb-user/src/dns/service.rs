@@ -59,7 +59,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often the last health is written to the file, if it has changed.
 const REMEMBER: Duration = Duration::from_secs(5);
 /// How many changes at once have a line each in the log.
-const LOGGED: usize = 50;
+const LOGGED: usize = 20;
 
 /// The running name server.
 pub struct Dns {
@@ -142,7 +142,7 @@ impl Dns {
             stale: false,
             snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::new(
                 Arc::default(),
-                &[],
+                Arc::default(),
                 &Orders::new(),
                 true,
             ))),
@@ -383,7 +383,7 @@ impl Watching {
                 peers: &self.peers.borrow_and_update(),
                 settled,
             };
-            observe(&facts, self.data.watches())
+            observe(&facts, &self.data)
         };
         self.observing.agree(&self.config.checks, self.data.watches(), &seen);
         let was_starting = self.starting;
@@ -394,7 +394,7 @@ impl Watching {
             let changes = self.changes(&seen);
             log(&changes);
             self.history.note(changes);
-            self.publish(&seen);
+            self.publish(Arc::clone(&seen));
             self.judged = Some(Judged { data: Arc::clone(&self.data), seen });
         }
         self.telling.look(&leaving::Facts {
@@ -441,7 +441,7 @@ impl Watching {
         self.told.send_if_modified(|last| std::mem::replace(last, told.clone()) != told);
     }
 
-    fn publish(&mut self, seen: &[Observed]) {
+    fn publish(&mut self, seen: Observations) {
         let mut snapshot = Snapshot::new(Arc::clone(&self.data), seen, &self.orders, self.starting);
         snapshot.editions = self.publisher.publish(&snapshot);
         snapshot.keys = Arc::clone(&self.keys);

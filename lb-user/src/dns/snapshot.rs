@@ -17,6 +17,9 @@ use super::tsig::Keyring;
 use super::zone::{Fault, Zone};
 use crate::model::{Family, HostId};
 
+/// So many zones are few.
+const FEW: usize = 8;
+
 /// What a configuration serves, in the form that questions are looked up in.
 #[derive(Debug, Default)]
 pub struct Data {
@@ -30,6 +33,8 @@ pub struct Data {
     seats: Vec<usize>,
     /// What members follow, in order.
     watches: Vec<Watch>,
+    /// How many watches there are of each check, in the same order.
+    of_checks: Vec<usize>,
     /// What each member follows, by numbers of watches.
     follows: Vec<Box<[usize]>>,
     /// What this server calls itself.
@@ -67,19 +72,19 @@ pub struct Observed {
     pub share: u16,
     /// It passes, and is to get no new clients while others work: the VIP leaves (see [`crate::leave`]).
     pub leaving: bool,
-    /// What it says in words.
-    pub reason: String,
+    /// What it says in words; many say the same.
+    pub reason: Arc<str>,
 }
 
 impl Observed {
     /// Of a check that passes or not, with all capacity there.
-    pub fn of(up: Option<bool>, reason: impl Into<String>) -> Self {
+    pub fn of(up: Option<bool>, reason: impl Into<Arc<str>>) -> Self {
         Observed { up, share: 1000, leaving: false, reason: reason.into() }
     }
 }
 
 /// What all checks say, in the order of [`Data::watches`].
-pub type Observations = Vec<Observed>;
+pub type Observations = Arc<[Observed]>;
 
 /// What the operator ordered for an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -101,8 +106,10 @@ pub struct Snapshot {
     pub data: Arc<Data>,
     /// What is known of each member of each choice.
     standings: Vec<Standing>,
-    /// Why, in words.
-    reasons: Vec<Arc<str>>,
+    /// What that follows from.
+    seen: Observations,
+    /// And this.
+    orders: Orders,
     /// The first checks have not been heard.
     pub starting: bool,
     /// What secondaries get.
@@ -157,10 +164,16 @@ impl Data {
             |m: &Member| m.checks.iter().map(|check| numbers[&Watch::new(check, m.address).id]).collect();
         self.follows = members().map(numbered).collect();
         self.watches = sorted.into_values().collect();
+        self.of_checks = self.watches.chunk_by(|a, b| a.check() == b.check()).map(<[_]>::len).collect();
     }
 
     /// The zone that a name belongs to: the longest one.
     pub fn zone_of(&self, name: &LowerName) -> Option<&Zone> {
+        // To compare with a few is quicker than to take the name apart.
+        if self.zones.len() <= FEW {
+            let around = self.zones.values().filter(|zone| zone.apex().zone_of(name));
+            return around.max_by_key(|zone| zone.apex().num_labels());
+        }
         let mut at = name.clone();
         for _ in self.most_labels..name.num_labels() {
             at = at.base_name();
@@ -180,40 +193,46 @@ impl Data {
     pub fn watches(&self) -> &[Watch] {
         &self.watches
     }
+
+    /// The same, those of each check together.
+    pub fn by_check(&self) -> impl Iterator<Item = &[Watch]> {
+        let mut rest = &self.watches[..];
+        self.of_checks.iter().map(move |count| rest.split_off(..*count).unwrap_or_default())
+    }
 }
 
 impl Snapshot {
     /// A snapshot of what is known now; what `seen` does not have is not known.
-    pub fn new(data: Arc<Data>, seen: &[Observed], orders: &Orders, starting: bool) -> Self {
-        let (mut standings, mut reasons) = (Vec::new(), Vec::new());
-        // Most members say the same.
-        let works: Arc<str> = "works".into();
-        let mut follows = data.follows.iter();
-        for choice in &data.choices {
-            // Most of the time there are no orders.
-            let name = (!orders.is_empty()).then(|| choice.name.to_lowercase().to_ascii());
-            for member in &choice.members {
-                let order = name.as_ref().and_then(|name| {
-                    let of = |name: Option<&String>| orders.get(&(member.address, name.cloned()));
-                    of(Some(name)).or_else(|| of(None))
-                });
-                let numbers = follows.next().map_or(&[][..], |numbers| numbers);
-                let checks = numbers.iter().map(|number| (data.watches[*number].check(), seen.get(*number)));
-                let (standing, reason) = judge(order.copied(), checks);
-                standings.push(standing);
-                reasons.push(reason.map_or_else(|| Arc::clone(&works), Into::into));
-            }
-        }
-        Snapshot {
+    pub fn new(data: Arc<Data>, seen: Observations, orders: &Orders, starting: bool) -> Self {
+        let mut snapshot = Snapshot {
             data,
-            standings,
-            reasons,
+            standings: Vec::new(),
+            seen,
+            orders: orders.clone(),
             starting,
             editions: Editions::new(),
             keys: Arc::default(),
             limiter: None,
             geo: Arc::default(),
-        }
+        };
+        snapshot.standings = (0..snapshot.data.choices.len())
+            .flat_map(|choice| snapshot.grounds(choice).map(|grounds| grounds.standing()))
+            .collect();
+        snapshot
+    }
+
+    /// What follows of the members of a choice.
+    fn grounds(&self, choice: usize) -> impl Iterator<Item = Grounds<'_>> {
+        let of = &self.data.choices[choice];
+        // Most of the time there are no orders.
+        let name = (!self.orders.is_empty()).then(|| of.name.to_lowercase().to_ascii());
+        of.members.iter().zip(&self.data.follows[self.data.seats[choice]..]).map(move |(member, follows)| {
+            let order = name.as_ref().and_then(|name| {
+                let of = |name: Option<&String>| self.orders.get(&(member.address, name.cloned()));
+                of(Some(name)).or_else(|| of(None))
+            });
+            Grounds { order: order.copied(), follows, watches: &self.data.watches, seen: &self.seen }
+        })
     }
 
     /// The SOA record of a zone; its serial is that of what secondaries get, if any may have it.
@@ -231,9 +250,8 @@ impl Snapshot {
     }
 
     /// Why, in words.
-    pub fn reasons(&self, choice: usize) -> &[Arc<str>] {
-        let first = self.data.seats[choice];
-        &self.reasons[first..first + self.data.choices[choice].members.len()]
+    pub fn reasons(&self, choice: usize) -> impl Iterator<Item = String> {
+        self.grounds(choice).map(|grounds| grounds.reason())
     }
 
     /// The addresses of a choice for a client.
@@ -251,36 +269,60 @@ impl Snapshot {
     }
 }
 
-/// What follows from an order and from what the checks say; the reason where it is not plainly that all is well.
-fn judge<'a>(
+/// What is known of a member.
+struct Grounds<'a> {
     order: Option<Order>,
-    checks: impl Iterator<Item = (&'a str, Option<&'a Observed>)>,
-) -> (Standing, Option<String>) {
-    match order {
-        Some(Order::Down) => return (Standing::Down, Some("taken out by the operator".into())),
-        Some(Order::Drain) => return (Standing::Drained, Some("drained by the operator".into())),
-        None => {}
+    /// What it follows, by numbers of watches.
+    follows: &'a [usize],
+    watches: &'a [Watch],
+    seen: &'a [Observed],
+}
+
+impl<'a> Grounds<'a> {
+    /// Each check with what it says, if it has said something.
+    fn checks(&self) -> impl Iterator<Item = (&'a str, Option<&'a Observed>)> {
+        let (watches, seen) = (self.watches, self.seen);
+        let heard = |number: usize| seen.get(number).filter(|seen| seen.up.is_some());
+        self.follows.iter().map(move |number| (watches[*number].check(), heard(*number)))
     }
-    let (mut share, mut unknown, mut told, mut leaving) = (1000, None, Vec::new(), false);
-    for (check, seen) in checks {
-        match seen {
-            Some(Observed { up: Some(false), reason, .. }) => {
-                return (Standing::Failed, Some(format!("{check}: {reason}")));
+
+    fn standing(&self) -> Standing {
+        match self.order {
+            Some(Order::Down) => return Standing::Down,
+            Some(Order::Drain) => return Standing::Drained,
+            None => {}
+        }
+        let (mut share, mut unknown, mut leaving) = (1000, false, false);
+        for (_, seen) in self.checks() {
+            match seen {
+                Some(seen) if seen.up == Some(false) => return Standing::Failed,
+                Some(seen) => (share, leaving) = (share.min(seen.share), leaving | seen.leaving),
+                None => unknown = true,
             }
-            Some(Observed { up: Some(true), share: of_check, leaving: leaves, reason }) => {
-                share = share.min(*of_check);
-                leaving |= leaves;
-                if !reason.is_empty() {
-                    told.push(format!("{check}: {reason}"));
-                }
-            }
-            _ => unknown = unknown.or(Some(check)),
+        }
+        match (unknown, leaving) {
+            (true, _) => Standing::Unknown,
+            (false, true) => Standing::Leaving,
+            (false, false) => Standing::Up(share),
         }
     }
-    match unknown {
-        None if leaving => (Standing::Leaving, Some(told.join("; "))),
-        Some(check) => (Standing::Unknown, Some(format!("{check}: no result yet"))),
-        None if told.is_empty() => (Standing::Up(share), None),
-        None => (Standing::Up(share), Some(told.join("; "))),
+
+    /// Why it is that.
+    fn reason(&self) -> String {
+        let told = || self.checks().filter_map(|(check, seen)| Some((check, seen?)));
+        let say = |(check, seen): (&str, &Observed)| format!("{check}: {}", seen.reason);
+        match self.standing() {
+            Standing::Down => "taken out by the operator".into(),
+            Standing::Drained => "drained by the operator".into(),
+            Standing::Failed => told().find(|(_, seen)| seen.up == Some(false)).map(say).unwrap_or_default(),
+            Standing::Unknown => {
+                let silent = self.checks().find(|(_, seen)| seen.is_none());
+                silent.map(|(check, _)| format!("{check}: no result yet")).unwrap_or_default()
+            }
+            Standing::Leaving | Standing::Up(_) => {
+                let told: Vec<String> = told().filter(|(_, seen)| !seen.reason.is_empty()).map(say).collect();
+                if told.is_empty() { "works".into() } else { told.join("; ") }
+            }
+        }
     }
 }

@@ -275,7 +275,7 @@ fn name_status(snapshot: &Snapshot, choice: usize) -> NameStatus {
                     Standing::Down => "down",
                 }
                 .into(),
-                reason: reason.to_string(),
+                reason,
             })
             .collect(),
     }
@@ -349,11 +349,7 @@ fn one(snapshot: &Snapshot, name: &Name, kind: RecordType, client: &Client, from
                 source: located.source,
             }),
             members: members
-                .map(|((member, fate), reason)| MemberFate {
-                    address: member.address,
-                    fate: *fate,
-                    reason: reason.to_string(),
-                })
+                .map(|((member, fate), reason)| MemberFate { address: member.address, fate: *fate, reason })
                 .collect(),
         }
     });

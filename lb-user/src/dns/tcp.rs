@@ -147,7 +147,7 @@ impl Conversation {
             }
             self.connections.heard(self.number, Instant::now());
             roll = mix(roll);
-            let Reply { outcome, mut rest } = {
+            let Reply { outcome, mut rest, .. } = {
                 let snapshot = self.snapshot.load();
                 let (source, now) = (self.from.ip(), since_1970());
                 let (signatures, transport) = (&self.signatures, Transport::Tcp);

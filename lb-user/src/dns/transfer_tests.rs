@@ -42,7 +42,7 @@ fn snapshot() -> Snapshot {
     let mut last = None;
     for second in [true, false] {
         let seen = [true, second].map(|up| Observed::of(Some(up), ""));
-        let mut snapshot = Snapshot::new(Arc::clone(&data), &seen, &Orders::new(), false);
+        let mut snapshot = Snapshot::new(Arc::clone(&data), seen.into(), &Orders::new(), false);
         snapshot.editions = publisher.publish(&snapshot);
         last = Some(snapshot);
     }
@@ -75,7 +75,7 @@ fn ask(snapshot: &Snapshot, packet: &[u8], transport: Transport) -> (Outcome, Ve
         now: Duration::from_secs(NOW),
     };
     let (mut out, mut messages) = (Vec::new(), Vec::new());
-    let Reply { outcome, mut rest } = respond(&around, packet, &mut out);
+    let Reply { outcome, mut rest, .. } = respond(&around, packet, &mut out);
     messages.push(out.clone());
     while let Some(transfer) = &mut rest {
         transfer.next(NOW, &mut out).unwrap();

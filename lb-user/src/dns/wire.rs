@@ -90,11 +90,14 @@ pub struct Reply {
     pub outcome: Outcome,
     /// The messages after the first one.
     pub rest: Option<Box<Transfer>>,
+    /// In how many ways chance answers the same packet from the same snapshot, its ID aside: rolls that leave the same
+    /// remainder come to the same. `None`: it also depends on something else.
+    pub ways: Option<usize>,
 }
 
 impl From<Outcome> for Reply {
     fn from(outcome: Outcome) -> Self {
-        Reply { outcome, rest: None }
+        Reply { outcome, rest: None, ways: None }
     }
 }
 
@@ -156,7 +159,10 @@ fn answered(
         }
         None => answer(snapshot, &request.question, &Client { source, subnet: request.subnet }, around.roll),
     };
+    // Limits and signatures go by the time, too.
+    let mut ways = answer.ways.filter(|_| signed.is_none() && snapshot.limiter.is_none());
     if request.edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok) {
+        ways = ways.filter(|_| answer.signed_by.is_none());
         answer = with_signatures(around, answer, request.compact_ok());
     }
     let edns = request.edns.as_ref().map(|asked| edns(asked, &request, &answer, &snapshot.data.nsid));
@@ -181,7 +187,7 @@ fn answered(
     match bad_signature.filter(|_| written.is_some()) {
         _ if may == rate::Verdict::Slip => Outcome::Limited { slipped: true }.into(),
         Some(error) => Outcome::BadSignature(error).into(),
-        None => told(written, answer.code, answer.choice).into(),
+        None => Reply { ways, ..told(written, answer.code, answer.choice).into() },
     }
 }
 
@@ -213,7 +219,7 @@ fn begin(
     let outcome = Outcome::Transfer(plan.kind());
     let mut transfer = Box::new(Transfer::new(metadata, request.query, plan, signed, edns));
     match transfer.next(around.now.as_secs(), out) {
-        Ok(()) => Reply { outcome, rest: (!transfer.is_over()).then_some(transfer) },
+        Ok(()) => Reply { rest: (!transfer.is_over()).then_some(transfer), ..outcome.into() },
         Err(_) => {
             out.clear();
             Outcome::Unwritable.into()

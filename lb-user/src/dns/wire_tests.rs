@@ -19,7 +19,7 @@ fn snapshot() -> Snapshot {
         glue.join(", ")
     );
     let config = config::Config::parse("lb.yaml", &text, "n").unwrap().dns.unwrap();
-    Snapshot::new(Arc::new(Data::new(&config).unwrap()), &[], &Orders::new(), false)
+    Snapshot::new(Arc::new(Data::new(&config).unwrap()), Default::default(), &Orders::new(), false)
 }
 
 fn question(name: &str, kind: RecordType) -> Message {

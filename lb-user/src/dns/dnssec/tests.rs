@@ -52,7 +52,8 @@ fn world(keys: usize) -> World {
     let text = ZONE.replace("KEYS", &format!("[{list}]"));
     let config = Config::parse("lb.yaml", &text, "n").unwrap().dns.unwrap();
     let keys = config.zones[0].keys.iter().map(|key| key.public.clone()).collect();
-    let snapshot = Snapshot::new(Arc::new(Data::new(&config).unwrap()), &[], &Orders::new(), false);
+    let snapshot =
+        Snapshot::new(Arc::new(Data::new(&config).unwrap()), Default::default(), &Orders::new(), false);
     World { _folder: folder, snapshot, signatures: Signatures::default(), keys }
 }
 
