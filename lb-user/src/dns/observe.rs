@@ -107,7 +107,8 @@ fn probe(facts: &Facts<'_>, watch: &Watch, probed: Option<&HostHealth>) -> Obser
     if let Some(jury) = facts.jury {
         return jury.verdict(watch, facts.remembered.get(&watch.id).copied());
     }
-    let seen = |up: Option<bool>, reason: Option<&str>| Observed::of(up, reason.unwrap_or_default());
+    // Most say nothing, which takes no memory.
+    let seen = |up, reason: Option<&str>| Observed::of(up, reason.map_or_else(Arc::default, Arc::from));
     match probed {
         Some(HostHealth { known: true, healthy, reason, .. }) => seen(Some(*healthy), reason.as_deref()),
         unknown => match facts.remembered.get(&watch.id) {

@@ -12,8 +12,8 @@ use super::wire::{Around, Outcome, Reply, respond};
 const PLACES: usize = 8192;
 /// Most ways in which a question is answered that is kept.
 const MOST_WAYS: usize = 4;
-/// Bytes of the longest question that is kept, and of the longest answer. With these bounds, all that is kept is 10 MB at
-/// most, and usually a tenth of that.
+/// Bytes of the longest question that is kept, and of the longest answer. With these bounds, all that is kept is 11 MB at
+/// most, and usually two.
 const LONGEST: [usize; 2] = [128, 256];
 
 /// The answers of one thread.
