@@ -172,7 +172,7 @@ impl Machine {
             command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log).spawn()
         });
         self.agent = Some(agent.expect("starting the agent"));
-        wait_until("the agent is ready", Duration::from_secs(15), || {
+        wait_until("the agent is ready", Duration::from_secs(60), || {
             let status = self.status()?;
             check(status["ready"] == true, &status)
         });

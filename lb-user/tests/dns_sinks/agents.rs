@@ -96,7 +96,7 @@ pub fn file(name: &str) -> String {
     fs::read_to_string(path).expect("a configuration")
 }
 
-/// `pair.yaml` for a node of the test, with checks every 200 ms.
+/// `pair.yaml` for a node of the test, with checks every 500 ms.
 fn of_pair(number: u8, address: &str) -> String {
     file("pair.yaml")
         .replace("example.com", "example.org")
@@ -105,7 +105,7 @@ fn of_pair(number: u8, address: &str) -> String {
         .replace("lb1.example", &format!("lb{number}.example"))
         .replace("key: lb1.", "key: lb-key.")
         .replace("/etc/lb/tsig.secret", "FOLDER/secret")
-        .replace("interval: 60s, timeout: 5s", "interval: 200ms, timeout: 100ms")
+        .replace("interval: 60s, timeout: 5s", "interval: 500ms, timeout: 450ms")
 }
 
 #[test]
