@@ -33,8 +33,7 @@ fn report(
     let left = String::from_utf8_lossy(&left);
     assert!(!left.contains(namespaces), "namespaces are left behind: {left}");
     // Their folders have such names, too.
-    let left =
-        Command::new("pgrep").args(["-af", &format!("/{namespaces}")]).output().expect("running pgrep");
+    let left = Command::new("pgrep").args(["-af", namespaces]).output().expect("running pgrep");
     assert!(left.stdout.is_empty(), "left behind: {}", String::from_utf8_lossy(&left.stdout));
     Some(serde_json::from_slice(&output.stdout).expect("a report"))
 }

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! The middle is pure: [`zone`] (what there is), [`policy`] (which addresses a name has now, and why), [`answer`]
-//! (question to sections), [`wire`] (packet to packet), [`observe`] (what the checks of a member say). The shell is
-//! [`server`] (sockets) and [`service`] (the task that watches and publishes).
+//! (question to sections), [`wire`] (packet to packet), `ready` (the same packet again), [`observe`] (what the checks of a
+//! member say). The shell is [`server`] (sockets) and [`service`] (the task that watches and publishes).
 
 pub mod answer;
 pub mod anycast;
