@@ -12,17 +12,18 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{info, warn};
+
+use crate::admission::{Admission, Limits};
 
 /// The answer while there is no file.
 const DEFAULT_ANSWER: &str = "up";
 /// Longest line that is accepted.
 const LINE_LIMIT: usize = 256;
-/// Most connections served at once; HAProxy makes one per server line.
-const CONNECTIONS: usize = 256;
+/// Connections served at once; HAProxy makes one per server line, and they take a moment. Others are closed at once.
+const CONNECTIONS: Limits = Limits { total: 256, per_source: 128 };
 /// Most time that a connection lives.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -66,8 +67,9 @@ impl AgentCheck {
             sockets.push(socket);
         }
         let mut listeners = JoinSet::new();
+        let admission = Admission::new(CONNECTIONS);
         for socket in sockets {
-            listeners.spawn(serve(socket, Arc::clone(&source)));
+            listeners.spawn(serve(socket, Arc::clone(&source), Arc::clone(&admission)));
         }
         Ok(Self { source, addresses, _listeners: listeners })
     }
@@ -105,24 +107,22 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-async fn serve(listener: TcpListener, source: Arc<AnswerFile>) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+async fn serve(listener: TcpListener, source: Arc<AnswerFile>, admission: Arc<Admission>) {
     let mut connections = JoinSet::new();
     loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => {
-                let answer = source.answer();
-                connections.spawn(async move {
-                    let _ = timeout(PATIENCE, reply(stream, &answer)).await;
-                    drop(slot);
-                });
+            Ok((stream, from)) => {
+                if let Some(place) = admission.admit(from.ip()) {
+                    let answer = source.answer();
+                    connections.spawn(async move {
+                        let _ = timeout(PATIENCE, reply(stream, &answer)).await;
+                        drop(place);
+                    });
+                }
             }
-            // Out of descriptors, or the connection was aborted: neither ends the server.
-            Err(error) => {
-                warn!("agent check: accept: {error}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
+            // Out of descriptors, or the connection was aborted: neither ends the server. Whoever connects can bring that
+            // about, so it has no line in the log.
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
         while connections.try_join_next().is_some() {}
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Method, Request, Response, StatusCode, Uri};
@@ -15,6 +15,9 @@ use tokio::time::timeout;
 
 /// How long one address gets to answer at once.
 pub(crate) const ANSWER: Duration = Duration::from_secs(3);
+
+/// Most bytes of an answer that is taken as a whole: a manifest of 65 535 hosts has some 6 MB, and more in etcd's encoding.
+const LIMIT: usize = 64 << 20;
 
 /// What is asked.
 #[derive(Clone, Copy)]
@@ -40,9 +43,10 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// All of the body.
-    async fn whole(self) -> hyper::Result<Bytes> {
-        Ok(self.body.collect().await?.to_bytes())
+    /// All of the body, if it is no longer than [`LIMIT`].
+    async fn whole(self) -> Result<Bytes, String> {
+        let body = Limited::new(self.body, LIMIT).collect().await;
+        Ok(body.map_err(|error| error.to_string())?.to_bytes())
     }
 
     /// The next piece of the body; `None` at its end.
@@ -97,7 +101,7 @@ impl Servers {
         let status = answer.status;
         let cut = |what: String| NoAnswer(vec![format!("an answer that was cut short: {what}")]);
         let body = timeout(patience, answer.whole()).await.map_err(|late| cut(late.to_string()))?;
-        Ok((status, body.map_err(|error| cut(error.to_string()))?))
+        Ok((status, body.map_err(cut)?))
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Decisions are pure functions of the values in [`model`]; everything that touches the machine is a thin shell.
 
+pub mod admission;
 pub mod agent;
 pub mod agent_check;
 pub mod bench;
@@ -11,6 +12,7 @@ pub mod cli;
 pub mod config;
 pub mod connections;
 pub mod dataplane;
+pub mod descriptors;
 pub mod desired;
 pub mod director_model;
 pub mod dns;
@@ -19,6 +21,7 @@ pub mod extras;
 pub mod files;
 pub mod health;
 mod http;
+mod http_server;
 pub mod leave;
 pub mod manifest;
 pub mod model;

@@ -8,6 +8,8 @@ mod geo;
 mod mmdb;
 #[path = "dns/signed.rs"]
 mod signed;
+#[path = "dns/strangers.rs"]
+mod strangers;
 #[path = "dns/world.rs"]
 mod world;
 

@@ -24,9 +24,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, timeout};
-use tracing::{error, warn};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use tower::Service;
+use tracing::warn;
 
 use super::ask_hosts;
 use super::dataplane::Counter;
@@ -38,6 +40,7 @@ use super::status::{AgentCheckStatus, Status};
 use crate::agent_check::AgentCheck;
 use crate::connections::HostConnections;
 use crate::dns::service as dns;
+use crate::http_server;
 use crate::manifest::routes;
 use crate::peers::view::statuses;
 use crate::peers::{PeerStatus, Published, Told};
@@ -66,10 +69,32 @@ pub struct Errors {
     pub errors: Vec<String>,
 }
 
+/// Most connections to the Unix socket at once.
+const CONNECTIONS: usize = 64;
+
 /// Serves until it is aborted.
 pub(super) async fn serve(listener: UnixListener, api: Api) {
-    if let Err(error) = axum::serve(listener, router(api)).await {
-        error!("the API has ended: {error}");
+    let router = router(api);
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let router = router.clone();
+                connections.spawn(async move {
+                    let answer = |request: axum::extract::Request| {
+                        let routed = router.clone().call(request);
+                        async { routed.await.into_response() }
+                    };
+                    http_server::serve(stream, answer).await;
+                    drop(place);
+                });
+            }
+            // Out of descriptors, or the connection was aborted: neither ends the API.
+            Err(_) => sleep(Duration::from_millis(100)).await,
+        }
+        while connections.try_join_next().is_some() {}
     }
 }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::{StreamExt, stream};
+use tokio::time::Instant;
 
 use super::dataplane::Role;
 use super::runner::ExchangeEnds;
@@ -19,14 +20,37 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The path at which a node tells of its own connections alone.
 const OWN: &str = "/v1/connections?own=1";
 
-/// The connections of this node and of all hosts that answer, by pool and host.
+/// Hosts that are asked at the same time.
+const PARALLEL: usize = 64;
+/// How long an answer counts: whoever asks, and however often, hosts are not asked more often.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// When hosts were asked last, and what they said.
+pub(super) type LastAsked = Option<(Instant, Vec<HostConnections>)>;
+
+/// The connections of this node and of all hosts that answer, by pool and host; a second old at most.
 pub(super) async fn connections(ends: &ExchangeEnds) -> Vec<HostConnections> {
+    // Whoever comes meanwhile waits, and gets the same.
+    let mut last = ends.asked.lock().await;
+    if let Some((at, said)) = &*last
+        && at.elapsed() < FRESH
+    {
+        return said.clone();
+    }
+    let said = ask(ends).await;
+    *last = Some((Instant::now(), said.clone()));
+    said
+}
+
+/// The same as of now.
+pub(super) async fn ask(ends: &ExchangeEnds) -> Vec<HostConnections> {
     let own = Arc::clone(&ends.reports.borrow());
     let peers = ends.peers.borrow().clone();
     let hosts = peers.iter().filter(|(_, peer)| {
         peer.contact == Contact::Fresh && peer.report.as_ref().is_some_and(|report| report.plays(Role::Host))
     });
-    let others = join_all(hosts.map(|(url, _)| of(url.clone())));
+    let hosts: Vec<PeerUrl> = hosts.map(|(url, _)| url.clone()).collect();
+    let others = stream::iter(hosts).map(of).buffer_unordered(PARALLEL).collect::<Vec<_>>();
     let (mine, others) = tokio::join!(ends.sampler.counts(), others);
     let mut all: Vec<HostConnections> = mine.into_iter().chain(others.into_iter().flatten()).collect();
     if let Some(config) = ends.sampler.config() {

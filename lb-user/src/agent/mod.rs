@@ -98,6 +98,7 @@ pub enum AgentError {
 pub async fn run(file: PathBuf, config: Config, kernel: Arc<dyn Kernel>) -> Result<(), AgentError> {
     let agent_check = config.agent_check.as_ref().map(AgentCheck::start).transpose()?.map(Arc::new);
     let edits = config.peers.as_ref().is_some_and(|peers| peers.edits);
+    let nodes = config.peers.as_ref().map_or(0, |peers| peers.nodes.len());
     let listeners = Listeners::bind(config.peers.as_ref().map_or(&[], |peers| &peers.listen))?;
     let sockets = config.dns.as_ref().map(Sockets::bind).transpose()?;
     let socket = socket::bind(&config.api)?;
@@ -123,7 +124,7 @@ pub async fn run(file: PathBuf, config: Config, kernel: Arc<dyn Kernel>) -> Resu
         exchange,
         manifest,
     };
-    let _for_peers = listeners.serve(api::for_peers(state.clone(), edits), allow);
+    let _for_peers = listeners.serve(api::for_peers(state.clone(), edits), allow, nodes);
     let api = tokio::spawn(api::serve(socket.listen()?, state));
     let result = runner.run(for_runner).await;
     systemd::notify("STOPPING=1");

@@ -52,7 +52,7 @@ async fn look(manifests: &Manifests, manifest: &Manifest, ends: &ExchangeEnds) {
     if !old || !acts(ends, manifest.version) {
         return;
     }
-    let counts = ask_hosts::connections(ends).await;
+    let counts = ask_hosts::ask(ends).await;
     let own = Arc::clone(&ends.reports.borrow());
     let doubts = doubts(fresh(&own.report, &ends.peers.borrow()));
     let Some((pool, generation)) = next(manifest, &counts, &doubts) else { return };

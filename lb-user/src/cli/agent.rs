@@ -10,6 +10,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::agent::{self, dataplane::Kernel};
 use crate::config::{Config, DEFAULT_FILE};
+use crate::descriptors;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -20,6 +21,8 @@ pub(super) struct Args {
 
 /// Capabilities that a director or host needs, by their numbers in `linux/capability.h`.
 const NEEDED: [(&str, u32); 3] = [("CAP_NET_ADMIN", 12), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
+/// Libraries that read packets and requests of whoever sends them.
+const FED_BY_STRANGERS: [&str; 6] = ["hickory_proto", "hyper", "hyper_util", "h2", "rustls", "tower"];
 /// Grants BPF and PERFMON as well.
 const SYS_ADMIN: u32 = 21;
 
@@ -36,15 +39,24 @@ pub(super) fn run(args: Args, kernel: Arc<dyn Kernel>) -> anyhow::Result<ExitCod
     }
     tracing_subscriber::fmt()
         .compact()
-        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")))
+        .with_env_filter(log_filter())
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .with_target(false)
         .init();
+    descriptors::raise();
     // One worker is plenty: blocking work has threads of its own, and a node runs much else.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(agent::run(args.config, config, kernel))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// `RUST_LOG`, else states that an operator cares about. Never a line of the libraries that read what strangers send: they write
+/// some per packet, with bytes of it.
+fn log_filter() -> EnvFilter {
+    let chosen = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let silenced = FED_BY_STRANGERS.iter().filter_map(|library| format!("{library}=off").parse().ok());
+    silenced.fold(chosen, EnvFilter::add_directive)
 }
 
 fn effective_capabilities() -> anyhow::Result<u64> {

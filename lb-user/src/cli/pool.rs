@@ -1,6 +1,7 @@
 //! `lb pool`, `lb drain`, `lb undrain`, `lb weight`: what the operator writes becomes an edit.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -65,12 +66,17 @@ pub(super) struct Add {
     /// Make the pool, which is not there yet.
     #[arg(long)]
     create: bool,
-    /// Key of the new pool's table.
-    #[arg(long, requires = "create", default_value_t = 0)]
+    /// Key of the new pool's table and flow hash; by default a random one, so that nobody can aim a flood at one host.
+    #[arg(long, requires = "create", default_value_t = random_seed(), hide_default_value = true)]
     seed: u64,
     /// Rows of the new pool's table, a prime.
     #[arg(long, requires = "create", default_value_t = NewPool::default().size)]
     size: u32,
+}
+
+/// Nobody can guess it. JSON numbers are safe up to 53 bits.
+fn random_seed() -> u64 {
+    RandomState::new().hash_one(0) >> 11
 }
 
 #[derive(Debug, clap::Args)]

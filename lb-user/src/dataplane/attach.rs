@@ -11,7 +11,7 @@ use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
 use aya::programs::xdp::XdpLink;
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode};
 
-use super::{Error, Mode, Result};
+use super::{Error, Mode, Result, machine};
 
 /// A program on an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,12 +173,14 @@ fn detach(pin: &Path) {
 }
 
 fn index(interface: &str) -> Result<u32> {
-    nix::net::if_::if_nametoindex(interface).map_err(|_| Error::NoInterface(interface.into()))
+    machine::index(interface)?.ok_or_else(|| Error::NoInterface(interface.into()))
 }
 
-/// Whether one of the interfaces is gone or is another one by now.
+/// Whether one of the interfaces is gone or is another one by now. One that cannot be looked up is taken for the same.
 pub fn is_stale(attached: &[Attached]) -> bool {
-    attached.iter().any(|attached| index(&attached.interface).ok() != Some(attached.ifindex))
+    attached.iter().any(|attached| {
+        machine::index(&attached.interface).is_ok_and(|index| index != Some(attached.ifindex))
+    })
 }
 
 /// Removes all links but these: of interfaces and programs that are no longer wanted.

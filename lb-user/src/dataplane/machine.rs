@@ -6,9 +6,12 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
 use tokio::sync::watch;
+
+use super::{Error, Result};
 
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -16,13 +19,13 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Interfaces by name and index, with their global addresses.
 pub type Machine = BTreeSet<(String, u32, Option<IpAddr>)>;
 
-/// Follows the machine until all receivers are gone. Called inside a Tokio runtime.
+/// Follows the machine until all receivers are gone. Called inside a Tokio runtime. What cannot be read stays as it was.
 pub fn follow() -> watch::Receiver<Machine> {
-    let (sender, receiver) = watch::channel(look());
+    let (sender, receiver) = watch::channel(look().unwrap_or_default());
     tokio::spawn(async move {
         while !sender.is_closed() {
             tokio::time::sleep(LOOK).await;
-            let now = look();
+            let Ok(now) = look() else { continue };
             sender.send_if_modified(|before| {
                 let differs = *before != now;
                 *before = now;
@@ -33,18 +36,55 @@ pub fn follow() -> watch::Receiver<Machine> {
     receiver
 }
 
-/// Global addresses of an interface, or of all.
-pub fn addresses(interface: Option<&str>) -> Vec<IpAddr> {
-    let Ok(all) = getifaddrs() else { return Vec::new() };
-    all.filter(|entry| interface.is_none_or(|name| entry.interface_name == name))
-        .filter_map(|entry| address(&entry))
-        .collect()
+/// Global addresses of this machine by interface, as they were when they could be read last.
+#[derive(Debug, Default)]
+pub struct Addresses(Vec<(String, IpAddr)>);
+
+impl Addresses {
+    /// Reads them. If that fails, as without descriptors, those of before stay.
+    pub fn read(&mut self) -> Result<()> {
+        let all = getifaddrs().map_err(|error| Error::Netlink {
+            what: "read the addresses of this machine".into(),
+            reason: format!("{error}; those that were read last stay in use"),
+        })?;
+        self.0 = all.filter_map(|entry| Some((entry.interface_name.clone(), address(&entry)?))).collect();
+        Ok(())
+    }
+
+    /// Those of an interface.
+    pub fn of(&self, interface: &str) -> impl Iterator<Item = IpAddr> {
+        self.0.iter().filter(move |(name, _)| name == interface).map(|(_, address)| *address)
+    }
+
+    /// Those of all interfaces.
+    pub fn all(&self) -> impl Iterator<Item = IpAddr> {
+        self.0.iter().map(|(_, address)| *address)
+    }
 }
 
-fn look() -> Machine {
-    let Ok(all) = getifaddrs() else { return Machine::new() };
-    let index = |name: &str| if_nametoindex(name).unwrap_or(0);
-    all.map(|entry| (entry.interface_name.clone(), index(&entry.interface_name), address(&entry))).collect()
+/// The index of an interface, `None` if there is no such one.
+pub fn index(interface: &str) -> Result<Option<u32>> {
+    match if_nametoindex(interface) {
+        Ok(index) => Ok(Some(index)),
+        Err(Errno::ENODEV) => Ok(None),
+        Err(error) => Err(Error::Netlink {
+            what: format!("look up the interface {interface}"),
+            reason: format!("{error}; what is attached stays"),
+        }),
+    }
+}
+
+fn look() -> Result<Machine> {
+    let mut machine = Machine::new();
+    let all = getifaddrs().map_err(|error| Error::Netlink {
+        what: "read the interfaces of this machine".into(),
+        reason: error.to_string(),
+    })?;
+    for entry in all {
+        let index = index(&entry.interface_name)?.unwrap_or(0);
+        machine.insert((entry.interface_name.clone(), index, address(&entry)));
+    }
+    Ok(machine)
 }
 
 /// The entry's address, if it is a global one.

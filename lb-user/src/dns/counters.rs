@@ -48,7 +48,8 @@ counters! {
     Unwritable "unwritable" "Answers that could not be written, not sent."
     Unsent "unsent" "Answers that the kernel did not take."
     TcpConnections "tcp_connections" "Connections that were accepted."
-    TcpDisplaced "tcp_displaced" "Connections that were ended because there were too many: those idle for longest."
+    TcpNotAccepted "tcp_not_accepted" "Times that the kernel gave no connection, as without descriptors."
+    TcpDisplaced "tcp_displaced" "Connections that were ended because there were too many, in all or of one source: those idle for longest."
     TcpIdle "tcp_idle" "Connections that were ended because they were idle, or slower than the idle time."
 }
 

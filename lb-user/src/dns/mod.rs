@@ -11,6 +11,7 @@
 //! (question to sections), [`wire`] (packet to packet), `ready` (the same packet again), [`observe`] (what the checks of a
 //! member say). The shell is [`server`] (sockets) and [`service`] (the task that watches and publishes).
 
+mod additional;
 pub mod answer;
 pub mod anycast;
 pub mod claim;

@@ -1,4 +1,5 @@
-//! The sockets: per address, threads that answer by UDP, and a task that answers by TCP.
+//! The sockets: per address, threads that answer by UDP; and one thread that answers all addresses by TCP, so that what is
+//! sent there delays nothing else of the agent.
 //!
 //! Each address is bound by itself, so that answers leave from the address that was asked. The threads of an address have
 //! a socket each (`SO_REUSEPORT`), among which the kernel spreads the clients. Dropping the [`Server`] ends all.
@@ -16,6 +17,7 @@ use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{debug, error};
 
@@ -88,7 +90,7 @@ impl Sockets {
             addresses: self.addresses(),
             counters: vec![beside],
             stop: Arc::default(),
-            _tasks: JoinSet::new(),
+            ended: watch::Sender::default(),
         };
         for (number, socket) in self.udp.into_iter().flat_map(|(_, sockets)| sockets).enumerate() {
             let counters = server.new_counters();
@@ -97,16 +99,13 @@ impl Sockets {
                 .name(format!("dns-udp-{number}"))
                 .spawn(move || answer_datagrams(&socket, &snapshot, &counters, &stop))?;
         }
-        let connections = tcp::Connections::new(self.limits);
-        for listener in self.tcp {
-            let counters = server.new_counters();
-            server._tasks.spawn(tcp::serve(
-                listener,
-                Arc::clone(&snapshot),
-                counters,
-                Arc::clone(&connections),
-            ));
-        }
+        let listeners = self.tcp.into_iter().map(TcpListener::into_std).collect::<io::Result<Vec<_>>>()?;
+        let listeners = listeners.into_iter().map(|listener| (listener, server.new_counters())).collect();
+        let (limits, ended) = (self.limits, server.ended.subscribe());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        thread::Builder::new()
+            .name("dns-tcp".into())
+            .spawn(move || runtime.block_on(answer_connections(listeners, limits, snapshot, ended)))?;
         Ok(server)
     }
 }
@@ -116,7 +115,8 @@ pub struct Server {
     addresses: Vec<SocketAddr>,
     counters: Vec<Arc<Counters>>,
     stop: Arc<AtomicBool>,
-    _tasks: JoinSet<()>,
+    /// Dropped with the server, which ends what answers by TCP.
+    ended: watch::Sender<()>,
 }
 
 impl Server {
@@ -164,6 +164,25 @@ fn udp(address: SocketAddr) -> io::Result<UdpSocket> {
     socket.set_read_timeout(Some(LOOK))?;
     socket.bind(&address.into())?;
     Ok(socket.into())
+}
+
+/// Answers by TCP until the server is dropped.
+async fn answer_connections(
+    listeners: Vec<(std::net::TcpListener, Arc<Counters>)>,
+    limits: Tcp,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    mut ended: watch::Receiver<()>,
+) {
+    let (mut tasks, connections) = (JoinSet::new(), tcp::Connections::new(limits));
+    for (listener, counters) in listeners {
+        match TcpListener::from_std(listener) {
+            Ok(listener) => {
+                tasks.spawn(tcp::serve(listener, Arc::clone(&snapshot), counters, Arc::clone(&connections)));
+            }
+            Err(error) => error!("dns: cannot answer by TCP: {error}"),
+        }
+    }
+    let _ = ended.changed().await;
 }
 
 fn answer_datagrams(

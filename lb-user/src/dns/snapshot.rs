@@ -14,7 +14,7 @@ use super::publish::{self, Editions};
 use super::rate::Limiter;
 use super::transfer::TransferConfig;
 use super::tsig::Keyring;
-use super::zone::{Fault, Zone};
+use super::zone::{Fault, Zone, labels, last_labels};
 use crate::model::{Family, HostId};
 
 /// So many zones are few.
@@ -26,7 +26,7 @@ pub struct Data {
     /// Zones by name.
     pub zones: HashMap<LowerName, Zone>,
     /// Labels of the longest zone name.
-    most_labels: u8,
+    most_labels: usize,
     /// Names whose addresses are chosen.
     pub choices: Vec<Choice>,
     /// Number of the first member of each choice, members of all choices being counted on.
@@ -141,7 +141,7 @@ impl Data {
                     if let Some(transfer) = &zone.transfer {
                         data.transfers.insert(built.apex().clone(), transfer.clone());
                     }
-                    data.most_labels = data.most_labels.max(built.apex().num_labels());
+                    data.most_labels = data.most_labels.max(labels(built.apex()));
                     data.zones.insert(built.apex().clone(), built);
                 }
                 Err(found) => faults.extend(found.into_iter().map(|fault| (number, fault))),
@@ -174,10 +174,7 @@ impl Data {
             let around = self.zones.values().filter(|zone| zone.apex().zone_of(name));
             return around.max_by_key(|zone| zone.apex().num_labels());
         }
-        let mut at = name.clone();
-        for _ in self.most_labels..name.num_labels() {
-            at = at.base_name();
-        }
+        let mut at = last_labels(name, self.most_labels).into_owned();
         loop {
             if let Some(zone) = self.zones.get(&at) {
                 return Some(zone);

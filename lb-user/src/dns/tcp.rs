@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +11,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, timeout};
-use tracing::warn;
 
 use super::Tcp;
 use super::counters::{Counter, Counters};
@@ -20,6 +19,12 @@ use super::policy::mix;
 use super::server::{seed, since_1970};
 use super::snapshot::Snapshot;
 use super::wire::{Around, Reply, Transport, respond};
+use crate::admission;
+
+/// One source may have this part of all connections, and [`LEAST_SHARE`] if there are so many.
+const SHARES: usize = 4;
+/// Enough for a resolver behind one address.
+const LEAST_SHARE: usize = 8;
 
 /// The connections of all addresses.
 pub(super) struct Connections {
@@ -30,8 +35,16 @@ pub(super) struct Connections {
 #[derive(Default)]
 struct Open {
     next: u64,
-    /// When each was last heard as it should be, and how to end it.
-    connections: BTreeMap<u64, (Instant, Option<AbortHandle>)>,
+    connections: BTreeMap<u64, Connection>,
+}
+
+struct Connection {
+    /// Who asks: see [`admission::source`].
+    source: IpAddr,
+    /// When it was last heard as it should be.
+    heard: Instant,
+    /// How to end it.
+    handle: Option<AbortHandle>,
 }
 
 impl Connections {
@@ -39,36 +52,37 @@ impl Connections {
         Arc::new(Self { limits, open: Mutex::default() })
     }
 
-    /// Makes room for one more connection and gives it a number; says whether another one had to go.
-    fn admit(&self, now: Instant) -> (u64, bool) {
+    /// Makes room for one more connection and gives it a number; says whether another one had to go: the idlest, of the same
+    /// source if that has its share already.
+    fn admit(&self, from: IpAddr, now: Instant) -> (u64, bool) {
+        let source = admission::source(from);
         let mut open = self.open();
-        let mut displaced = false;
-        while open.connections.len() >= self.limits.connections {
-            let idlest =
-                open.connections.iter().min_by_key(|(_, (heard, _))| *heard).map(|(number, _)| *number);
-            let Some((_, handle)) = idlest.and_then(|number| open.connections.remove(&number)) else { break };
-            if let Some(handle) = handle {
-                handle.abort();
-            }
-            displaced = true;
-        }
+        let of_source = open.connections.values().filter(|connection| connection.source == source).count();
+        let share = (self.limits.connections / SHARES).max(LEAST_SHARE);
+        let displaced = if of_source >= share {
+            open.end_idlest(|connection| connection.source == source)
+        } else if open.connections.len() >= self.limits.connections {
+            open.end_idlest(|_| true)
+        } else {
+            false
+        };
         let number = open.next;
         open.next += 1;
-        open.connections.insert(number, (now, None));
+        open.connections.insert(number, Connection { source, heard: now, handle: None });
         (number, displaced)
     }
 
     fn set_handle(&self, number: u64, handle: AbortHandle) {
         match self.open().connections.get_mut(&number) {
-            Some((_, slot)) => *slot = Some(handle),
+            Some(connection) => connection.handle = Some(handle),
             // It had to go before it began.
             None => handle.abort(),
         }
     }
 
     fn heard(&self, number: u64, now: Instant) {
-        if let Some((heard, _)) = self.open().connections.get_mut(&number) {
-            *heard = now;
+        if let Some(connection) = self.open().connections.get_mut(&number) {
+            connection.heard = now;
         }
     }
 
@@ -79,6 +93,18 @@ impl Connections {
     fn open(&self) -> MutexGuard<'_, Open> {
         // Nothing panics while it is held.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Open {
+    fn end_idlest(&mut self, among: impl Fn(&Connection) -> bool) -> bool {
+        let idlest = self.connections.iter().filter(|(_, connection)| among(connection));
+        let idlest = idlest.min_by_key(|(_, connection)| connection.heard).map(|(number, _)| *number);
+        let Some(ended) = idlest.and_then(|number| self.connections.remove(&number)) else { return false };
+        if let Some(handle) = ended.handle {
+            handle.abort();
+        }
+        true
     }
 }
 
@@ -94,7 +120,7 @@ pub(super) async fn serve(
         match listener.accept().await {
             Ok((stream, from)) => {
                 counters.count(Counter::TcpConnections);
-                let (number, displaced) = connections.admit(Instant::now());
+                let (number, displaced) = connections.admit(from.ip(), Instant::now());
                 if displaced {
                     counters.count(Counter::TcpDisplaced);
                 }
@@ -109,9 +135,10 @@ pub(super) async fn serve(
                 };
                 connections.set_handle(number, tasks.spawn(conversation.run()));
             }
-            // Out of descriptors, or the connection was aborted: neither ends the server.
-            Err(error) => {
-                warn!("dns: accept: {error}");
+            // Out of descriptors, or the connection was aborted: neither ends the server. Whoever connects can bring that
+            // about, so it is counted and has no line in the log.
+            Err(_) => {
+                counters.count(Counter::TcpNotAccepted);
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
@@ -205,23 +232,44 @@ async fn read(stream: &mut TcpStream, packet: &mut Vec<u8>) -> io::Result<bool> 
 mod tests {
     use super::*;
 
+    fn connections(most: usize) -> Arc<Connections> {
+        Connections::new(Tcp { connections: most, idle: Duration::from_secs(1) })
+    }
+
+    fn from(source: u8) -> IpAddr {
+        [192, 0, 2, source].into()
+    }
+
     #[tokio::test]
     async fn the_connection_that_is_idle_for_longest_makes_room() {
-        let connections = Connections::new(Tcp { connections: 2, idle: Duration::from_secs(1) });
+        let connections = connections(2);
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut tasks = JoinSet::new();
         for second in 0..2 {
-            let (number, displaced) = connections.admit(at(second));
+            let (number, displaced) = connections.admit(from(second as u8), at(second));
             assert!(!displaced);
             connections.set_handle(number, tasks.spawn(std::future::pending::<()>()));
         }
         connections.heard(0, at(5));
-        let (number, displaced) = connections.admit(at(6));
+        let (number, displaced) = connections.admit(from(2), at(6));
         assert_eq!((number, displaced), (2, true));
         assert!(tasks.join_next().await.unwrap().unwrap_err().is_cancelled());
         assert_eq!(connections.open().connections.keys().collect::<Vec<_>>(), [&0, &2]);
         connections.leave(0);
-        assert!(!connections.admit(at(7)).1);
+        assert!(!connections.admit(from(3), at(7)).1);
+    }
+
+    #[tokio::test]
+    async fn who_has_a_share_already_makes_room_from_it() {
+        let connections = connections(32);
+        let now = Instant::now();
+        let honest = connections.admit(from(1), now).0;
+        let greedy: Vec<_> =
+            (1..=20).map(|second| connections.admit(from(2), now + Duration::from_secs(second))).collect();
+        assert_eq!(greedy.iter().filter(|(_, displaced)| *displaced).count(), 12);
+        let left: Vec<u64> = connections.open().connections.keys().copied().collect();
+        let youngest = greedy[12..].iter().map(|(number, _)| *number);
+        assert_eq!(left, std::iter::once(honest).chain(youngest).collect::<Vec<_>>());
     }
 }

@@ -6,10 +6,8 @@ use std::path::{Path, PathBuf};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use hickory_proto::ProtoError;
-use hickory_proto::rr::rdata::tsig::{
-    TSIG, TsigAlgorithm, TsigError, make_tsig_record, signed_bitmessage_to_buf,
-};
-use hickory_proto::rr::{LowerName, Name, TSigner};
+use hickory_proto::rr::rdata::tsig::{TSIG, TsigAlgorithm, TsigError, make_tsig_record};
+use hickory_proto::rr::{LowerName, Name, Record, TSigner};
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
 
 /// Seconds that the clocks of two sides may differ (RFC 8945, section 10).
@@ -149,15 +147,11 @@ impl std::fmt::Debug for Signer {
     }
 }
 
-/// A packet whose TSIG record is malformed: FORMERR.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Malformed;
-
 impl Signed {
-    /// Checks the signature of a question that has one, in the order of RFC 8945, section 5.2. `now` in seconds since 1970.
-    pub fn check(keys: &Keyring, packet: &[u8], now: u64) -> Result<Self, Malformed> {
-        let (signed, record) = signed_bitmessage_to_buf(packet, None, true).map_err(|_| Malformed)?;
-        let (name, tsig) = (record.name, record.data);
+    /// Checks the signature of a question, the record that begins at `at`, in the order of RFC 8945, section 5.2. `now` in
+    /// seconds since 1970.
+    pub fn check(keys: &Keyring, packet: &[u8], at: usize, record: Box<Record<TSIG>>, now: u64) -> Self {
+        let Record { name, data: tsig, .. } = *record;
         let mut checked = Signed {
             key: name,
             algorithm: tsig.algorithm.clone(),
@@ -169,18 +163,20 @@ impl Signed {
         let key = keys.get(&LowerName::new(&checked.key)).filter(|key| *key.algorithm() == tsig.algorithm);
         let Some(key) = key else {
             checked.error = Some(TsigError::BadKey);
-            return Ok(checked);
+            return checked;
         };
         // A signature that is cut short is as good as a wrong one: nobody needs to (section 5.2.2.1).
-        if key.verify(&signed, &tsig.mac).is_err() {
+        let verified =
+            covered(packet, at, &checked.key, &tsig).is_some_and(|it| key.verify(&it, &tsig.mac).is_ok());
+        if !verified {
             checked.error = Some(TsigError::BadSig);
-            return Ok(checked);
+            return checked;
         }
         if tsig.time.abs_diff(now) > tsig.fudge.into() {
             checked.error = Some(TsigError::BadTime);
         }
         checked.signer = Some(Signer { key: key.clone(), previous: tsig.mac, first: true });
-        Ok(checked)
+        checked
     }
 
     /// What is wrong; `None`: whoever signed has the key.
@@ -235,6 +231,18 @@ impl Signed {
         answer[ADDITIONALS].copy_from_slice(&count.to_be_bytes());
         Ok(())
     }
+}
+
+/// What the signature of a question covers (RFC 8945, section 4.3.3): the message as it was before the record was added, and
+/// what the record says. `None`: the packet cannot be a message.
+fn covered(packet: &[u8], at: usize, key: &Name, tsig: &TSIG) -> Option<Vec<u8>> {
+    let mut covered = packet.get(..at)?.to_vec();
+    covered.get_mut(..2)?.copy_from_slice(&tsig.oid.to_be_bytes());
+    let count: [u8; 2] = covered.get(ADDITIONALS)?.try_into().ok()?;
+    covered[ADDITIONALS].copy_from_slice(&u16::from_be_bytes(count).checked_sub(1)?.to_be_bytes());
+    let offset = covered.len() as u32;
+    tsig.emit_tsig_for_mac(&mut BinEncoder::with_offset(&mut covered, offset), key).ok()?;
+    Some(covered)
 }
 
 #[cfg(test)]

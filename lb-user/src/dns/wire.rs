@@ -6,11 +6,12 @@ use std::time::Duration;
 use hickory_proto::op::{
     Edns, Header, Message, MessageType, Metadata, OpCode, Query, ResponseCode, emit_message_parts,
 };
-use hickory_proto::rr::rdata::opt::{ClientSubnet, EdnsCode, EdnsOption, NSIDPayload};
-use hickory_proto::rr::rdata::tsig::TsigError;
+use hickory_proto::rr::rdata::opt::{ClientSubnet, EdnsOption, NSIDPayload};
+use hickory_proto::rr::rdata::tsig::{TSIG, TsigError};
 use hickory_proto::rr::{LowerName, Record, RecordType};
-use hickory_proto::serialize::binary::{BinDecodable, BinDecoder, BinEncoder};
+use hickory_proto::serialize::binary::{BinDecodable, BinDecoder, BinEncoder, DecodeError};
 
+use super::additional::{Additional, skip};
 use super::answer::{Answer, Question, answer};
 use super::dnssec::sign::Signatures;
 use super::policy::Client;
@@ -109,13 +110,13 @@ pub fn respond(around: &Around<'_>, packet: &[u8], out: &mut Vec<u8>) -> Reply {
     if header.metadata.message_type == MessageType::Response {
         return Outcome::NotAQuestion.into();
     }
-    let read = read(&header, &mut decoder, packet).and_then(|request| {
-        let check = |()| Signed::check(&around.snapshot.keys, packet, around.now.as_secs());
-        let signed = request.is_signed.then_some(()).map(check).transpose();
-        Ok((request, signed.map_err(|_| ResponseCode::FormErr)?))
-    });
-    match read {
-        Ok((request, signed)) => answered(around, &header.metadata, request, signed, out),
+    match read(&header, &mut decoder, packet) {
+        Ok(mut request) => {
+            let check =
+                |(at, record)| Signed::check(&around.snapshot.keys, packet, at, record, around.now.as_secs());
+            let signed = request.signature.take().map(check);
+            answered(around, &header.metadata, request, signed, out)
+        }
         Err(code) => {
             // What cannot be read cannot be repeated either: the header alone (RFC 1035, section 4.1.1).
             let written = write(&header.metadata, None, &Answer::of(code), None, 512, out);
@@ -238,8 +239,10 @@ struct Request {
     subnet: Option<Prefix>,
     /// The serial that a secondary has.
     known: Option<u32>,
-    /// There is a TSIG record.
-    is_signed: bool,
+    /// The name of the server is asked for.
+    nsid: bool,
+    /// The TSIG record, and where it begins.
+    signature: Option<(usize, Box<Record<TSIG>>)>,
     /// The code that needs no look at zones.
     verdict: Option<ResponseCode>,
 }
@@ -262,21 +265,15 @@ fn read(header: &Header, decoder: &mut BinDecoder<'_>, packet: &[u8]) -> Result<
         return Err(ResponseCode::FormErr);
     }
     let query = Query::read(decoder).map_err(|_| ResponseCode::FormErr)?;
-    let op_code = header.metadata.op_code;
-    // IXFR has a SOA there (RFC 1995, section 3).
-    let (authorities, ..) = Message::read_records(decoder, counts.authorities.into(), false, op_code)
-        .map_err(|_| ResponseCode::FormErr)?;
-    let (_, edns, tsig) = Message::read_records(decoder, counts.additionals.into(), true, op_code)
-        .map_err(|_| ResponseCode::FormErr)?;
+    let known =
+        behind_the_question(decoder, &query, counts.authorities).map_err(|_| ResponseCode::FormErr)?;
+    let Additional { edns, subnet: asked_subnet, nsid, signature } =
+        Additional::read(decoder, counts.additionals).map_err(|_| ResponseCode::FormErr)?;
     if decoder.index() != packet.len() {
         return Err(ResponseCode::FormErr);
     }
     let question =
         Question { name: query.name().clone(), kind: query.query_type(), class: query.query_class() };
-    let asked_subnet = edns.as_ref().and_then(|edns| match edns.option(EdnsCode::Subnet) {
-        Some(EdnsOption::Subnet(subnet)) => Some(*subnet),
-        _ => None,
-    });
     let mut verdict = None;
     if edns.as_ref().is_some_and(|edns| edns.version() != 0) {
         verdict = Some(ResponseCode::BADVERS);
@@ -284,8 +281,21 @@ fn read(header: &Header, decoder: &mut BinDecoder<'_>, packet: &[u8]) -> Result<
         verdict = Some(ResponseCode::FormErr);
     }
     let subnet = asked_subnet.map(|subnet| Prefix { address: subnet.addr(), length: subnet.source_prefix() });
-    let (known, is_signed) = (transfer::known_serial(&query, &authorities), tsig.is_some());
-    Ok(Request { query, question, edns, asked_subnet, subnet, known, is_signed, verdict })
+    Ok(Request { query, question, edns, asked_subnet, subnet, known, nsid, signature, verdict })
+}
+
+/// The serial that a secondary has, if it asks by IXFR (RFC 1995, section 3). In other questions nothing there is read.
+fn behind_the_question(
+    decoder: &mut BinDecoder<'_>,
+    query: &Query,
+    count: u16,
+) -> Result<Option<u32>, DecodeError> {
+    if query.query_type() != RecordType::IXFR {
+        (0..count).try_for_each(|_| skip(decoder))?;
+        return Ok(None);
+    }
+    let (records, ..) = Message::read_records(decoder, count.into(), false, OpCode::Query)?;
+    Ok(transfer::known_serial(query, &records))
 }
 
 /// RFC 7871, section 7.1.2: no scope in a question, no length beyond the address, no bits beyond the length.
@@ -311,7 +321,7 @@ fn edns(asked: &Edns, request: &Request, answer: &Answer, nsid: &str) -> Edns {
     if answer.signed_by.is_some() {
         edns.flags_mut().z = asked.flags().z & COMPACT_OK;
     }
-    if asked.option(EdnsCode::NSID).is_some()
+    if request.nsid
         && let Ok(payload) = NSIDPayload::new(nsid.as_bytes())
     {
         edns.options_mut().insert(EdnsOption::NSID(payload));

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use hickory_proto::rr::rdata::opt::EdnsCode;
 use hickory_proto::rr::{Name, RecordType};
 use proptest::prelude::*;
 
@@ -204,6 +205,45 @@ fn client_subnets_come_back_and_wrong_ones_are_malformed() {
     for wrong in [ClientSubnet::new(address, 24, 8), ClientSubnet::new([203, 0, 113, 7].into(), 29, 0)] {
         assert_eq!(with(wrong).response_code, ResponseCode::FormErr, "{wrong:?}");
     }
+}
+
+/// A question with one OPT record of these options, as they stand on the wire.
+fn with_options(options: &[u8]) -> Vec<u8> {
+    let mut packet = question("a.example.org.", RecordType::A).to_vec().unwrap();
+    packet[11] = 1;
+    packet.extend([0, 0, 41, 16, 0, 0, 0, 0, 0]);
+    packet.extend((options.len() as u16).to_be_bytes());
+    packet.extend(options);
+    packet
+}
+
+#[test]
+fn options_of_no_use_are_passed_over_whatever_is_in_them() {
+    let option =
+        |code: u16, data: &[u8]| [&code.to_be_bytes()[..], &(data.len() as u16).to_be_bytes(), data].concat();
+    // Among them DAU, DHU and N3U, COOKIE of a wrong length, and options without a length of their own.
+    let long = vec![0xff; 3900];
+    let packets = (0..=20)
+        .chain([26946, 65001, 65535])
+        .filter(|code| *code != 8)
+        .map(|code| with_options(&option(code, &long)));
+    let many: Vec<u8> = (0..950u16).flat_map(|code| option(if code == 8 { 9 } else { code }, &[])).collect();
+    for packet in packets.chain([with_options(&many)]) {
+        let (outcome, out) = send(&packet, Transport::Udp);
+        let answered = Outcome::Answered { code: ResponseCode::NoError, truncated: false, choice: None };
+        assert_eq!(outcome, answered, "{:?}", &packet[31..60]);
+        assert!(out.len() < 100);
+    }
+    for cut in [&[0][..], &[0, 5, 0], &[0, 5, 0, 9, 1], &[0, 8, 0, 1, 1]] {
+        let (outcome, _) = send(&with_options(cut), Transport::Udp);
+        assert!(matches!(outcome, Outcome::Answered { code: ResponseCode::FormErr, .. }), "{cut:?}");
+    }
+    // The first client subnet counts; more of them are not looked at.
+    let subnet = |last: u8| option(8, &[0, 1, 24, 0, 203, 0, last]);
+    let packet = with_options(&[subnet(113), subnet(114), option(8, &[9])].concat());
+    let told = Message::from_vec(&send(&packet, Transport::Udp).1).unwrap();
+    let expected = EdnsOption::Subnet(ClientSubnet::new([203, 0, 113, 0].into(), 24, 0));
+    assert_eq!(told.edns.unwrap().option(EdnsCode::Subnet), Some(&expected));
 }
 
 proptest! {

@@ -1,5 +1,6 @@
 //! A zone's records, and what they say of a name: RFC 1034, section 4.3.2; wildcards as in RFC 4592. Pure.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -73,6 +74,8 @@ pub struct Zone {
     soa: Rr,
     /// Some names below the apex are delegated.
     has_cuts: bool,
+    /// Labels of the name that has most: nothing exists below that, and no question is looked up deeper.
+    depth: usize,
     /// What it is signed with; none: it is not.
     keys: Vec<Arc<ZoneKey>>,
 }
@@ -103,7 +106,8 @@ impl Zone {
         match soa {
             Some(soa) if faults.is_empty() => {
                 let has_cuts = nodes.iter().any(|(name, node)| *name != apex && node.is_cut());
-                Ok(Zone { apex, nodes, soa: soa.clone(), has_cuts, keys: Vec::new() })
+                let depth = nodes.keys().map(labels).max().unwrap_or(0);
+                Ok(Zone { apex, nodes, soa: soa.clone(), has_cuts, depth, keys: Vec::new() })
             }
             _ => Err(faults),
         }
@@ -175,17 +179,21 @@ impl Zone {
     /// What the zone says of a name that is at or below its apex. `of_parent`: the question is one that the parent side
     /// of a delegation answers (DS, RFC 4035, section 3.1.4.1).
     pub fn find(&self, name: &LowerName, of_parent: bool) -> Found<'_> {
+        let reached = last_labels(name, self.depth);
         if self.has_cuts
-            && let Some((cut, node)) = self.cut_above(name, of_parent)
+            && let Some((cut, node)) = self.cut_above(name, &reached, of_parent)
         {
             return Found::Delegated { cut, node };
         }
-        if let Some(node) = self.nodes.get(name) {
-            return Found::Node(node);
-        }
         // The closest encloser is the nearest ancestor that exists; only a wildcard right below it counts (RFC 4592,
         // section 3.3.1).
-        let mut encloser = name.base_name();
+        let mut encloser = match &reached {
+            Cow::Borrowed(name) => match self.nodes.get(*name) {
+                Some(node) => return Found::Node(node),
+                None => name.base_name(),
+            },
+            Cow::Owned(ancestor) => ancestor.clone(),
+        };
         while !self.nodes.contains_key(&encloser) {
             if encloser == self.apex || encloser.is_root() {
                 return Found::Nothing;
@@ -199,10 +207,15 @@ impl Zone {
         }
     }
 
-    /// The delegation nearest to the apex that the name is at or below.
-    fn cut_above(&self, name: &LowerName, of_parent: bool) -> Option<(&LowerName, &Node)> {
+    /// The delegation nearest to the apex that the name is at or below. `reached` is as much of it as may exist.
+    fn cut_above(
+        &self,
+        name: &LowerName,
+        reached: &LowerName,
+        of_parent: bool,
+    ) -> Option<(&LowerName, &Node)> {
         let mut found = None;
-        let mut at = name.clone();
+        let mut at = reached.clone();
         while at != self.apex && !at.is_root() {
             if !(of_parent && at == *name)
                 && let Some((cut, node)) = self.nodes.get_key_value(&at).filter(|(_, node)| node.is_cut())
@@ -212,6 +225,19 @@ impl Zone {
             at = at.base_name();
         }
         found
+    }
+}
+
+/// Labels of a name, a `*` in front among them.
+pub(super) fn labels(name: &LowerName) -> usize {
+    name.iter().count()
+}
+
+/// The last `most` labels of a name, in one pass however many it has; the name itself if it has no more.
+pub(super) fn last_labels(name: &LowerName, most: usize) -> Cow<'_, LowerName> {
+    match labels(name) > most {
+        true => Cow::Owned(LowerName::new(&name.trim_to(most))),
+        false => Cow::Borrowed(name),
     }
 }
 

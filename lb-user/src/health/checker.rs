@@ -8,16 +8,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::mem;
 use std::net::SocketAddr;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tracing::{info, warn};
 
 use super::{Change, CheckKind, Failure, HealthView, HostHealth, Machine, Plan, Probe, ProbeError, Through};
+use crate::descriptors;
 use crate::model::HostId;
+
+/// Places for probes: a probe has a descriptor until its answer or timeout, so thousands of silent hosts would leave none for
+/// anything else. A probe that finds no place waits, and is late; that says nothing about its host.
+static UNDER_WAY: LazyLock<Semaphore> =
+    LazyLock::new(|| Semaphore::new(descriptors::share(2).min(Semaphore::MAX_PERMITS)));
 
 /// Runs the probes of a plan until it is dropped.
 pub struct Checker {
@@ -259,7 +266,10 @@ async fn prober(key: Key, probe: Probe, epoch: u64, results: mpsc::UnboundedSend
     let mut ticks = interval_at(Instant::now() + interval.mul_f64(share), interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let result = super::probe(&probe.check, &probe.target).await;
+        let result = {
+            let _place = UNDER_WAY.acquire().await;
+            super::probe(&probe.check, &probe.target).await
+        };
         if results.send(Report { key: key.clone(), epoch, result }).is_err() {
             return;
         }

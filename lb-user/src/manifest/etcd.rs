@@ -16,6 +16,9 @@ const WATCH: Duration = Duration::from_secs(30);
 /// How long after etcd could not be asked it is asked again.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// What is only in messages that tell of a change.
+const EVENTS: &[u8] = b"\"events\"";
+
 /// A manifest in etcd.
 pub struct EtcdStore {
     etcd: Etcd,
@@ -78,13 +81,14 @@ impl EtcdStore {
         let from = (found.revision + 1).to_string();
         let request = json!({"create_request": {"key": encode(&self.key), "start_revision": from}});
         let mut answer = self.etcd.follow("/v3/watch", &request).await?;
-        let mut text = Vec::new();
+        // The first message says only that the watch stands. The word may be in two pieces; no more is kept than that takes.
+        let mut tail = Vec::new();
         while let Some(piece) = answer.piece().await {
-            text.extend_from_slice(&piece);
-            // The first message says only that the watch stands.
-            if String::from_utf8_lossy(&text).contains("\"events\"") {
+            tail.extend_from_slice(&piece);
+            if tail.windows(EVENTS.len()).any(|word| word == EVENTS) {
                 return Ok(());
             }
+            tail.drain(..tail.len().saturating_sub(EVENTS.len() - 1));
         }
         Err(self.etcd.refused("a watch that ended").into())
     }

@@ -61,8 +61,10 @@ impl Agent {
 
     fn run(&mut self) {
         let log = fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lb"));
-        command.args(["agent", "--config"]).arg(self.path("lb.yaml")).stdout(Stdio::null()).stderr(log);
+        // With no more descriptors than systemd gives a service that asks for none.
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -n 1024 && exec \"$0\" agent --config \"$1\"", env!("CARGO_BIN_EXE_lb")]);
+        command.arg(self.path("lb.yaml")).stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().unwrap());
         let started = Instant::now();
         while std::os::unix::net::UnixStream::connect(self.path("agent.sock")).is_err() {
@@ -139,6 +141,12 @@ impl Agent {
         let output = self.command(words);
         assert!(!output.status.success(), "{words:?} succeeded");
         String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// Descriptors that it has open.
+    pub fn descriptors(&self) -> usize {
+        let process = self.child.as_ref().unwrap().id();
+        fs::read_dir(format!("/proc/{process}/fd")).unwrap().count()
     }
 
     pub fn metrics(&self) -> String {

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tracing::{info, warn};
 
+use crate::agent::ask_hosts::LastAsked;
 use crate::bgp::Prefix;
 use crate::config::Config;
 use crate::connections::Sampler;
@@ -31,6 +32,7 @@ pub(super) struct Exchange {
     pub sampler: Sampler,
     /// Pools of which nodes hold different tables.
     pub disagreements: Vec<Disagreement>,
+    asked: Arc<Mutex<LastAsked>>,
 }
 
 /// The ends by which the API holds the exchange.
@@ -40,6 +42,8 @@ pub(in crate::agent) struct ExchangeEnds {
     pub peers: watch::Receiver<PeersView>,
     pub allow: watch::Receiver<Vec<Prefix>>,
     pub sampler: SamplerHandle,
+    /// What hosts said of their connections when they were asked last.
+    pub asked: Arc<Mutex<LastAsked>>,
 }
 
 impl Exchange {
@@ -56,6 +60,7 @@ impl Exchange {
             doubts: BTreeMap::new(),
             sampler: Sampler::start(),
             disagreements: Vec::new(),
+            asked: Arc::default(),
         };
         exchange.update(config);
         exchange
@@ -78,6 +83,7 @@ impl Exchange {
             peers: self.view.clone(),
             allow: self.allow.subscribe(),
             sampler: self.sampler.handle(),
+            asked: Arc::clone(&self.asked),
         }
     }
 

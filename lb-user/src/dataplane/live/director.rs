@@ -11,7 +11,7 @@ use super::{PATIENCE, chain, outer_addresses, replace, resolve, serving, tables}
 use crate::agent::dataplane::{Applied, Interface, Role, Want};
 use crate::config::Config;
 use crate::dataplane::director::{Director, DirectorOptions};
-use crate::dataplane::machine::{self, Machine, addresses};
+use crate::dataplane::machine::{self, Addresses, Machine};
 use crate::dataplane::nexthops::{self, Sources, Standing};
 use crate::dataplane::{Error, Result, probe_route};
 use crate::desired::{self, Confirmed, Paths};
@@ -24,6 +24,8 @@ use crate::trace::Seen;
 /// A director whose programs are loaded.
 pub(super) struct OpenDirector {
     pub plane: Director,
+    /// Of this machine, for outer sources.
+    addresses: Addresses,
     pub nexthops: watch::Receiver<NextHops>,
     wanted: watch::Sender<BTreeSet<IpAddr>>,
     /// The model and sources that paths are computed for.
@@ -54,13 +56,16 @@ impl OpenDirector {
         };
         let mut plane = Director::load(options, Some(&config.pins))?;
         plane.follow_log();
-        let sources = sources(config);
+        let mut addresses = Addresses::default();
+        addresses.read()?;
+        let sources = sources(config, &addresses);
         let (wanted, nexthops) = resolve(outer_addresses(&config.model))?;
         let (model, of_model) = watch::channel((Arc::new(config.model.clone()), sources));
         let (paths_to, paths) = watch::channel(Paths::new());
         tokio::spawn(follow_paths(nexthops.clone(), of_model, machine::follow(), paths_to));
         Ok(OpenDirector {
             plane,
+            addresses,
             nexthops,
             wanted,
             model,
@@ -76,7 +81,10 @@ impl OpenDirector {
 
     pub fn apply(&mut self, want: &Want, applied: &mut Applied) {
         let config = &want.config;
-        let sources = sources(config);
+        if let Err(error) = self.addresses.read() {
+            applied.problems.push(chain(&error));
+        }
+        let sources = sources(config, &self.addresses);
         self.wanted.send_if_modified(|wanted| replace(wanted, outer_addresses(&config.model)));
         self.model.send_if_modified(|now| {
             *now.0 != config.model && {
@@ -159,7 +167,7 @@ impl OpenDirector {
     /// the checks have answered.
     fn may_attach(&self, want: &Want) -> bool {
         let nexthops = self.nexthops.borrow();
-        let sources = sources(&want.config);
+        let sources = sources(&want.config, &self.addresses);
         let served = want.config.model.services.iter().all(|(key, service)| {
             want.config.model.hosts().any(|(id, host)| {
                 id.pool == service.pool
@@ -266,11 +274,11 @@ fn paths_of(model: &Model, sources: Sources, nexthops: &NextHops) -> Paths {
 }
 
 /// Outer sources: as configured, else the first global address of the first interface.
-fn sources(config: &Config) -> Sources {
+fn sources(config: &Config, addresses: &Addresses) -> Sources {
     let Some(role) = &config.director else { return Sources::default() };
-    let of_interface = role.interfaces.first().map(|name| addresses(Some(name))).unwrap_or_default();
-    let v4 = || of_interface.iter().find_map(|a| if let IpAddr::V4(v4) = a { Some(*v4) } else { None });
-    let v6 = || of_interface.iter().find_map(|a| if let IpAddr::V6(v6) = a { Some(*v6) } else { None });
+    let of_interface = || role.interfaces.first().into_iter().flat_map(|name| addresses.of(name));
+    let v4 = || of_interface().find_map(|a| if let IpAddr::V4(v4) = a { Some(v4) } else { None });
+    let v6 = || of_interface().find_map(|a| if let IpAddr::V6(v6) = a { Some(v6) } else { None });
     Sources {
         v4: role.source4.or_else(v4),
         v6: role.source6.or_else(v6),

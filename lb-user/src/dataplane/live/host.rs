@@ -10,13 +10,15 @@ use super::{PATIENCE, chain, outer_addresses, replace, resolve, tables};
 use crate::agent::dataplane::{Applied, Interface, Role, Want};
 use crate::config::{Config, Decapsulation, HostConfig};
 use crate::dataplane::host::{Accept, Fellows, HostOptions, HostPlane};
-use crate::dataplane::machine::addresses;
+use crate::dataplane::machine::Addresses;
 use crate::dataplane::{Result, kernel_tunnel};
 use crate::netlink::NextHops;
 
 /// A host whose programs are loaded.
 pub(super) struct OpenHost {
     pub plane: HostPlane,
+    /// Of this machine, where tunnels may end.
+    addresses: Addresses,
     pub nexthops: watch::Receiver<NextHops>,
     /// Addresses that the next hops are followed for, unless the director does it.
     wanted: Option<watch::Sender<BTreeSet<IpAddr>>>,
@@ -39,18 +41,31 @@ impl OpenHost {
         };
         let mut plane = HostPlane::load(options, Some(&config.pins))?;
         plane.follow_log();
+        let mut addresses = Addresses::default();
+        addresses.read()?;
         let (wanted, nexthops) = match shared {
             Some(nexthops) => (None, nexthops),
             None => resolve(fellow_addresses(config)).map(|(wanted, nexthops)| (Some(wanted), nexthops))?,
         };
-        Ok(OpenHost { plane, nexthops, wanted, attached: false, opened: Instant::now(), tunnels: None })
+        Ok(OpenHost {
+            plane,
+            addresses,
+            nexthops,
+            wanted,
+            attached: false,
+            opened: Instant::now(),
+            tunnels: None,
+        })
     }
 
     pub fn apply(&mut self, want: &Want, applied: &mut Applied) -> Result<()> {
         let config = &*want.config;
         let Some(role) = &config.host else { return Ok(()) };
         self.learn_prefixes(config)?;
-        let locals: Vec<_> = addresses(None).into_iter().filter(|address| !is_vip(role, *address)).collect();
+        if let Err(error) = self.addresses.read() {
+            applied.problems.push(chain(&error));
+        }
+        let locals: Vec<_> = self.addresses.all().filter(|address| !is_vip(role, *address)).collect();
         if locals.is_empty() {
             applied.problems.push("this machine has no address that a tunnel could end at; add one".into());
         }
@@ -133,8 +148,8 @@ impl OpenHost {
 
     fn ensure_tunnels(&mut self, role: &HostConfig, applied: &mut Applied) -> Result<()> {
         applied.problems.extend(kernel_tunnel::obstacle());
-        let of_interface = role.interfaces.first().map(|name| addresses(Some(name))).unwrap_or_default();
-        let locals: Vec<_> = of_interface.into_iter().filter(|address| !is_vip(role, *address)).collect();
+        let of_interface = role.interfaces.first().into_iter().flat_map(|name| self.addresses.of(name));
+        let locals: Vec<_> = of_interface.filter(|address| !is_vip(role, *address)).collect();
         if self.tunnels.as_ref() != Some(&locals) || !kernel_tunnel::exist(&locals) {
             kernel_tunnel::ensure(&locals)?;
             self.tunnels = Some(locals);
