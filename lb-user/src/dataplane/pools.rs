@@ -119,6 +119,8 @@ pub(super) struct Pools {
     nexthops: Array<MapData, Nexthop>,
     host_ids: Array<MapData, u64>,
     slots: Slots,
+    /// Ids that `HOST_IDS` does not hold yet, by slot: a write that failed is made by the next turn, before any table names it.
+    unwritten: BTreeMap<u16, u64>,
     /// Slots by name, of the model that is being written: to compute ids takes longer than anything else about a host.
     named: BTreeMap<HostId, u16>,
     /// What the next hop map holds, to write only what changes.
@@ -147,6 +149,7 @@ impl Pools {
             nexthops: loaded.map("NEXTHOPS")?,
             host_ids: loaded.map("HOST_IDS")?,
             slots: Slots::default(),
+            unwritten: BTreeMap::new(),
             named: BTreeMap::new(),
             entries: BTreeMap::new(),
             in_force: BTreeMap::new(),
@@ -271,9 +274,11 @@ impl Pools {
         let all: BTreeSet<u64> = self.slots.iter().map(|(id, _)| id).chain(ids()).collect();
         let full = self.full("hosts", all.len(), capacity.into(), "hosts");
         let new = self.slots.assign(ids(), capacity).ok_or(full)?;
-        for (id, slot) in new {
+        self.unwritten.extend(new.into_iter().map(|(id, slot)| (slot, id)));
+        while let Some((&slot, &id)) = self.unwritten.first_key_value() {
             fresh(slot)?;
             self.host_ids.set(u32::from(slot), id, 0).map_err(map_error("HOST_IDS"))?;
+            self.unwritten.remove(&slot);
         }
         let named = wanted.into_iter().filter_map(|(id, host)| Some((host, self.slots.get(id)?)));
         self.named = named.collect();
@@ -309,14 +314,15 @@ impl Pools {
     }
 
     /// The ids as they are in the kernel, each read once: a digest asks for one per place of every row.
-    fn ids(&self) -> Vec<u64> {
+    fn ids(&self) -> Result<Vec<u64>> {
         let slots: BTreeMap<u16, u64> = self.slots.iter().map(|(id, slot)| (slot, id)).collect();
         let end = slots.keys().next_back().map_or(0, |slot| usize::from(*slot) + 1);
         let mut ids = vec![0; end];
         for slot in slots.keys() {
-            ids[usize::from(*slot)] = self.host_ids.get(&u32::from(*slot), 0).unwrap_or(0);
+            ids[usize::from(*slot)] =
+                self.host_ids.get(&u32::from(*slot), 0).map_err(map_error("HOST_IDS"))?;
         }
-        ids
+        Ok(ids)
     }
 
     /// Slots that entries in the kernel name, those for fragments too. VIPs name none.
@@ -440,6 +446,7 @@ impl Pools {
         let released = self.slots.release(&wanted);
         for slot in &released {
             let slot = *slot;
+            self.unwritten.remove(&slot);
             for v6 in [false, true] {
                 let index = nexthop_index(slot, v6);
                 self.nexthops.set(index, Nexthop::UNKNOWN, 0).map_err(map_error("NEXTHOPS"))?;
@@ -455,7 +462,7 @@ impl Pools {
         if self.in_force.values().all(|table| table.digest.is_some()) {
             return Ok(());
         }
-        let ids = self.ids();
+        let ids = self.ids()?;
         let id_of = |slot: u16| ids.get(usize::from(slot)).copied().unwrap_or(0);
         for table in self.in_force.values_mut().filter(|table| table.digest.is_none()) {
             table.digest = self.tables.digest(table.slot, table.made_of.size, id_of)?;
