@@ -91,6 +91,7 @@ fn heard(machine: &Machine) -> Result<usize, String> {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn records_of_an_api_follow_what_a_majority_sees_and_the_servers_share_an_address() {
     let test = "records_of_an_api_follow_what_a_majority_sees_and_the_servers_share_an_address";
     if !can_run(test) || !has(test, &["bird", "pdns_server", "sqlite3", "dig"]) {

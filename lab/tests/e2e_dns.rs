@@ -14,6 +14,7 @@ const SIZES: [&str; 5] = ["lb4=2", "lb7=2", "servers=2", "reflectors=1", "bgp=bi
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[test]
+#[ignore = "needs root"]
 fn names_follow_the_vips_by_the_agent_itself() {
     names_follow_the_vips("lb", |lab| {
         let told = lab.sh("dns", "lb dns explain www1.example.org --type A || true");
@@ -24,6 +25,7 @@ fn names_follow_the_vips_by_the_agent_itself() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn names_follow_the_vips_by_gdnsd() {
     names_follow_the_vips("gdnsd", |lab| {
         wait_until("gdnsd has been told", PATIENCE, || {

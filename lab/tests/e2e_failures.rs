@@ -13,6 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 #[test]
+#[ignore = "needs root"]
 fn directors_come_and_go_under_load() {
     let Some((mut lab, _)) = Lab::up("failures", &SMALL) else { return };
     lab.step("disable file on a director with BIRD", |lab| disable_and_enable(lab, "lb4-1", "bird"));

@@ -13,6 +13,7 @@ use lab::namespace;
 use lab::topology::vips;
 
 #[test]
+#[ignore = "needs root"]
 fn hosts_come_and_go_under_load() {
     // Pools in the directors' own configuration: this is about what a single agent does with it.
     let sets = [&SMALL[..], &["bgp=bird", "manifest=false"]].concat();

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use common::load;
 use common::{Lab, check, figure, text, wait_until};
+use lb_test_support::skip;
 
 #[test]
+#[ignore = "needs root"]
 fn generic_xdp_and_tc_carry_requests_and_kernel_tunnels_do_or_say_why_not() {
     let sets = ["lb4=2", "lb7=2", "servers=2", "bgp=bird", "xdp=generic", "decapsulation=tc"];
     let Some((mut lab, _)) = Lab::up("modes", &sets) else { return };
@@ -77,7 +79,7 @@ fn kernel_tunnels(lab: &Lab) {
         assert!(report.l7_hosts.contains(node));
         figure("the kernel's tunnel devices: requests", report.summary());
     } else {
-        println!("skipped: modes, requests through the kernel's tunnel devices: this kernel has no ipip");
+        skip("modes, requests through the kernel's tunnel devices", "this kernel has no ipip");
         wait_until("the agent says why it is not ready", Duration::from_secs(10), || {
             let status = lab.try_agent(node)?;
             let reasons = status["reasons"].to_string();

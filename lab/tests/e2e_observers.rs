@@ -62,6 +62,7 @@ fn heard(machine: &Machine) -> Result<usize, String> {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn observers_that_are_cut_off_decide_nothing() {
     if !can_run("observers_that_are_cut_off_decide_nothing") {
         return;
@@ -130,6 +131,7 @@ fn observers_that_are_cut_off_decide_nothing() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_shared_address_is_announced_while_it_answers() {
     let test = "a_shared_address_is_announced_while_it_answers";
     if !can_run(test) || !has(test, &["bird"]) {

@@ -17,6 +17,7 @@ use lab::topology::vips;
 const REQUESTS: u64 = 400;
 
 #[test]
+#[ignore = "needs root"]
 fn reference_lab_serves_requests_and_leaves_nothing() {
     let Some((mut lab, summary)) = Lab::up("reference", &[]) else { return };
     let milliseconds = |key: &str| summary[key].as_u64().unwrap_or_else(|| panic!("no {key}: {summary}"));

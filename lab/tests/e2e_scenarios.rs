@@ -6,6 +6,7 @@ use std::fs;
 use std::process::Output;
 
 use common::{Lab, figure, text};
+use lb_test_support::skip;
 use serde_json::Value;
 
 /// Long-lived connections in each scenario.
@@ -25,13 +26,14 @@ fn run(lab: &Lab, arguments: &[&str]) -> Option<Output> {
     let said = text(&output.stderr);
     println!("{said}");
     if said.contains("lab up needs:") {
-        println!("skipped: lab run: {}", said.trim());
+        skip("lab run", said.trim());
         return None;
     }
     Some(output)
 }
 
 #[test]
+#[ignore = "needs root"]
 fn no_scenario_breaks_a_connection() {
     let Some(lab) = Lab::new("no scenario breaks a connection") else { return };
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -72,6 +74,7 @@ fn no_scenario_breaks_a_connection() {
 
 /// Without a second chance hosts refuse what moved to them: an instrument that passes this sees nothing.
 #[test]
+#[ignore = "needs root"]
 fn without_second_chances_the_same_change_breaks_connections() {
     let Some(lab) = Lab::new("breakage is seen") else { return };
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -99,6 +102,7 @@ duration: 6s
 
 /// What directors remember of flows does not help when flows reach other directors.
 #[test]
+#[ignore = "needs root"]
 fn flow_tables_break_where_second_chances_do_not() {
     let Some(lab) = Lab::new("the comparison") else { return };
     let arguments = ["07", "08", "--compare", "flow-table", "--format=json"];
@@ -121,6 +125,7 @@ fn flow_tables_break_where_second_chances_do_not() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn wrong_scenarios_are_refused_with_their_place_before_anything_happens() {
     let Some(lab) = Lab::new("wrong scenarios") else { return };
     let folder = tempfile::tempdir().expect("a temporary folder");

@@ -16,6 +16,7 @@ const VIPS: [&str; 2] = ["198.51.100.1", "2001:db8::c633:6401"];
 const LONG: usize = 1400;
 
 #[test]
+#[ignore = "needs root"]
 fn udp_services_and_the_icmp_errors_of_their_flows() {
     let sets = ["lb4=2", "lb7=3", "servers=1", "reflectors=1", "bgp=bird"];
     let Some((mut lab, _)) = Lab::up("udp", &sets) else { return };

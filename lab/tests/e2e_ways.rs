@@ -47,6 +47,7 @@ fn ask(client: &Machine, times: usize, bytes: usize) -> Vec<String> {
 
 /// Users in VLAN 5 of the director's only interface, hosts behind VLAN 6 within VLAN 100 of it, and in VLAN 7 of a host's.
 #[test]
+#[ignore = "needs root"]
 fn vlans_in_and_out_of_one_interface() {
     if !can_run("VLANs end to end") || !has_vlans("vlans_in_and_out_of_one_interface") {
         return;
@@ -139,11 +140,13 @@ fn jumbo_frames(xdp: &str) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn jumbo_frames_in_the_driver() {
     jumbo_frames("native");
 }
 
 #[test]
+#[ignore = "needs root"]
 fn jumbo_frames_in_generic_mode() {
     jumbo_frames("generic");
 }
@@ -237,11 +240,13 @@ fn several_interfaces(xdp: &str) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn in_by_one_interface_and_out_by_others_in_the_driver() {
     several_interfaces("native");
 }
 
 #[test]
+#[ignore = "needs root"]
 fn in_by_one_interface_and_out_by_others_in_generic_mode() {
     several_interfaces("generic");
 }

@@ -63,6 +63,7 @@ fn captured(capture: &mut Capture, count: usize) -> Vec<Told> {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn what_is_captured_is_read_back_with_its_verdict() {
     if !isolation::can_run("lb capture") {
         return;
@@ -134,6 +135,7 @@ fn tcpdump(file: &Path) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn reasons_are_chosen_in_the_kernel_and_samples_are_taken() {
     if !isolation::can_run("choices of lb capture") {
         return;
@@ -160,6 +162,7 @@ fn reasons_are_chosen_in_the_kernel_and_samples_are_taken() {
 
 /// The program that stands in has to look for prefixes, too.
 #[test]
+#[ignore = "needs root"]
 fn a_prefix_is_served_while_packets_are_captured() {
     if !isolation::can_run("a prefix beside lb capture") {
         return;
@@ -180,6 +183,7 @@ fn a_prefix_is_served_while_packets_are_captured() {
 
 /// Whoever replaces the program meanwhile keeps what he has put there.
 #[test]
+#[ignore = "needs root"]
 fn an_agent_that_starts_meanwhile_is_not_undone() {
     if !isolation::can_run("lb capture beside a start") {
         return;
@@ -199,6 +203,7 @@ fn an_agent_that_starts_meanwhile_is_not_undone() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn without_a_director_there_is_nothing_to_capture() {
     if !isolation::can_run("lb capture without a director") {
         return;

@@ -106,6 +106,7 @@ fn median(times: &mut [Duration]) -> Duration {
 
 /// Prints figures, and asserts nothing about time.
 #[test]
+#[ignore = "needs root"]
 fn one_host_more() {
     if !isolation::can_run("time of a new table") {
         return;
@@ -166,6 +167,7 @@ fn flows() -> Vec<(Flow, Vec<u8>)> {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn no_packet_sees_half_a_table() {
     if isolation::can_run("packets while a table changes") {
         isolation::isolated(change_under_packets);

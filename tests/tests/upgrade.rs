@@ -22,6 +22,7 @@ const WINDOW: u64 = 32;
 const UPGRADES: usize = 30;
 
 #[test]
+#[ignore = "needs root"]
 fn no_packet_is_lost_while_programs_replace_one_another() {
     if isolation::can_run("upgrade under load") {
         // The same build again, over the maps that are pinned.
@@ -30,6 +31,7 @@ fn no_packet_is_lost_while_programs_replace_one_another() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn nor_while_their_maps_are_made_anew() {
     if isolation::can_run("upgrade to maps of another shape under load") {
         let wide = Capacity { hosts: 8192, services: 2048, ..Capacity::default() };

@@ -109,6 +109,7 @@ fn of_pair(number: u8, address: &str) -> String {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn two_agents_share_a_name() {
     isolated("two agents share a name", &["named", "dig"], || async {
         let mut server = Server::bind();
@@ -139,6 +140,7 @@ fn two_agents_share_a_name() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_name_on_another_server_follows_a_file() {
     isolated("a name on another server follows a file", &["named", "dig"], || async {
         let mut server = Server::bind();

@@ -20,6 +20,7 @@ fn answer(name: &str, kind: &str) -> Vec<String> {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn gdnsd_follows_the_checks_of_an_agent() {
     isolated("gdnsd follows the checks of an agent", &["gdnsd", "dig"], || async {
         let node = Node::start(

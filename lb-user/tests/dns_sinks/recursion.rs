@@ -72,6 +72,7 @@ async fn all_go_to(address: &str, why: &str) -> Duration {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn resolvers_follow_the_delegation_and_leave_a_balancer_that_is_down() {
     let programs = ["named", "unbound", "dig"];
     isolated("resolvers follow the delegation", &programs, || async {

@@ -7,14 +7,14 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use lb_test_support::PATIENCE;
+use lb_test_support::{has_programs, is_root};
 use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 use tokio::time::sleep;
 
 /// Where name servers listen.
 pub const DNS: &str = "127.0.0.1:5300";
-/// How long anything may take.
-pub const PATIENCE: Duration = Duration::from_secs(30);
 /// The secret of keys: 32 bytes, in Base64.
 pub const SECRET: &str = "bGIgdGVzdHMga2VlcCB0aGlzIHNlY3JldCBzYWZlISE=";
 const ZONE: &str = "$ORIGIN example.org.
@@ -31,16 +31,7 @@ pub fn isolated<F: Future<Output = ()>>(
     programs: &[&str],
     work: impl FnOnce() -> F + Send + 'static,
 ) {
-    let found = |program: &&str| {
-        Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status()
-    };
-    let reason = match programs.iter().find(|program| found(program).is_err()) {
-        _ if !nix::unistd::geteuid().is_root() => "needs root".to_owned(),
-        Some(program) => format!("{program} is missing; run: sudo scripts/setup"),
-        None => String::new(),
-    };
-    if !reason.is_empty() {
-        println!("skipped: {test}: {reason}");
+    if !is_root(test) || !has_programs(test, programs) {
         return;
     }
     let inside = move || {
