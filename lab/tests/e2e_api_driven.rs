@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use common::programs::{Program, has};
 use common::wires::{Machine, can_run, wire};
-use common::{check, text, wait_until};
+use common::{PATIENCE, check, text, wait_until};
 use serde_json::Value;
 
 /// Of all three PowerDNS servers.
@@ -20,7 +20,6 @@ const SHARED: &str = "192.0.2.53";
 const WEB: [&str; 2] = ["10.9.1.1", "10.9.2.1"];
 /// Of the checks, beside which an answer may take 300 ms.
 const INTERVAL: Duration = Duration::from_millis(500);
-const PATIENCE: Duration = Duration::from_secs(30);
 /// Where the router is in the network of all sites.
 const ROUTER: u8 = 100;
 const ZONE: &str = "$ORIGIN example.org.

@@ -4,14 +4,12 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use common::{Lab, check, figure, look, seconds, wait_until};
+use common::{Lab, PATIENCE, check, figure, look, seconds, wait_until};
 use lab::topology::vips;
 
 const SIZES: [&str; 5] = ["lb4=2", "lb7=2", "servers=2", "reflectors=1", "bgp=bird"];
-/// How long a change may take: checks fail after a second, gdnsd waits for another one before it reads a file.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 #[test]
 #[ignore = "needs root"]

@@ -2,10 +2,8 @@
 
 mod common;
 
-use std::time::Duration;
-
 use common::load;
-use common::{Lab, check, figure, text, wait_until};
+use common::{Lab, PATIENCE, check, figure, text, wait_until};
 use lb_test_support::skip;
 
 #[test]
@@ -80,7 +78,7 @@ fn kernel_tunnels(lab: &Lab) {
         figure("the kernel's tunnel devices: requests", report.summary());
     } else {
         skip("modes, requests through the kernel's tunnel devices", "this kernel has no ipip");
-        wait_until("the agent says why it is not ready", Duration::from_secs(10), || {
+        wait_until("the agent says why it is not ready", PATIENCE, || {
             let status = lab.try_agent(node)?;
             let reasons = status["reasons"].to_string();
             let says = reasons.contains("the kernel needs the ipip driver")
@@ -90,9 +88,7 @@ fn kernel_tunnels(lab: &Lab) {
         println!("{node}: {}", lab.agent(node)["reasons"]);
     }
     lab.exec(node, &["lb", "detach"]);
-    wait_until("the agent has ended", Duration::from_secs(20), || {
-        check(lab.try_agent(node).is_err(), "it answers")
-    });
+    wait_until("the agent has ended", PATIENCE, || check(lab.try_agent(node).is_err(), "it answers"));
     lab.rewrite(node, "decapsulation: kernel", "decapsulation: auto");
     lab.start(node, "lb-agent");
     ready(lab, node);
@@ -106,7 +102,7 @@ fn kernel_tunnels(lab: &Lab) {
 fn detach(lab: &Lab, node: &str) {
     let output = lab.exec(node, &["lb", "detach"]);
     assert_eq!(text(&output.stdout), "detached; the agent has ended\n", "{}", text(&output.stderr));
-    wait_until("the agent has ended", Duration::from_secs(10), || {
+    wait_until("the agent has ended", PATIENCE, || {
         let processes = lab.state().processes;
         let agent = processes[node].iter().find(|process| process.name == "lb-agent").expect("an agent");
         check(!agent.is_running(), "it runs")
@@ -114,7 +110,7 @@ fn detach(lab: &Lab, node: &str) {
 }
 
 fn ready(lab: &Lab, node: &str) {
-    wait_until("the agent is ready", Duration::from_secs(15), || {
+    wait_until("the agent is ready", PATIENCE, || {
         let status = lab.try_agent(node)?;
         check(status["ready"] == true, &status["reasons"])
     });

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::programs::{Program, has};
 use common::wires::{Machine, can_run, wire};
-use common::{check, wait_until};
+use common::{PATIENCE, check, wait_until};
 use serde_json::Value;
 
 /// What is watched.
@@ -17,7 +17,6 @@ const WEB: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 const OBSERVERS: u8 = 5;
 /// Of the checks, beside which an answer may take 300 ms.
 const INTERVAL: Duration = Duration::from_millis(500);
-const PATIENCE: Duration = Duration::from_secs(15);
 
 fn observer(number: u8) -> String {
     let nodes: Vec<String> =

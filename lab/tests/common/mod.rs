@@ -154,7 +154,7 @@ impl Lab {
     /// Waits until every node is ready.
     #[track_caller]
     pub fn settle(&self) {
-        wait_until("every node is ready", Duration::from_secs(20), || {
+        wait_until("every node is ready", PATIENCE, || {
             let output = self.run(&["status"]);
             match output.status.success() {
                 true => Ok(()),
@@ -222,7 +222,7 @@ impl Lab {
         let found = state.processes[node].iter().find(|found| found.name == process);
         let found = found.unwrap_or_else(|| panic!("{node} runs no {process}"));
         kill(Pid::from_raw(found.pid), Signal::SIGKILL).expect("killing it");
-        wait_until("the process is gone", Duration::from_secs(5), || {
+        wait_until("the process is gone", PATIENCE, || {
             if found.is_running() { Err(format!("{found:?}")) } else { Ok(()) }
         });
     }

@@ -22,7 +22,7 @@ use lb_test_support::{is_all, is_root, skip};
 use super::{check, has_agent, lb, text, wait_until};
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Whether machines can be made here; skips the test otherwise.
 pub fn can_run(test: &str) -> bool {

@@ -9,7 +9,6 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
 
 use super::servers::{DNS, SECRET, Server, dig, isolated, wait_until};
 
@@ -130,7 +129,7 @@ fn two_agents_share_a_name() {
         fs::write(lb1.path("disable"), "").expect("a switch");
         wait_until("the second takes what was given up", || holds("127.0.0.12")).await;
         fs::remove_file(lb1.path("disable")).expect("a switch");
-        sleep(Duration::from_secs(1)).await;
+        wait_until("it sees who holds it", || lb1.status().contains("lb.example.org.  127.0.0.12")).await;
         assert!(holds("127.0.0.12"));
         // A machine that dies says nothing.
         drop(lb2);

@@ -8,10 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use lb_test_support::PATIENCE;
-use lb_test_support::{has_programs, is_root};
+use lb_test_support::{check, has_programs, is_root, wait_until_async};
 use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
-use tokio::time::sleep;
 
 /// Where name servers listen.
 pub const DNS: &str = "127.0.0.1:5300";
@@ -288,9 +287,5 @@ pub fn dig(name: &str, kind: &str) -> Vec<String> {
 }
 
 pub async fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
-        sleep(Duration::from_millis(50)).await;
-    }
+    wait_until_async(what, PATIENCE, async || check(holds(), "it is not so")).await;
 }

@@ -109,6 +109,40 @@ pub async fn wait_until_async(
     }
 }
 
+/// Looks for this long that something stays as it is.
+///
+/// Only for what a right program never does, however slow the machine: a state that may pass by proves nothing. Better is to
+/// wait for a sign that the program has decided, and to look once.
+///
+/// # Panics
+///
+/// With the first error.
+#[track_caller]
+pub fn stays(what: &str, time: Duration, mut look: impl FnMut() -> Result<(), String>) {
+    let start = Instant::now();
+    while start.elapsed() < time {
+        if let Err(error) = look() {
+            panic!("after {:?}: {what}: {error}", start.elapsed());
+        }
+        thread::sleep(LOOK);
+    }
+}
+
+/// The same for tasks.
+///
+/// # Panics
+///
+/// With the first error.
+pub async fn stays_async(what: &str, time: Duration, mut look: impl AsyncFnMut() -> Result<(), String>) {
+    let start = Instant::now();
+    while start.elapsed() < time {
+        if let Err(error) = look().await {
+            panic!("after {:?}: {what}: {error}", start.elapsed());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 /// For `wait_until`: an error if `condition` is not met.
 ///
 /// # Errors
@@ -121,6 +155,16 @@ pub fn check(condition: bool, error: impl Display) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[should_panic(expected = "it stays: gone")]
+    fn what_goes_does_not_stay() {
+        let mut looks = 0;
+        stays("it stays", PATIENCE, || {
+            looks += 1;
+            check(looks < 3, "gone")
+        });
+    }
 
     #[test]
     fn waiting_ends_with_the_last_error() {
