@@ -2,7 +2,10 @@
 
 mod common;
 
+use std::process::Command;
+
 use common::load;
+use common::wires::{Machine, can_run};
 use common::{Lab, PATIENCE, check, figure, text, wait_until};
 use lb_test_support::skip;
 
@@ -15,6 +18,26 @@ fn generic_xdp_and_tc_carry_requests_and_kernel_tunnels_do_or_say_why_not() {
     lab.step("native XDP after detach", native_after_detach);
     lab.step("the kernel's tunnel devices", kernel_tunnels);
     lab.finish();
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_kernels_tunnel_devices_carry_requests() {
+    let test = "the_kernels_tunnel_devices_carry_requests";
+    if !can_run(test) {
+        return;
+    }
+    let probe = Machine::new("probe");
+    let has_ipip = || Command::new("ip").args("link add e2e type ipip external".split(' ')).status();
+    if !probe.inside(has_ipip).is_ok_and(|status| status.success()) {
+        skip(test, "this kernel has no ipip");
+        return;
+    }
+    let sets = ["lb4=2", "lb7=2", "servers=2", "bgp=bird", "decapsulation=kernel"];
+    let Some((lab, _)) = Lab::up("kernel tunnels", &sets) else { return };
+    let report = load::requests(&lab, 200);
+    report.assert_flawless();
+    assert_eq!(report.l7_hosts.len(), 2);
 }
 
 fn mode(lab: &Lab, node: &str) -> String {
@@ -77,7 +100,6 @@ fn kernel_tunnels(lab: &Lab) {
         assert!(report.l7_hosts.contains(node));
         figure("the kernel's tunnel devices: requests", report.summary());
     } else {
-        skip("modes, requests through the kernel's tunnel devices", "this kernel has no ipip");
         wait_until("the agent says why it is not ready", PATIENCE, || {
             let status = lab.try_agent(node)?;
             let reasons = status["reasons"].to_string();

@@ -13,8 +13,9 @@ mod world;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use lb_test_support::PATIENCE;
 use serde_json::Value;
 
 use world::{Agent, Backend, eventually, has_dig};
@@ -22,7 +23,7 @@ use world::{Agent, Backend, eventually, has_dig};
 /// Two members behind an HTTP check that decides by one result.
 const WWW: &str = "
   checks:
-    web: {type: http, port: HTTP, path: /healthcheck, interval: 100ms, timeout: 100ms, rise: 1, fall: 1}
+    web: {type: http, port: HTTP, path: /healthcheck, interval: 500ms, timeout: 500ms, rise: 1, fall: 1}
     operator: {type: extfile, file: DIR/ext}
   zones:
     example.org:
@@ -53,7 +54,7 @@ fn an_address_that_fails_leaves_the_answer_and_comes_back() {
     let failed = Instant::now();
     eventually("the first has left", || agent.addresses("www.example.org") == ["127.0.0.2"]);
     println!(
-        "figure: a member that fails has left the answers after {:?} (checked every 100 ms)",
+        "figure: a member that fails has left the answers after {:?} (checked every 500 ms)",
         failed.elapsed()
     );
     let why = agent.lb(&["dns", "explain", "www.example.org", "--type", "A"]);
@@ -230,7 +231,7 @@ fn hostile_clients_are_counted_and_honest_ones_still_served() {
     let good =
         b"\xab\xcd\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03ns1\x07example\x03org\x00\x00\x01\x00\x01";
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut loops = good[..12].to_vec();
     loops.extend(b"\xc0\x0c\x00\x01\x00\x01");
     let mut many_questions = good.to_vec();
@@ -250,7 +251,7 @@ fn hostile_clients_are_counted_and_honest_ones_still_served() {
     }
     assert_eq!(agent.addresses("ns1.example.org +tcp"), ["127.0.0.1"], "the idle ones made room");
     let mut junk = TcpStream::connect(agent.address).unwrap();
-    junk.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    junk.set_read_timeout(Some(PATIENCE)).unwrap();
     junk.write_all(&[0, 3, 1, 2, 3]).unwrap();
     assert_eq!(junk.read(&mut [0; 16]).unwrap(), 0, "what is no question ends the connection");
     let counter = |name: &str| {

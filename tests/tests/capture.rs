@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use lb_common::reasons::Director as Reason;
+use lb_test_support::PATIENCE;
 use lb_tests::isolation::{self, ip, isolated};
 use lb_tests::world::{World, vip, vip4, vip6};
 use lb_user::capture::pcapng::{Packet, Writer};
@@ -54,7 +55,7 @@ fn send() {
 /// The packets of our client that are captured until there are so many.
 fn captured(capture: &mut Capture, count: usize) -> Vec<Told> {
     let (mut all, start) = (Vec::new(), Instant::now());
-    while all.len() < count && start.elapsed() < Duration::from_secs(5) {
+    while all.len() < count && start.elapsed() < PATIENCE {
         all.extend(capture.next_packets(Duration::from_millis(100)).unwrap());
         // The kernel says hello by IPv6 as well.
         all.retain(|told| told.flow.is_some_and(|flow| flow.source.port() == 40000));

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lb_common::reasons::Director as Reason;
+use lb_test_support::PATIENCE;
 use lb_tests::isolation::{self, ip, isolated};
 use lb_tests::vector::counted;
 use lb_tests::world::{World, vip, vip4};
@@ -158,7 +159,7 @@ fn traffic(stop: &AtomicBool) -> u64 {
                 (seen, last) = (seen + 1, Instant::now());
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                assert!(last.elapsed() < Duration::from_secs(3), "lost after {seen} packets: {missing:?}");
+                assert!(last.elapsed() < PATIENCE, "lost after {seen} packets: {missing:?}");
             }
             Err(error) => panic!("{error}"),
         }

@@ -127,11 +127,6 @@ impl Load {
         });
     }
 
-    /// Goes on for `time`.
-    pub fn go_on(&self, time: Duration) {
-        thread::sleep(time);
-    }
-
     /// Ends and reports.
     pub fn stop(mut self) -> Report {
         self.stop.store(true, Ordering::Relaxed);

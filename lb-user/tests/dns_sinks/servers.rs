@@ -5,7 +5,6 @@ use std::future::Future;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
 
 pub use lb_test_support::PATIENCE;
 use lb_test_support::{check, has_programs, is_root, wait_until_async};
