@@ -6,7 +6,6 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use lb_common::reasons::Director as Reason;
-use lb_test_support::PATIENCE;
 use lb_tests::isolation::{self, ip, isolated};
 use lb_tests::world::{World, vip, vip4, vip6};
 use lb_user::capture::pcapng::{Packet, Writer};
@@ -15,6 +14,8 @@ use lb_user::dataplane::director::{Director, DirectorOptions};
 use pcap_parser::traits::PcapReaderIterator;
 use pcap_parser::{Block, OptionCode, PcapBlockOwned, PcapNGReader};
 
+/// No packet is under way any more after that: all were sent before.
+const SILENCE: Duration = Duration::from_secs(5);
 const ALL: Options = Options { every: 1, bytes: 256, reasons: Vec::new() };
 
 /// A director on `uplink`, the other end of which, `router`, is where users are.
@@ -52,11 +53,15 @@ fn send() {
     v6.send_to(b"a query", (vip6(vip::WEB), 53)).unwrap();
 }
 
-/// The packets of our client that are captured until there are so many.
+/// The packets of our client that are captured, until there are so many or none has come for a while.
 fn captured(capture: &mut Capture, count: usize) -> Vec<Told> {
-    let (mut all, start) = (Vec::new(), Instant::now());
-    while all.len() < count && start.elapsed() < PATIENCE {
-        all.extend(capture.next_packets(Duration::from_millis(100)).unwrap());
+    let (mut all, mut last) = (Vec::new(), Instant::now());
+    while all.len() < count && last.elapsed() < SILENCE {
+        let more = capture.next_packets(Duration::from_millis(100)).unwrap();
+        if !more.is_empty() {
+            last = Instant::now();
+        }
+        all.extend(more);
         // The kernel says hello by IPv6 as well.
         all.retain(|told| told.flow.is_some_and(|flow| flow.source.port() == 40000));
     }
