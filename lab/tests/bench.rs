@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use lb_test_support::{has_programs, is_root, skip};
 use serde_json::Value;
 
 /// What a bench reports; `None` if it cannot run here, which is said. `namespaces` is what the names of its own begin with.
@@ -15,15 +16,11 @@ fn report(
 ) -> Option<Value> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("lab is in the checkout");
     let missing = built.iter().find(|built| !root.join("target/release").join(built).is_file());
-    let without = programs.iter().find(|program| Command::new(program).arg("-h").output().is_err());
-    let reason = match (missing, without) {
-        _ if !nix::unistd::geteuid().is_root() => "needs root".to_owned(),
-        (Some(built), _) => format!("no target/release/{built}; run scripts/build"),
-        (_, Some(program)) => format!("{program} is missing; run: sudo scripts/setup"),
-        (None, None) => String::new(),
-    };
-    if !reason.is_empty() {
-        println!("skipped: {bench}: {reason}");
+    if let Some(built) = missing {
+        skip(bench, format_args!("no target/release/{built}; run scripts/build"));
+        return None;
+    }
+    if !is_root(bench) || !has_programs(bench, programs) {
         return None;
     }
     let mut command = Command::new(root.join(bench));
@@ -39,6 +36,7 @@ fn report(
 }
 
 #[test]
+#[ignore = "needs root"]
 fn every_path_is_measured_or_says_why_not() {
     let arguments = ["--end-to-end", "--rounds", "1", "--ms", "200"];
     let Some(report) = report("scripts/bench", "lb-bench-", &["lb", "lab"], &["jq"], &arguments) else {
@@ -57,6 +55,7 @@ fn every_path_is_measured_or_says_why_not() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn every_name_server_answers_or_says_why_not() {
     let programs = ["jq", "dig", "dnsperf"];
     let Some(report) = report("scripts/bench-dns", "lb-dns-bench-", &["lb"], &programs, &["--quick"]) else {

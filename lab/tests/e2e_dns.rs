@@ -4,16 +4,15 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use common::{Lab, check, figure, look, seconds, wait_until};
+use common::{Lab, PATIENCE, check, figure, look, seconds, wait_until};
 use lab::topology::vips;
 
 const SIZES: [&str; 5] = ["lb4=2", "lb7=2", "servers=2", "reflectors=1", "bgp=bird"];
-/// How long a change may take: checks fail after a second, gdnsd waits for another one before it reads a file.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 #[test]
+#[ignore = "needs root"]
 fn names_follow_the_vips_by_the_agent_itself() {
     names_follow_the_vips("lb", |lab| {
         let told = lab.sh("dns", "lb dns explain www1.example.org --type A || true");
@@ -24,6 +23,7 @@ fn names_follow_the_vips_by_the_agent_itself() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn names_follow_the_vips_by_gdnsd() {
     names_follow_the_vips("gdnsd", |lab| {
         wait_until("gdnsd has been told", PATIENCE, || {

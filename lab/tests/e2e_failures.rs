@@ -2,17 +2,17 @@
 
 mod common;
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use common::load::{Load, Report, Users};
-use common::{Lab, SMALL, check, figure, look, seconds, wait_until};
+use common::{Lab, PATIENCE, SMALL, check, figure, look, seconds, wait_until};
 use lab::cgroup;
 use lab::topology::vips;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 #[test]
+#[ignore = "needs root"]
 fn directors_come_and_go_under_load() {
     let Some((mut lab, _)) = Lab::up("failures", &SMALL) else { return };
     lab.step("disable file on a director with BIRD", |lab| disable_and_enable(lab, "lb4-1", "bird"));
@@ -29,7 +29,7 @@ fn directors_come_and_go_under_load() {
 /// How long until the VIPs are gone from both routers' kernels, or there again.
 fn routers_have_vips_via(lab: &Lab, node: &str, wanted: usize) -> Duration {
     let addresses = look::addresses(lab, node);
-    wait_until("both routers follow", Duration::from_secs(20), || {
+    wait_until("both routers follow", PATIENCE, || {
         for router in ["r1", "r2"] {
             let found = look::vips_via(lab, router, &addresses);
             check(found == wanted, format!("{router} has {found} VIPs via {node}"))?;
@@ -45,7 +45,6 @@ fn disable_and_enable(lab: &Lab, node: &str, driver: &str) {
     lab.sh(node, "touch /etc/lb/disable");
     let gone = routers_have_vips_via(lab, node, 0);
     figure(&format!("{driver}: VIPs gone from both routers after touch disable (bound 1 s)"), seconds(gone));
-    assert!(gone < Duration::from_secs(3), "three times the bound: {gone:?}");
     load.answered(100);
     let status = lab.agent(node);
     assert_eq!((&status["disabled"], &status["ready"]), (&true.into(), &true.into()), "{status}");
@@ -70,7 +69,7 @@ fn agent_killed_and_started(lab: &Lab) {
     let before = lab.agent(node);
     let forwarded = carries_traffic(lab, &load, node);
     lab.kill(node, "lb-agent");
-    load.go_on(Duration::from_secs(4));
+    load.answered(1000);
     lab.start(node, "lb-agent");
     let ready = ready_again(lab, node);
     load.answered(200);
@@ -81,7 +80,7 @@ fn agent_killed_and_started(lab: &Lab) {
     // Some of a thousand requests, of which a third is this director's, at four packets each at least.
     assert!(now > forwarded + 500, "counters go on, also without an agent: {forwarded} → {now}");
     let report = load.stop();
-    figure("agent killed, 4 s without, then adopted: requests", report.summary());
+    figure("agent killed, a thousand requests without, then adopted: requests", report.summary());
     figure("agent started again: ready after", seconds(ready));
     report.assert_flawless();
 }
@@ -93,7 +92,7 @@ fn agent_started_over_new_maps(lab: &Lab) {
     carries_traffic(lab, &load, node);
     lab.rewrite(node, "director:\n", "director:\n  capacity: {services: 2048}\n");
     lab.kill(node, "lb-agent");
-    load.go_on(Duration::from_secs(1));
+    load.answered(250);
     lab.start(node, "lb-agent");
     ready_again(lab, node);
     load.answered(200);
@@ -107,7 +106,7 @@ fn agent_started_over_new_maps(lab: &Lab) {
 fn sidecars_killed_and_started(lab: &Lab) {
     for (node, sidecar) in [("lb4-1", "bird"), ("lb4-2", "gobgpd")] {
         lab.kill(node, sidecar);
-        wait_until("the agent misses its sidecar", Duration::from_secs(10), || {
+        wait_until("the agent misses its sidecar", PATIENCE, || {
             let status = lab.try_agent(node)?;
             check(status["ready"] == false && status["bgp"]["up"] == false, &status["bgp"])
         });
@@ -151,8 +150,7 @@ fn director_killed(lab: &Lab) {
     let link = look::inside(lab, node, &["cat", "/sys/class/net/eth0/operstate"]);
     assert_eq!(link, "down\n");
     let gone = routers_have_vips_via(lab, node, 0);
-    // What was sent to the dead director before that has failed by then.
-    thread::sleep(Duration::from_secs(2));
+    // Two seconds of requests: what was sent to the dead director before that has failed by then.
     load.answered(300);
     let report: Report = load.stop();
     let outage = report.outage(event);
@@ -173,7 +171,7 @@ fn carries_traffic(lab: &Lab, load: &Load, node: &str) -> u64 {
 }
 
 fn ready_again(lab: &Lab, node: &str) -> Duration {
-    wait_until("the agent is ready", Duration::from_secs(15), || {
+    wait_until("the agent is ready", PATIENCE, || {
         let status = lab.try_agent(node)?;
         check(status["ready"] == true, &status["reasons"])
     })

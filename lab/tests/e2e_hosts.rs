@@ -8,11 +8,12 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use common::load::{self, Load, Users};
-use common::{Lab, SMALL, check, figure, look, seconds, text, wait_until};
+use common::{Lab, PATIENCE, SMALL, check, figure, look, seconds, text, wait_until};
 use lab::namespace;
 use lab::topology::vips;
 
 #[test]
+#[ignore = "needs root"]
 fn hosts_come_and_go_under_load() {
     // Pools in the directors' own configuration: this is about what a single agent does with it.
     let sets = [&SMALL[..], &["bgp=bird", "manifest=false"]].concat();
@@ -60,7 +61,7 @@ fn outer_headers_carry_generation_and_hop(lab: &Lab) {
 
 /// Waits until a director has that many healthy hosts of its first service; how long that took.
 fn healthy(lab: &Lab, director: &str, wanted: u64) -> Duration {
-    wait_until("the health checks follow", Duration::from_secs(20), || {
+    wait_until("the health checks follow", PATIENCE, || {
         let status = lab.try_agent(director)?;
         check(status["services"][0]["healthy"] == wanted, format!("{director}: {}", status["hosts"]))
     })
@@ -122,7 +123,7 @@ fn server_drained(lab: &Lab) {
 
 /// Waits until HAProxy on every host has the server in that state; how long that took.
 fn on_all_hosts(lab: &Lab, wanted: &str) -> Duration {
-    wait_until("all hosts know the server's state", Duration::from_secs(10), || {
+    wait_until("all hosts know the server's state", PATIENCE, || {
         for host in lab.nodes("lb7-") {
             let servers = server_states(lab, &host);
             check(servers.contains(wanted), format!("{host}: {servers}"))?;
@@ -152,7 +153,7 @@ fn host_down_below_quorum(lab: &Lab) {
     assert_eq!(lab.reload("lb4-1"), "reloaded: changed services\n");
     let via = |wanted: usize| {
         let addresses = look::addresses(lab, "lb4-1");
-        wait_until("both routers follow", Duration::from_secs(20), || {
+        wait_until("both routers follow", PATIENCE, || {
             for router in ["r1", "r2"] {
                 let found = look::vips_via(lab, router, &addresses);
                 check(found == wanted, format!("{router} has {found} VIPs via lb4-1"))?;
@@ -165,7 +166,7 @@ fn host_down_below_quorum(lab: &Lab) {
     let event = Instant::now();
     lab.sh("lb7-2", "echo down > /etc/lb/agent-check");
     assert_eq!(lab.agent("lb7-2")["agent_check"]["answer"], "down");
-    wait_until("the monitor fails", Duration::from_secs(10), || {
+    wait_until("the monitor fails", PATIENCE, || {
         let address = look::addresses(lab, "lb7-2")[0];
         let answer = lab.sh("users", &format!("curl -si -m 2 http://{address}/healthcheck || true"));
         check(answer.contains(" 503 "), answer)
@@ -195,13 +196,13 @@ fn checks_through_the_tunnel(lab: &Lab) {
     let original = (lab.config(director), lab.config(host));
     lab.rewrite(director, "path: /healthcheck,", "path: /healthcheck, through: tunnel,");
     assert_eq!(lab.reload(director), "reloaded: changed pools\n");
-    wait_until("probes go through the tunnel", Duration::from_secs(10), || {
+    wait_until("probes go through the tunnel", PATIENCE, || {
         let status = lab.try_agent(director)?;
         let sent = &status["counters"]["director"]["probe_sent"];
         // Eight VIPs, four hosts, a SYN, an ACK, a request and a FIN each.
-        check(sent.as_u64().unwrap_or(0) > 100, format!("probe_sent {sent}, {}", status["hosts"]))
+        // Several rounds: a host that is not reached has failed by then.
+        check(sent.as_u64().unwrap_or(0) > 4 * 8 * 4 * 4, format!("probe_sent {sent}, {}", status["hosts"]))
     });
-    std::thread::sleep(Duration::from_secs(4));
     let status = lab.agent(director);
     assert_eq!((&status["services"][0]["healthy"], &status["ready"]), (&4.into(), &true.into()), "{status}");
     load::requests(lab, 100).assert_flawless();
@@ -239,7 +240,7 @@ fn tunnels_from_users_are_refused(lab: &Lab) {
         let counters = || ["sender_refused", "local"].map(|name| lab.counter("lb7-1", "host", name));
         let before = counters();
         look::send_encapsulated(lab, users[family], host, vips()[family * 4], 20);
-        wait_until("they are refused", Duration::from_secs(5), || {
+        wait_until("they are refused", PATIENCE, || {
             let refused = counters()[0] - before[0];
             check(refused == 20, format!("{refused} of 20 refused"))
         });

@@ -12,6 +12,7 @@ use std::time::Duration;
 use common::{Lab, figure, text};
 
 #[test]
+#[ignore = "needs root"]
 fn without_root_lab_up_says_so_in_a_line() {
     let Some(lab) = Lab::new("without root") else { return };
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -31,6 +32,7 @@ fn without_root_lab_up_says_so_in_a_line() {
 
 /// Programs are hidden in a mount namespace of this command only.
 #[test]
+#[ignore = "needs root"]
 fn missing_programs_are_named_with_their_packages_in_a_line() {
     let Some(lab) = Lab::new("missing programs") else { return };
     let hidden: Vec<String> = ["bird", "gobgpd"]
@@ -56,6 +58,7 @@ fn missing_programs_are_named_with_their_packages_in_a_line() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn wrong_lab_file_and_setting_are_named_with_their_place() {
     let Some(lab) = Lab::new("wrong lab file") else { return };
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -76,6 +79,7 @@ fn wrong_lab_file_and_setting_are_named_with_their_place() {
 
 /// With agents, daemons and all, at moments from the first namespace to the first request.
 #[test]
+#[ignore = "needs root"]
 fn lab_down_removes_what_a_killed_lab_up_left() {
     let Some(lab) = Lab::new("killed lab up") else { return };
     for milliseconds in [60, 300, 700, 1500] {

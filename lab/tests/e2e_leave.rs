@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use common::programs::{Program, has};
 use common::wires::{Machine, can_run, wire};
-use common::{check, figure, seconds, text, wait_until};
+use common::{PATIENCE, check, figure, seconds, text, wait_until};
+use lb_test_support::stays;
 
 /// The VIPs of the two sites.
 const A: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
@@ -21,7 +22,6 @@ const B: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 const TTL: Duration = Duration::from_secs(3);
 /// How long a VIP must be unused.
 const HOLD: Duration = Duration::from_secs(2);
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A director at this number, of the site with this host.
 fn director(number: u8, host: u8, vip: Ipv4Addr, bird: &str) -> String {
@@ -69,7 +69,7 @@ fn has_route(users: &Machine, vip: Ipv4Addr) -> bool {
     !users.sh(&format!("ip -4 route show {vip}")).is_empty()
 }
 
-/// When a request ended, at which VIP, and who answered.
+/// When a request began, at which VIP, and who answered.
 type Request = (Instant, IpAddr, Result<String, String>);
 
 /// Requests of users behind a resolver that keeps answers for their TTL.
@@ -91,8 +91,9 @@ impl Requests {
                 }
             }
             for vip in &known {
+                let began = Instant::now();
                 let answer = users.ask(*vip, 10);
-                self.made.lock().expect("requests").push((Instant::now(), *vip, answer));
+                self.made.lock().expect("requests").push((began, *vip, answer));
             }
             thread::sleep(Duration::from_millis(20));
         }
@@ -119,6 +120,7 @@ impl Drop for Ending<'_> {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_site_leaves_answers_before_bgp_and_returns_to_bgp_before_answers() {
     let test = "a_site_leaves_answers_before_bgp_and_returns_to_bgp_before_answers";
     if !can_run(test) || !has(test, &["bird"]) {
@@ -184,7 +186,7 @@ fn a_site_leaves_answers_before_bgp_and_returns_to_bgp_before_answers() {
         leaves_in_a_hurry(&users, &lb4_a, &mut ns);
         ns.resume();
         lb4_c.start(&director(13, 21, A, &bird(3)));
-        the_last_director_of_a_site_waits(&users, [&lb4_a, &lb4_c], &both);
+        the_last_director_of_a_site_waits(&users, &ns, [&lb4_a, &lb4_c], &both);
     });
     let failed = requests.failed();
     let made = requests.made.lock().expect("requests").len();
@@ -194,27 +196,19 @@ fn a_site_leaves_answers_before_bgp_and_returns_to_bgp_before_answers() {
 
 fn leaves(users: &Machine, director: &Machine, requests: &Requests) {
     let vip = A.to_string();
-    let (mut out, mut gone) = (None, None);
-    let told = thread::scope(|scope| {
+    let ((answered, gone), told) = thread::scope(|scope| {
         let leave = scope.spawn(|| director.run(&["leave", &vip]));
-        wait_until("the route goes", 2 * PATIENCE, || {
-            if out.is_none() && !answers(users).contains(&IpAddr::from(A)) {
-                out = Some(Instant::now());
-            }
-            if !has_route(users, A) {
-                gone = Some(Instant::now());
-            }
-            check(gone.is_some(), "it is still there")
-        });
-        leave.join().expect("lb leave").expect("lb leave")
+        (withdrawal(users), leave.join().expect("lb leave").expect("lb leave"))
     });
     let last = requests.last(A).expect("requests before");
-    let (out, gone) = (out.expect("answers without it before the route went"), gone.expect("gone"));
-    figure("lb leave: from the answers to the last request", seconds(last.saturating_duration_since(out)));
-    figure("lb leave: from the answers to the route", seconds(gone - out));
-    // Looking takes a moment itself.
-    let slack = Duration::from_millis(700);
-    assert!(gone - out + slack >= TTL + HOLD, "resolvers may still have had it: {:?}", gone - out);
+    figure(
+        "lb leave: from the answers to the last request",
+        seconds(last.saturating_duration_since(answered)),
+    );
+    figure("lb leave: from the answers to the route", seconds(gone - answered));
+    assert!(gone - answered >= TTL + HOLD, "resolvers may still have had it: {:?}", gone - answered);
+    // Packets are counted once a second.
+    let slack = Duration::from_secs(1);
     assert!(gone - last + slack >= HOLD, "it was used {:?} before it was withdrawn", gone - last);
     let said = text(&told.stdout);
     assert!(told.status.success(), "{said}{}", text(&told.stderr));
@@ -229,33 +223,41 @@ fn leaves(users: &Machine, director: &Machine, requests: &Requests) {
     users.sh(&format!("ip route del {vip} via 10.1.0.11"));
 }
 
+/// Waits until A's route goes. When A was last answered and when the route was gone: before the one look and after the other,
+/// so that what lies between is not shorter than it is for the agent, however long looking takes.
+fn withdrawal(users: &Machine) -> (Instant, Instant) {
+    let mut answered = Instant::now();
+    wait_until("the route goes", PATIENCE, || {
+        let looked = Instant::now();
+        if answers(users).contains(&IpAddr::from(A)) {
+            answered = looked;
+        }
+        check(!has_route(users, A), "it is still there")
+    });
+    (answered, Instant::now())
+}
+
 fn stays_away_over_a_restart(users: &Machine, director: &mut Machine) {
     director.stop();
     director.resume();
-    let end = Instant::now() + Duration::from_secs(3);
-    while Instant::now() < end {
+    wait_until("the agent has read the order", PATIENCE, || {
         assert!(!has_route(users, A), "an agent that starts announces what has left");
-        thread::sleep(Duration::from_millis(50));
-    }
-    let page = director.lb(&["status"]).expect("a status");
-    assert!(page.contains("has left by the operator's order"), "{page}");
+        let page = director.lb(&["status"])?;
+        check(page.contains("has left by the operator's order"), page)
+    });
+    stays("what has left stays away", HOLD, || check(!has_route(users, A), "it is announced"));
 }
 
 fn returns(users: &Machine, director: &Machine, bird: &Program, both: &BTreeSet<IpAddr>) {
     bird.hang(true);
     let told = director.run(&["return", &A.to_string()]).expect("lb return");
     assert_eq!(text(&told.stdout), format!("{A} returns\n"), "{}", text(&told.stderr));
-    let end = Instant::now() + Duration::from_secs(2);
-    while Instant::now() < end {
-        assert_ne!(answers(users), *both, "answered before there is a route");
-        thread::sleep(Duration::from_millis(50));
-    }
+    // A daemon that hangs has no route, so that there must be no answer. Behind it, BGP and DNS race.
+    stays("no answer without a route", HOLD, || check(answers(users) != *both, "it is answered"));
     bird.hang(false);
     wait_until("it is answered again", PATIENCE, || {
-        let found = answers(users);
-        let route = has_route(users, A);
-        assert!(route || found != *both, "answered before there is a route");
-        check(found == *both, format!("{found:?}, {route}"))
+        let (found, route) = (answers(users), has_route(users, A));
+        check(found == *both && route, format!("{found:?}, {route}"))
     });
 }
 
@@ -266,11 +268,9 @@ fn is_held_by_a_name_server_that_is_not_heard(users: &Machine, director: &Machin
         let page = director.lb(&["status"])?;
         check(page.contains("http://10.1.0.53:7400 is not heard: "), page)
     });
-    let end = Instant::now() + TTL + 2 * HOLD;
-    while Instant::now() < end {
-        assert!(has_route(users, A), "withdrawn without the word of the name server");
-        thread::sleep(Duration::from_millis(50));
-    }
+    stays("the route, without the word of the name server", TTL + 2 * HOLD, || {
+        check(has_route(users, A), "it is withdrawn")
+    });
     ns.resume();
     let metrics = || users.sh("curl -s http://10.1.0.11:7400/metrics");
     wait_until("it goes on", 2 * PATIENCE, || check(!has_route(users, A), "the route is still there"));
@@ -295,23 +295,31 @@ fn leaves_in_a_hurry(users: &Machine, director: &Machine, ns: &mut Machine) {
     }
 }
 
-fn the_last_director_of_a_site_waits(users: &Machine, site: [&Machine; 2], both: &BTreeSet<IpAddr>) {
+fn the_last_director_of_a_site_waits(
+    users: &Machine,
+    ns: &Machine,
+    site: [&Machine; 2],
+    both: &BTreeSet<IpAddr>,
+) {
     let [first, last] = site;
     let is_announced = |director: &Machine| -> Result<bool, String> {
         Ok(director.status()?["services"][0]["announced"] == true)
     };
     assert!(first.run(&["return", "--all"]).expect("lb return").status.success());
-    wait_until("both directors announce it", PATIENCE, || {
-        check(is_announced(first)? && is_announced(last)? && answers(users) == *both, "not yet")
+    // One that has not heard of both would take the first one for the last.
+    wait_until("both directors announce it, and the name server knows", PATIENCE, || {
+        let why = ns.lb(&["dns", "explain", "www.example.org", "--type", "A"])?;
+        let is_known = why.contains(&format!("{A}: announced by 2"));
+        check(is_announced(first)? && is_announced(last)? && is_known && answers(users) == *both, why)
     });
-    // The name server may not have heard of both yet; then the first one waits for a moment.
     let told = first.run(&["leave", &A.to_string()]).expect("lb leave");
     let said = text(&told.stdout);
     assert!(told.status.success() && !said.contains("falling"), "{said}{}", text(&told.stderr));
-    assert_eq!(answers(users), *both, "another director has it");
-    assert!(has_route(users, A));
+    wait_until("another director has it", PATIENCE, || {
+        let found = answers(users);
+        check(found == *both && has_route(users, A) && !is_announced(first)?, format!("{found:?}"))
+    });
     assert!(last.run(&["leave", "--all", "--no-wait"]).expect("lb leave").status.success());
-    wait_until("it leaves the answers", PATIENCE, || check(answers(users) != *both, "still answered"));
-    assert_eq!(is_announced(last), Ok(true), "the last one waits for resolvers");
-    wait_until("the route goes", PATIENCE, || check(!has_route(users, A), "the route is still there"));
+    let (answered, gone) = withdrawal(users);
+    assert!(gone - answered >= TTL + HOLD, "the last one does not wait for resolvers: {:?}", gone - answered);
 }

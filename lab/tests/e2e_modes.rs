@@ -2,12 +2,15 @@
 
 mod common;
 
-use std::time::Duration;
+use std::process::Command;
 
 use common::load;
-use common::{Lab, check, figure, text, wait_until};
+use common::wires::{Machine, can_run};
+use common::{Lab, PATIENCE, check, figure, text, wait_until};
+use lb_test_support::skip;
 
 #[test]
+#[ignore = "needs root"]
 fn generic_xdp_and_tc_carry_requests_and_kernel_tunnels_do_or_say_why_not() {
     let sets = ["lb4=2", "lb7=2", "servers=2", "bgp=bird", "xdp=generic", "decapsulation=tc"];
     let Some((mut lab, _)) = Lab::up("modes", &sets) else { return };
@@ -15,6 +18,26 @@ fn generic_xdp_and_tc_carry_requests_and_kernel_tunnels_do_or_say_why_not() {
     lab.step("native XDP after detach", native_after_detach);
     lab.step("the kernel's tunnel devices", kernel_tunnels);
     lab.finish();
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_kernels_tunnel_devices_carry_requests() {
+    let test = "the_kernels_tunnel_devices_carry_requests";
+    if !can_run(test) {
+        return;
+    }
+    let probe = Machine::new("probe");
+    let has_ipip = || Command::new("ip").args("link add e2e type ipip external".split(' ')).status();
+    if !probe.inside(has_ipip).is_ok_and(|status| status.success()) {
+        skip(test, "this kernel has no ipip");
+        return;
+    }
+    let sets = ["lb4=2", "lb7=2", "servers=2", "bgp=bird", "decapsulation=kernel"];
+    let Some((lab, _)) = Lab::up("kernel tunnels", &sets) else { return };
+    let report = load::requests(&lab, 200);
+    report.assert_flawless();
+    assert_eq!(report.l7_hosts.len(), 2);
 }
 
 fn mode(lab: &Lab, node: &str) -> String {
@@ -77,8 +100,7 @@ fn kernel_tunnels(lab: &Lab) {
         assert!(report.l7_hosts.contains(node));
         figure("the kernel's tunnel devices: requests", report.summary());
     } else {
-        println!("skipped: modes, requests through the kernel's tunnel devices: this kernel has no ipip");
-        wait_until("the agent says why it is not ready", Duration::from_secs(10), || {
+        wait_until("the agent says why it is not ready", PATIENCE, || {
             let status = lab.try_agent(node)?;
             let reasons = status["reasons"].to_string();
             let says = reasons.contains("the kernel needs the ipip driver")
@@ -88,9 +110,7 @@ fn kernel_tunnels(lab: &Lab) {
         println!("{node}: {}", lab.agent(node)["reasons"]);
     }
     lab.exec(node, &["lb", "detach"]);
-    wait_until("the agent has ended", Duration::from_secs(20), || {
-        check(lab.try_agent(node).is_err(), "it answers")
-    });
+    wait_until("the agent has ended", PATIENCE, || check(lab.try_agent(node).is_err(), "it answers"));
     lab.rewrite(node, "decapsulation: kernel", "decapsulation: auto");
     lab.start(node, "lb-agent");
     ready(lab, node);
@@ -104,7 +124,7 @@ fn kernel_tunnels(lab: &Lab) {
 fn detach(lab: &Lab, node: &str) {
     let output = lab.exec(node, &["lb", "detach"]);
     assert_eq!(text(&output.stdout), "detached; the agent has ended\n", "{}", text(&output.stderr));
-    wait_until("the agent has ended", Duration::from_secs(10), || {
+    wait_until("the agent has ended", PATIENCE, || {
         let processes = lab.state().processes;
         let agent = processes[node].iter().find(|process| process.name == "lb-agent").expect("an agent");
         check(!agent.is_running(), "it runs")
@@ -112,7 +132,7 @@ fn detach(lab: &Lab, node: &str) {
 }
 
 fn ready(lab: &Lab, node: &str) {
-    wait_until("the agent is ready", Duration::from_secs(15), || {
+    wait_until("the agent is ready", PATIENCE, || {
         let status = lab.try_agent(node)?;
         check(status["ready"] == true, &status["reasons"])
     });

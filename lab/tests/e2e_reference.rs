@@ -10,13 +10,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use common::load::{self, Report};
-use common::{Lab, check, figure, look, text, wait_until};
+use common::{Lab, PATIENCE, check, figure, look, text, wait_until};
 use lab::topology::vips;
 
 /// How many requests go over counters.
 const REQUESTS: u64 = 400;
 
 #[test]
+#[ignore = "needs root"]
 fn reference_lab_serves_requests_and_leaves_nothing() {
     let Some((mut lab, summary)) = Lab::up("reference", &[]) else { return };
     let milliseconds = |key: &str| summary[key].as_u64().unwrap_or_else(|| panic!("no {key}: {summary}"));
@@ -47,7 +48,7 @@ fn seconds(milliseconds: u64) -> String {
 /// A node may miss a single look, when two busy cores answer a request too late: then it must be back in the next ones.
 fn all_nodes_are_ready(lab: &Lab) {
     let mut status = serde_json::Value::Null;
-    wait_until("all nodes are ready", Duration::from_secs(10), || {
+    wait_until("all nodes are ready", PATIENCE, || {
         let output = lab.run(&["status", "--format", "json"]);
         status = serde_json::from_slice(&output.stdout).expect("status is JSON");
         let nodes = status["nodes"].as_array().expect("nodes");
@@ -119,7 +120,7 @@ fn routers_spread_over_directors(lab: &Lab) {
     let drivers: BTreeSet<String> = lab.nodes("lb4-").iter().map(driver).collect();
     assert_eq!(drivers, BTreeSet::from(["bird".to_owned(), "gobgp".to_owned()]));
     for router in ["r1", "r2"] {
-        wait_until("a route per VIP with all directors", Duration::from_secs(20), || {
+        wait_until("a route per VIP with all directors", PATIENCE, || {
             let routes = look::vip_routes(lab, router);
             for vip in vips() {
                 let family = usize::from(vip.is_ipv6());
@@ -239,7 +240,7 @@ fn down_leaves_nothing_after_settling(lab: &Lab) {
     let users = users_of(&namespaces);
     assert!(users.is_empty(), "processes in the lab's namespaces: {users:?}");
     // The kernel takes a network namespace apart after its last user has gone, and with it links and programs.
-    let took = wait_until("programs are gone", Duration::from_secs(20), || {
+    let took = wait_until("programs are gone", PATIENCE, || {
         let left: Vec<_> = programs.iter().filter(|id| program_exists(id)).collect();
         check(left.is_empty(), format!("{left:?}"))
     });

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
-use common::{Lab, figure, look, wait_until};
+use common::{Lab, PATIENCE, figure, look, wait_until};
 use lab::namespace;
 
 const PORT: u16 = 5353;
@@ -16,6 +16,7 @@ const VIPS: [&str; 2] = ["198.51.100.1", "2001:db8::c633:6401"];
 const LONG: usize = 1400;
 
 #[test]
+#[ignore = "needs root"]
 fn udp_services_and_the_icmp_errors_of_their_flows() {
     let sets = ["lb4=2", "lb7=3", "servers=1", "reflectors=1", "bgp=bird"];
     let Some((mut lab, _)) = Lab::up("udp", &sets) else { return };
@@ -51,7 +52,7 @@ fn add_services(lab: &Lab) {
     for node in lab.nodes("lb4-") {
         lab.rewrite(&node, "services:\n", &format!("services:\n{services}"));
         lab.reload(&node);
-        wait_until("the service is announced", Duration::from_secs(10), || {
+        wait_until("the service is announced", PATIENCE, || {
             let status = lab.try_agent(&node)?;
             let served = status["services"].as_array().into_iter().flatten();
             let udp = served.filter(|s| s["protocol"] == "udp" && s["announced"] == true).count();

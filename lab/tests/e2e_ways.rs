@@ -3,10 +3,9 @@
 mod common;
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use common::wires::{Machine, can_run, has_vlans, wire};
-use common::{check, wait_until};
+use common::{PATIENCE, check, wait_until};
 
 fn vips() -> [IpAddr; 2] {
     ["198.51.100.1", "2001:db8::c633:6401"].map(|vip| vip.parse().expect("an address"))
@@ -47,6 +46,7 @@ fn ask(client: &Machine, times: usize, bytes: usize) -> Vec<String> {
 
 /// Users in VLAN 5 of the director's only interface, hosts behind VLAN 6 within VLAN 100 of it, and in VLAN 7 of a host's.
 #[test]
+#[ignore = "needs root"]
 fn vlans_in_and_out_of_one_interface() {
     if !can_run("VLANs end to end") || !has_vlans("vlans_in_and_out_of_one_interface") {
         return;
@@ -139,11 +139,13 @@ fn jumbo_frames(xdp: &str) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn jumbo_frames_in_the_driver() {
     jumbo_frames("native");
 }
 
 #[test]
+#[ignore = "needs root"]
 fn jumbo_frames_in_generic_mode() {
     jumbo_frames("generic");
 }
@@ -215,13 +217,13 @@ fn several_interfaces(xdp: &str) {
         let hosts = status["hosts"].as_array().cloned().unwrap_or_default();
         hosts.into_iter().find(|host| host["name"] == name).ok_or_else(|| status.to_string())
     };
-    wait_until("the director misses its neighbour", Duration::from_secs(30), || {
+    wait_until("the director misses its neighbour", PATIENCE, || {
         let near = host("near")?;
         let reason = near["reason"].as_str().unwrap_or_default().to_owned();
         check(reason == "no neighbour entry for 10.3.0.2 on eth1 (state failed)", near)
     });
     assert_eq!(host("far").expect("far")["reason"], serde_json::Value::Null);
-    wait_until("its rows go to the next owner", Duration::from_secs(10), || {
+    wait_until("its rows go to the next owner", PATIENCE, || {
         let names = (0..10).flat_map(|_| vips()).map(|vip| client.ask(vip, 1));
         let names = names.collect::<Result<Vec<_>, _>>()?;
         check(names.iter().all(|name| name == "far"), format!("{names:?}"))
@@ -229,7 +231,7 @@ fn several_interfaces(xdp: &str) {
     assert_eq!(ask(&client, 10, 1000), ["far"]);
 
     near.sh("ip link set eth0 arp on; nft delete table ip6 silence");
-    wait_until("the neighbour is back", Duration::from_secs(30), || {
+    wait_until("the neighbour is back", PATIENCE, || {
         let near = host("near")?;
         check(near["reason"].is_null(), near)
     });
@@ -237,11 +239,13 @@ fn several_interfaces(xdp: &str) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn in_by_one_interface_and_out_by_others_in_the_driver() {
     several_interfaces("native");
 }
 
 #[test]
+#[ignore = "needs root"]
 fn in_by_one_interface_and_out_by_others_in_generic_mode() {
     several_interfaces("generic");
 }

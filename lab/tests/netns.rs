@@ -1,4 +1,4 @@
-//! The lab for real: namespaces, processes, cleanup. Needs root; skips and says so without.
+//! The lab for real: namespaces, processes, cleanup. Needs root.
 //!
 //! The agent is a stand-in here: a script that answers `lb status` and announces nothing. What is tested is the
 //! lab, whole requests are the end-to-end tests' business.
@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use lb_test_support::{PATIENCE, check, is_root, skip, this_test, wait_until};
 use serde_json::Value;
 
 /// A lab of a unique name, removed when dropped.
@@ -23,8 +24,7 @@ impl Lab {
     /// `None`, with the reason printed, where labs cannot run.
     fn new(test: &str) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        if !nix::unistd::geteuid().is_root() {
-            println!("skipped: {test}: needs root");
+        if !is_root(test) {
             return None;
         }
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -55,7 +55,7 @@ impl Lab {
         let output = self.run(&["up", &small(), "--set", "bgp=bird", "--set", "dns=gdnsd", "--wait", "none"]);
         let said = text(&output.stderr);
         if said.contains("lab up needs:") {
-            println!("skipped: {said}");
+            skip(&this_test(), said.trim());
             return false;
         }
         assert!(output.status.success(), "{said}");
@@ -111,17 +111,14 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Waits until `is_true`, at most ten seconds.
+/// Waits until `is_true`.
 #[track_caller]
 fn wait_for(what: &str, mut is_true: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !is_true() {
-        assert!(Instant::now() < deadline, "not within 10 s: {what}");
-        thread::sleep(Duration::from_millis(50));
-    }
+    wait_until(what, PATIENCE, || check(is_true(), "it is not"));
 }
 
 #[test]
+#[ignore = "needs root"]
 fn nodes_have_their_own_name_network_files_and_bpffs() {
     let Some(lab) = Lab::new("nodes_have_their_own_name_network_files_and_bpffs") else { return };
     if !lab.up() {
@@ -140,6 +137,7 @@ fn nodes_have_their_own_name_network_files_and_bpffs() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn exit_status_of_the_command_is_ours_and_unknown_nodes_are_named() {
     let Some(lab) = Lab::new("exit_status_of_the_command_is_ours_and_unknown_nodes_are_named") else {
         return;
@@ -154,6 +152,7 @@ fn exit_status_of_the_command_is_ours_and_unknown_nodes_are_named() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn bgp_brings_the_way_back_to_l7_hosts_over_both_routers() {
     let Some(lab) = Lab::new("bgp_brings_the_way_back_to_l7_hosts_over_both_routers") else { return };
     if !lab.up() {
@@ -178,6 +177,7 @@ fn bgp_brings_the_way_back_to_l7_hosts_over_both_routers() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn haproxy_passes_requests_to_servers_which_see_the_user() {
     let Some(lab) = Lab::new("haproxy_passes_requests_to_servers_which_see_the_user") else { return };
     if !lab.up() {
@@ -195,6 +195,7 @@ fn haproxy_passes_requests_to_servers_which_see_the_user() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn dns_answers_with_the_vips() {
     let Some(lab) = Lab::new("dns_answers_with_the_vips") else { return };
     if !lab.up() {
@@ -210,6 +211,7 @@ fn dns_answers_with_the_vips() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn status_names_a_dead_process_and_the_second_up_names_it_too() {
     let Some(lab) = Lab::new("status_names_a_dead_process_and_the_second_up_names_it_too") else { return };
     if !lab.up() {
@@ -231,6 +233,7 @@ fn status_names_a_dead_process_and_the_second_up_names_it_too() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn down_leaves_nothing_and_can_be_repeated() {
     let Some(lab) = Lab::new("down_leaves_nothing_and_can_be_repeated") else { return };
     if !lab.up() {
@@ -245,6 +248,7 @@ fn down_leaves_nothing_and_can_be_repeated() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn down_removes_what_a_killed_up_left_at_any_moment() {
     let Some(lab) = Lab::new("down_removes_what_a_killed_up_left_at_any_moment") else { return };
     for milliseconds in [2, 10, 20, 40, 60, 90, 130, 180, 240] {
@@ -260,6 +264,7 @@ fn down_removes_what_a_killed_up_left_at_any_moment() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn unprivileged_up_says_what_it_needs_in_one_line() {
     let Some(lab) = Lab::new("unprivileged_up_says_what_it_needs_in_one_line") else { return };
     let binary = lab.folder.path().join("lab");
@@ -276,6 +281,7 @@ fn unprivileged_up_says_what_it_needs_in_one_line() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn missing_agent_is_said_before_anything_is_touched() {
     let Some(lab) = Lab::new("missing_agent_is_said_before_anything_is_touched") else { return };
     let output = lab.run(&["up", "--lb", "/nowhere/lb"]);
@@ -288,6 +294,7 @@ fn missing_agent_is_said_before_anything_is_touched() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn bridges_wake_the_links_that_programs_send_on_and_do_not_flood() {
     let Some(lab) = Lab::new("bridges_wake_the_links_that_programs_send_on_and_do_not_flood") else { return };
     if !lab.up() {

@@ -6,6 +6,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use lb_test_support::{is_root, skip};
+
 /// A command and what it should print.
 #[derive(Debug, PartialEq)]
 struct Step {
@@ -84,20 +86,21 @@ impl Drop for Lab {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_walk_through_the_lab_prints_what_the_readme_says() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace").to_path_buf();
     let document = std::fs::read_to_string(folder.join("README.md")).expect("reading README.md");
     let steps = steps(&document);
     assert!(steps.len() > 8, "the walk through the lab is gone from README.md: {steps:?}");
-    if !nix::unistd::geteuid().is_root() {
-        println!("skipped: the_walk_through_the_lab_prints_what_the_readme_says: needs root");
+    let test = "the_walk_through_the_lab_prints_what_the_readme_says";
+    if !is_root(test) {
         return;
     }
     let lab = Lab { name: format!("readme-{}", std::process::id()), folder };
     let up = lab.run("lab up");
     let said = String::from_utf8_lossy(&up.stderr);
     if said.contains("lab up needs:") {
-        println!("skipped: the_walk_through_the_lab_prints_what_the_readme_says: {said}");
+        skip(test, said.trim());
         return;
     }
     assert!(up.status.success(), "lab up: {said}");

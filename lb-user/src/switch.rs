@@ -51,7 +51,7 @@ mod tests {
     /// Waits for a state and returns how long it took.
     async fn until(state: &mut watch::Receiver<bool>, wanted: bool) -> Duration {
         let asked = Instant::now();
-        let met = timeout(Duration::from_secs(5), state.wait_for(|present| *present == wanted)).await;
+        let met = timeout(lb_test_support::PATIENCE, state.wait_for(|present| *present == wanted)).await;
         met.expect("in time").unwrap();
         asked.elapsed()
     }

@@ -2,14 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
+use lb_test_support::{PATIENCE, has_programs, this_test};
 use lb_user::bgp::{Announcements, Announcer, BgpConfig, BgpStatus, Bird, Driver, Prefix, Speaker};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
-
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A directory with `bird.conf`, the include and the control socket, and the BIRD that runs there.
 struct Sidecar {
@@ -20,8 +19,7 @@ struct Sidecar {
 impl Sidecar {
     /// `None`, with the reason printed, where there is no `bird`.
     async fn start() -> Option<Self> {
-        if Command::new("bird").arg("--version").stderr(Stdio::null()).status().is_err() {
-            eprintln!("skipped: no `bird` in PATH; install package bird2");
+        if !has_programs(&this_test(), &["bird"]) {
             return None;
         }
         let directory = tempfile::tempdir().unwrap();
@@ -106,6 +104,7 @@ async fn wait(announcer: &Announcer, met: impl FnMut(&BgpStatus) -> bool) -> Bgp
 const BOTH: [&str; 4] = ["198.51.100.1/32", "198.51.100.2/32", "2001:db8::c633:6401/128", "2001:db8:5::/64"];
 
 #[tokio::test]
+#[ignore = "needs bird"]
 async fn routes_appear_change_and_go() {
     let Some(sidecar) = Sidecar::start().await else { return };
     let mut bird = sidecar.bird();
@@ -130,6 +129,7 @@ async fn routes_appear_change_and_go() {
 }
 
 #[tokio::test]
+#[ignore = "needs bird"]
 async fn an_agent_that_restarts_leaves_a_right_daemon_alone() {
     let Some(sidecar) = Sidecar::start().await else { return };
     sidecar.bird().announce(&want(&BOTH)).await.unwrap();
@@ -143,6 +143,7 @@ async fn an_agent_that_restarts_leaves_a_right_daemon_alone() {
 }
 
 #[tokio::test]
+#[ignore = "needs bird"]
 async fn a_change_that_was_written_but_not_loaded_is_loaded() {
     let Some(sidecar) = Sidecar::start().await else { return };
     sidecar.bird().announce(&want(&BOTH)).await.unwrap();
@@ -155,6 +156,7 @@ async fn a_change_that_was_written_but_not_loaded_is_loaded() {
 }
 
 #[tokio::test]
+#[ignore = "needs bird"]
 async fn an_include_that_bird_refuses_is_taken_back_and_the_place_named() {
     let Some(sidecar) = Sidecar::start().await else { return };
     let mut bird = sidecar.bird();
@@ -170,6 +172,7 @@ async fn an_include_that_bird_refuses_is_taken_back_and_the_place_named() {
 }
 
 #[tokio::test]
+#[ignore = "needs bird"]
 async fn routes_can_be_withdrawn_while_the_operators_configuration_is_broken() {
     let Some(sidecar) = Sidecar::start().await else { return };
     let mut bird = sidecar.bird();
@@ -184,6 +187,7 @@ async fn routes_can_be_withdrawn_while_the_operators_configuration_is_broken() {
 }
 
 #[tokio::test]
+#[ignore = "needs bird"]
 async fn a_bird_that_was_away_begins_with_what_is_wanted() {
     let Some(mut sidecar) = Sidecar::start().await else { return };
     sidecar.bird().announce(&want(&BOTH)).await.unwrap();
@@ -199,6 +203,7 @@ async fn a_bird_that_was_away_begins_with_what_is_wanted() {
 }
 
 #[tokio::test]
+#[ignore = "needs bird"]
 async fn a_bird_conf_without_our_include_is_named() {
     let Some(sidecar) = Sidecar::start().await else { return };
     fs::write(sidecar.path("bird.conf"), "router id 192.0.2.132;\nprotocol device {}\n").unwrap();
@@ -207,6 +212,7 @@ async fn a_bird_conf_without_our_include_is_named() {
 }
 
 #[tokio::test]
+#[ignore = "needs bird"]
 async fn the_announcer_survives_restarts_of_bird_and_leaves_routes_when_it_ends() {
     let Some(mut sidecar) = Sidecar::start().await else { return };
     let (wish, wants) = watch::channel(Some(want(&BOTH)));

@@ -15,8 +15,9 @@ mod world;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use lb_test_support::PATIENCE;
 use serde_json::Value;
 
 use world::{Agent, Backend, eventually, has_dig};
@@ -24,7 +25,7 @@ use world::{Agent, Backend, eventually, has_dig};
 /// Two members behind an HTTP check that decides by one result.
 const WWW: &str = "
   checks:
-    web: {type: http, port: HTTP, path: /healthcheck, interval: 100ms, timeout: 100ms, rise: 1, fall: 1}
+    web: {type: http, port: HTTP, path: /healthcheck, interval: 500ms, timeout: 500ms, rise: 1, fall: 1}
     operator: {type: extfile, file: DIR/ext}
   zones:
     example.org:
@@ -43,6 +44,7 @@ fn www() -> (Agent, Backend, Backend) {
 }
 
 #[test]
+#[ignore = "needs dig"]
 fn an_address_that_fails_leaves_the_answer_and_comes_back() {
     if !has_dig() {
         return;
@@ -54,7 +56,7 @@ fn an_address_that_fails_leaves_the_answer_and_comes_back() {
     let failed = Instant::now();
     eventually("the first has left", || agent.addresses("www.example.org") == ["127.0.0.2"]);
     println!(
-        "figure: a member that fails has left the answers after {:?} (checked every 100 ms)",
+        "figure: a member that fails has left the answers after {:?} (checked every 500 ms)",
         failed.elapsed()
     );
     let why = agent.lb(&["dns", "explain", "www.example.org", "--type", "A"]);
@@ -65,6 +67,7 @@ fn an_address_that_fails_leaves_the_answer_and_comes_back() {
 }
 
 #[test]
+#[ignore = "needs dig"]
 fn what_has_changed_and_when_is_known_over_a_crash() {
     if !has_dig() {
         return;
@@ -103,6 +106,7 @@ fn what_has_changed_and_when_is_known_over_a_crash() {
 }
 
 #[test]
+#[ignore = "needs dig"]
 fn dig_sees_what_an_authoritative_server_says() {
     if !has_dig() {
         return;
@@ -134,6 +138,7 @@ fn dig_sees_what_an_authoritative_server_says() {
 }
 
 #[test]
+#[ignore = "needs dig"]
 fn what_the_operator_orders_holds_over_a_crash_and_health_is_remembered() {
     if !has_dig() {
         return;
@@ -159,6 +164,7 @@ fn what_the_operator_orders_holds_over_a_crash_and_health_is_remembered() {
 }
 
 #[test]
+#[ignore = "needs dig"]
 fn nothing_is_answered_before_the_first_checks() {
     if !has_dig() {
         return;
@@ -181,6 +187,7 @@ fn nothing_is_answered_before_the_first_checks() {
 }
 
 #[test]
+#[ignore = "needs dig"]
 fn a_file_takes_addresses_out_and_a_wrong_one_changes_nothing() {
     if !has_dig() {
         return;
@@ -199,6 +206,7 @@ fn a_file_takes_addresses_out_and_a_wrong_one_changes_nothing() {
 }
 
 #[test]
+#[ignore = "needs dig"]
 fn a_reload_changes_the_zones_as_a_whole_and_a_wrong_one_not_at_all() {
     if !has_dig() {
         return;
@@ -216,6 +224,7 @@ fn a_reload_changes_the_zones_as_a_whole_and_a_wrong_one_not_at_all() {
 }
 
 #[test]
+#[ignore = "needs dig"]
 fn hostile_clients_are_counted_and_honest_ones_still_served() {
     if !has_dig() {
         return;
@@ -224,7 +233,7 @@ fn hostile_clients_are_counted_and_honest_ones_still_served() {
     let good =
         b"\xab\xcd\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03ns1\x07example\x03org\x00\x00\x01\x00\x01";
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut loops = good[..12].to_vec();
     loops.extend(b"\xc0\x0c\x00\x01\x00\x01");
     let mut many_questions = good.to_vec();
@@ -244,7 +253,7 @@ fn hostile_clients_are_counted_and_honest_ones_still_served() {
     }
     assert_eq!(agent.addresses("ns1.example.org +tcp"), ["127.0.0.1"], "the idle ones made room");
     let mut junk = TcpStream::connect(agent.address).unwrap();
-    junk.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    junk.set_read_timeout(Some(PATIENCE)).unwrap();
     junk.write_all(&[0, 3, 1, 2, 3]).unwrap();
     assert_eq!(junk.read(&mut [0; 16]).unwrap(), 0, "what is no question ends the connection");
     let counter = |name: &str| {
@@ -263,6 +272,7 @@ fn hostile_clients_are_counted_and_honest_ones_still_served() {
 
 /// Poor man's traffic manager: each balancer answers for itself, and one that is taken out sends resolvers to the other.
 #[test]
+#[ignore = "needs dig"]
 fn balancers_that_answer_with_themselves_are_a_traffic_manager() {
     if !has_dig() {
         return;

@@ -5,11 +5,10 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use lb_test_support::{PATIENCE, has_programs, this_test};
 use lb_user::bgp::{Announcements, Announcer, BgpConfig, BgpStatus, Driver, Gobgp, Speaker};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
-
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A `gobgpd` with its configuration in a directory of its own.
 struct Sidecar {
@@ -21,7 +20,7 @@ struct Sidecar {
 impl Sidecar {
     /// `None`, with the reason printed, where there is no `gobgpd`.
     async fn start(global: &str) -> Option<Self> {
-        if !there("gobgpd", "install package gobgpd") {
+        if !there("gobgpd") {
             return None;
         }
         let directory = tempfile::tempdir().unwrap();
@@ -76,14 +75,9 @@ impl Drop for Sidecar {
     }
 }
 
-/// Whether a program is there; says so if not.
-fn there(program: &str, advice: &str) -> bool {
-    let quiet = || Stdio::null();
-    let found = Command::new(program).arg("--version").stdout(quiet()).stderr(quiet()).status().is_ok();
-    if !found {
-        eprintln!("skipped: no `{program}` in PATH; {advice}");
-    }
-    found
+/// Whether a program is there; skips the test otherwise.
+fn there(program: &str) -> bool {
+    has_programs(&this_test(), &[program])
 }
 
 fn end(child: &mut Option<Child>) {
@@ -117,6 +111,7 @@ const NO_PEERS: &str = "port = -1\n";
 const BOTH: [&str; 4] = ["198.51.100.1/32", "198.51.100.2/32", "2001:db8::c633:6401/128", "2001:db8:5::/64"];
 
 #[tokio::test]
+#[ignore = "needs gobgpd"]
 async fn paths_appear_change_and_go() {
     let Some(sidecar) = Sidecar::start(NO_PEERS).await else { return };
     let mut gobgp = Gobgp::new(&sidecar.api);
@@ -139,6 +134,7 @@ async fn paths_appear_change_and_go() {
 }
 
 #[tokio::test]
+#[ignore = "needs gobgpd"]
 async fn the_next_agent_finds_the_paths_of_the_last_and_leaves_those_of_operators() {
     let Some(sidecar) = Sidecar::start(NO_PEERS).await else { return };
     Gobgp::new(&sidecar.api).announce(&want(&BOTH)).await.unwrap();
@@ -157,6 +153,7 @@ async fn the_next_agent_finds_the_paths_of_the_last_and_leaves_those_of_operator
 }
 
 #[tokio::test]
+#[ignore = "needs gobgpd"]
 async fn a_family_without_next_hop_does_not_hold_up_the_other() {
     let Some(sidecar) = Sidecar::start(NO_PEERS).await else { return };
     let mut gobgp = Gobgp::new(&sidecar.api);
@@ -179,6 +176,7 @@ async fn a_gobgp_that_is_away_is_named_with_its_place() {
 }
 
 #[tokio::test]
+#[ignore = "needs gobgpd"]
 async fn injected_paths_return_after_a_restart() {
     let Some(mut sidecar) = Sidecar::start(NO_PEERS).await else { return };
     let (wish, wants) = watch::channel(Some(want(&BOTH)));
@@ -264,8 +262,9 @@ impl Drop for Peer {
 }
 
 #[tokio::test]
+#[ignore = "needs gobgpd"]
 async fn a_peer_hears_of_both_families_and_of_withdrawals() {
-    if !there("bird", "install package bird2") {
+    if !there("bird") {
         return;
     }
     let port = free_port();

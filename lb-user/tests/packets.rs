@@ -95,11 +95,7 @@ fn pcap(frames: &[Vec<u8>], snap: usize) -> Vec<u8> {
 }
 
 fn can_load(test: &str) -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        println!("skipped: {test}: needs root, to load BPF programs");
-    }
-    root
+    lb_test_support::is_root(test)
 }
 
 fn error(output: &Output) -> String {
@@ -147,6 +143,7 @@ fn what_cannot_be_traced_says_why() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_capture_runs_through_the_real_program() {
     if !can_load("replay of a capture") {
         return;
@@ -194,6 +191,7 @@ fn a_capture_runs_through_the_real_program() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_bad_capture_is_told_with_the_number_of_the_packet_after_what_came_before() {
     if !can_load("replay of a bad capture") {
         return;

@@ -10,13 +10,13 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use lb_test_support::PATIENCE;
 use lb_user::netlink::{NextHop, NextHops, Resolver};
 use nix::sched::{CloneFlags, setns, unshare};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 const B_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xb];
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A network namespace of its own, gone with the last process and descriptor in it.
 struct Namespace(File);
@@ -118,8 +118,7 @@ fn addresses(addresses: &[&str]) -> BTreeSet<IpAddr> {
 
 /// Runs a test in namespace `a`, or says why not.
 fn in_pair(name: &str, test: impl AsyncFnOnce(&Pair) + Send) {
-    if !nix::unistd::geteuid().is_root() {
-        println!("skipped: {name}: needs root to make network namespaces");
+    if !lb_test_support::is_root(name) {
         return;
     }
     let pair = Pair::new();
@@ -130,6 +129,7 @@ fn in_pair(name: &str, test: impl AsyncFnOnce(&Pair) + Send) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_host_on_the_link_is_resolved_without_any_traffic() {
     in_pair("a_host_on_the_link_is_resolved_without_any_traffic", async |_| {
         let mut resolved = Resolved::start(&["10.77.0.2", "fd77::2"]);
@@ -143,6 +143,7 @@ fn a_host_on_the_link_is_resolved_without_any_traffic() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_host_that_changes_its_address_is_followed() {
     in_pair("a_host_that_changes_its_address_is_followed", async |pair| {
         let mut resolved = Resolved::start(&["10.77.0.2", "fd77::2"]);
@@ -160,6 +161,7 @@ fn a_host_that_changes_its_address_is_followed() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_deleted_neighbour_comes_back() {
     in_pair("a_deleted_neighbour_comes_back", async |pair| {
         let mut resolved = Resolved::start(&["10.77.0.2"]);
@@ -173,6 +175,7 @@ fn a_deleted_neighbour_comes_back() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_host_that_does_not_answer_has_a_reason_and_is_found_when_it_comes() {
     in_pair("a_host_that_does_not_answer_has_a_reason_and_is_found_when_it_comes", async |pair| {
         let mut resolved = Resolved::start(&["10.77.0.9"]);
@@ -183,6 +186,7 @@ fn a_host_that_does_not_answer_has_a_reason_and_is_found_when_it_comes() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn routes_are_followed_as_they_come_change_and_go() {
     in_pair("routes_are_followed_as_they_come_change_and_go", async |pair| {
         let mut resolved = Resolved::start(&["10.88.0.1", "fd88::1"]);
@@ -206,6 +210,7 @@ fn routes_are_followed_as_they_come_change_and_go() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_link_that_goes_down_and_up_is_followed() {
     in_pair("a_link_that_goes_down_and_up_is_followed", async |pair| {
         let mut resolved = Resolved::start(&["10.77.0.2"]);
@@ -218,6 +223,7 @@ fn a_link_that_goes_down_and_up_is_followed() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_set_of_addresses_may_change() {
     in_pair("the_set_of_addresses_may_change", async |_| {
         let mut resolved = Resolved::start(&[]);
@@ -231,6 +237,7 @@ fn the_set_of_addresses_may_change() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn lost_events_are_made_up_for() {
     in_pair("lost_events_are_made_up_for", async |pair| {
         let mut resolved = Resolved::start(&["10.77.0.2", "10.88.0.1"]);
@@ -247,6 +254,7 @@ fn lost_events_are_made_up_for() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_task_ends_with_its_readers_and_unneeded_neighbours_are_let_go() {
     in_pair("the_task_ends_with_its_readers_and_unneeded_neighbours_are_let_go", async |pair| {
         let managed = || {

@@ -4,21 +4,20 @@ use std::path::Path;
 use std::process::Command;
 
 use aya::programs::ProgramType;
+use lb_test_support::{is_root, skip};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-/// Whether BPF programs can be run here. If not, prints the line that `scripts/test` counts.
+/// Whether BPF programs can be run here; skips the test otherwise.
 pub fn can_run(test: &str) -> bool {
-    let reason = if !nix::unistd::geteuid().is_root() {
-        "needs root, to load BPF programs".to_string()
-    } else {
-        match aya::sys::is_program_supported(ProgramType::Xdp) {
-            Ok(true) => return true,
-            Ok(false) => "the kernel has no XDP programs".to_string(),
-            Err(error) => format!("the kernel refuses BPF programs: {error}"),
-        }
-    };
-    println!("skipped: {test}: {reason}");
+    if !is_root(test) {
+        return false;
+    }
+    match aya::sys::is_program_supported(ProgramType::Xdp) {
+        Ok(true) => return true,
+        Ok(false) => skip(test, "the kernel has no XDP programs"),
+        Err(error) => skip(test, format_args!("the kernel refuses BPF programs: {error}")),
+    }
     false
 }
 

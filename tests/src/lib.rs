@@ -1,5 +1,6 @@
 //! Shared parts of the tests: packets, made by hand and at random, for directors and for name servers, the world that they travel in, and vectors.
 
+pub mod big_pool;
 pub mod director_vectors;
 pub mod hostile;
 pub mod isolation;

@@ -66,6 +66,7 @@ fn send(director: &mut Director, ends: Ends) -> (Reason, Vec<u8>) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_restart_adopts_tables_and_health_and_writes_nothing() {
     if !isolation::can_run("adoption") {
         return;
@@ -93,6 +94,7 @@ fn a_restart_adopts_tables_and_health_and_writes_nothing() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn pinned_maps_of_another_shape_are_replaced_when_the_programs_are_attached() {
     if !isolation::can_run("maps of another shape") {
         return;
@@ -120,6 +122,7 @@ fn pinned_maps_of_another_shape_are_replaced_when_the_programs_are_attached() {
 
 /// Blue serves, green waits without a service, blue changes, then green takes over.
 #[test]
+#[ignore = "needs root"]
 fn a_pool_that_waits_for_services_keeps_its_table() {
     if !isolation::can_run("a pool without services") {
         return;
@@ -147,6 +150,7 @@ fn a_pool_that_waits_for_services_keeps_its_table() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn another_capacity_makes_the_maps_anew() {
     if !isolation::can_run("another capacity") {
         return;
@@ -166,6 +170,7 @@ fn another_capacity_makes_the_maps_anew() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_new_host_takes_rows_and_the_header_names_the_new_generation() {
     if !isolation::can_run("a new host") {
         return;
@@ -207,6 +212,7 @@ fn a_new_host_takes_rows_and_the_header_names_the_new_generation() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_service_that_is_removed_leaves_no_key_behind() {
     if !isolation::can_run("removal of a service") {
         return;
@@ -229,6 +235,7 @@ fn a_service_that_is_removed_leaves_no_key_behind() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn prefixes_come_and_go_and_stay_while_no_agent_runs() {
     if !isolation::can_run("prefixes that come and go") {
         return;
@@ -263,6 +270,7 @@ fn prefixes_come_and_go_and_stay_while_no_agent_runs() {
 
 /// What looks for prefixes is no part of a program that need not; the next one takes over its maps.
 #[test]
+#[ignore = "needs root"]
 fn a_program_that_looks_for_prefixes_takes_the_place_of_one_that_does_not() {
     if !isolation::can_run("the first prefix") {
         return;
@@ -286,6 +294,7 @@ fn a_program_that_looks_for_prefixes_takes_the_place_of_one_that_does_not() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_new_service_does_not_inherit_the_traffic_of_a_former_one() {
     if !isolation::can_run("traffic of a new service") {
         return;
@@ -303,6 +312,7 @@ fn a_new_service_does_not_inherit_the_traffic_of_a_former_one() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn health_moves_packets_without_a_new_table() {
     if !isolation::can_run("a change of health") {
         return;
@@ -323,6 +333,7 @@ fn health_moves_packets_without_a_new_table() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn what_exceeds_a_capacity_is_refused_by_name_and_changes_nothing() {
     if !isolation::can_run("capacities") {
         return;
@@ -366,6 +377,7 @@ fn xdp(interface: &str) -> (u64, u64) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_restart_replaces_the_program_behind_the_same_link() {
     if !isolation::can_run("links") {
         return;
@@ -397,6 +409,7 @@ fn a_restart_replaces_the_program_behind_the_same_link() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn another_choice_of_mode_replaces_the_link() {
     if !isolation::can_run("change of mode") {
         return;
@@ -414,6 +427,7 @@ fn another_choice_of_mode_replaces_the_link() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn an_interface_that_is_missing_is_named() {
     if !isolation::can_run("a missing interface") {
         return;
@@ -427,6 +441,7 @@ fn an_interface_that_is_missing_is_named() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_flow_table_keeps_flows_at_their_hosts_but_other_directors_do_not_know_it() {
     if !isolation::can_run("flow tables") {
         return;

@@ -9,6 +9,7 @@ use lb_user::dataplane::nexthops::Sources;
 use lb_user::director_model::{Memory, judge};
 
 #[test]
+#[ignore = "needs root"]
 fn every_packet_meets_its_fate_and_every_reason_is_seen() {
     if !isolation::can_run("director vectors") {
         return;
@@ -33,6 +34,7 @@ fn worlds() -> [World; 2] {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn senders_are_told_no_more_often_than_is_configured() {
     if !isolation::can_run("limit of ICMP errors") {
         return;
@@ -73,6 +75,7 @@ fn agree(world: &World) {
 
 /// Inner packets and their bytes from the IP header on, without the outer header.
 #[test]
+#[ignore = "needs root"]
 fn traffic_is_counted_per_service() {
     if !isolation::can_run("traffic per service") {
         return;

@@ -59,6 +59,7 @@ fn tcp(source: &str, destination: &str) -> Flow {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_kernel_finds_the_golden_hashes() {
     if !isolation::can_run("golden hashes") {
         return;
@@ -78,6 +79,7 @@ fn the_kernel_finds_the_golden_hashes() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn kernel_and_userspace_hash_alike() {
     if !isolation::can_run("hashes of random flows") {
         return;
@@ -117,6 +119,7 @@ fn slots(pool: &Generation) -> BTreeMap<String, u16> {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_kernel_finds_the_golden_digests_of_tables() {
     if !isolation::can_run("golden digests") {
         return;
@@ -149,6 +152,7 @@ fn the_kernel_finds_the_golden_digests_of_tables() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn one_changed_place_changes_the_digest_in_the_kernel() {
     if !isolation::can_run("digest of a changed table") {
         return;

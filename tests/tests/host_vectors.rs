@@ -85,6 +85,7 @@ fn plane() -> HostPlane {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_xdp_program_unwraps_what_directors_send() {
     if !isolation::can_run("host vectors at XDP") {
         return;
@@ -98,6 +99,7 @@ fn the_xdp_program_unwraps_what_directors_send() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_tc_program_does_the_same() {
     if !isolation::can_run("host vectors at TC") {
         return;
@@ -120,6 +122,7 @@ fn the_tc_program_does_the_same() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_guard_leaves_the_same_packets_to_the_kernels_tunnel_devices() {
     if !isolation::can_run("host vectors before the kernel's tunnel devices") {
         return;
@@ -139,6 +142,7 @@ fn the_guard_leaves_the_same_packets_to_the_kernels_tunnel_devices() {
 /// The kernel looks behind extension headers, so the guard has to; the other programs leave such packets to the kernel,
 /// which has no tunnel device then.
 #[test]
+#[ignore = "needs root"]
 fn the_guard_finds_tunnels_behind_extension_headers() {
     if !isolation::can_run("tunnels behind extension headers") {
         return;

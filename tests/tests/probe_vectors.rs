@@ -24,6 +24,7 @@ impl Bench for AtEgress {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn probes_take_the_tunnel_and_nothing_else_does() {
     if !isolation::can_run("probe vectors") {
         return;

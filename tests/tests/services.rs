@@ -22,6 +22,7 @@ fn ports_that_meet(many: usize) -> Vec<(u16, u16)> {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn services_are_found_behind_others_of_their_chain_and_nothing_else_is() {
     if !isolation::can_run("chains of services") {
         return;
@@ -49,6 +50,7 @@ fn services_are_found_behind_others_of_their_chain_and_nothing_else_is() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_directory_holds_what_was_written_last() {
     if !isolation::can_run("the directory of services") {
         return;

@@ -17,6 +17,7 @@ fn sent(director: &Director) -> BTreeMap<String, (u64, u64)> {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn packets_are_counted_at_their_service_and_at_their_host() {
     if !isolation::can_run("packets per service and host") {
         return;
@@ -48,6 +49,7 @@ fn packets_are_counted_at_their_service_and_at_their_host() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn memory_is_told_by_map_and_grows_with_the_tables() {
     if !isolation::can_run("memory of maps") {
         return;

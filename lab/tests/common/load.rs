@@ -12,7 +12,7 @@ use lab::paths::Paths;
 use lab::topology::vips;
 use lab::{namespace, request};
 
-use super::{Lab, check, wait_until};
+use super::{Lab, PATIENCE, check, wait_until};
 
 /// More than requests that fail at the slowest occupy.
 const WORKERS: u64 = 24;
@@ -121,15 +121,10 @@ impl Load {
     #[track_caller]
     pub fn answered(&self, more: u64) {
         let before = self.ok.load(Ordering::Relaxed);
-        wait_until("requests are answered", Duration::from_secs(30), || {
+        wait_until("requests are answered", PATIENCE, || {
             let now = self.ok.load(Ordering::Relaxed);
             check(now >= before + more, format!("{} answered", now - before))
         });
-    }
-
-    /// Goes on for `time`.
-    pub fn go_on(&self, time: Duration) {
-        thread::sleep(time);
     }
 
     /// Ends and reports.

@@ -23,6 +23,9 @@ use lab::process;
 use lab::spec;
 use lab::state::State;
 use lab::topology::Topology;
+#[allow(unused_imports)] // each test program uses a part
+pub use lb_test_support::{PATIENCE, check, wait_until};
+use lb_test_support::{has_programs, is_root, skip};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -30,15 +33,8 @@ use serde_json::Value;
 /// A lab for tests that do not depend on size. BIRD alone is up soonest.
 pub const SMALL: [&str; 3] = ["lb4=3", "lb7=4", "servers=3"];
 
-/// What tests look with, and the Debian packages that bring it.
-const NEEDED: [(&str, &str); 6] = [
-    ("ip", "iproute2"),
-    ("nft", "nftables"),
-    ("bpftool", "bpftool"),
-    ("dig", "bind9-dnsutils"),
-    ("curl", "curl"),
-    ("tcpdump", "tcpdump"),
-];
+/// What tests look with.
+const NEEDED: [&str; 6] = ["ip", "nft", "bpftool", "dig", "curl", "tcpdump"];
 
 /// The machine has two processors: one lab at a time.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -58,25 +54,14 @@ impl Lab {
     pub fn new(test: &str) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        if !nix::unistd::geteuid().is_root() {
-            println!("skipped: {test}: needs root");
+        if !is_root(test) || !has_agent(test) || !has_programs(test, &NEEDED) {
             return None;
-        }
-        if !lb().is_file() {
-            println!("skipped: {test}: no agent at {}; build it: cargo build -p lb-user", lb().display());
-            return None;
-        }
-        for (program, package) in NEEDED {
-            if Command::new(program).arg("--help").output().is_err() {
-                println!("skipped: {test}: no {program}; apt install {package}");
-                return None;
-            }
         }
         let name = format!("e2e-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let paths = match Paths::new(&name) {
             Ok(paths) => paths,
             Err(error) => {
-                println!("skipped: {test}: {error:#}");
+                skip(test, format_args!("{error:#}"));
                 return None;
             }
         };
@@ -96,7 +81,7 @@ impl Lab {
         let output = lab.run(&arguments);
         let said = text(&output.stderr);
         if said.contains("lab up needs:") {
-            println!("skipped: {test}: {}", said.trim());
+            skip(test, said.trim());
             return None;
         }
         println!("{said}");
@@ -169,7 +154,7 @@ impl Lab {
     /// Waits until every node is ready.
     #[track_caller]
     pub fn settle(&self) {
-        wait_until("every node is ready", Duration::from_secs(20), || {
+        wait_until("every node is ready", PATIENCE, || {
             let output = self.run(&["status"]);
             match output.status.success() {
                 true => Ok(()),
@@ -237,7 +222,7 @@ impl Lab {
         let found = state.processes[node].iter().find(|found| found.name == process);
         let found = found.unwrap_or_else(|| panic!("{node} runs no {process}"));
         kill(Pid::from_raw(found.pid), Signal::SIGKILL).expect("killing it");
-        wait_until("the process is gone", Duration::from_secs(5), || {
+        wait_until("the process is gone", PATIENCE, || {
             if found.is_running() { Err(format!("{found:?}")) } else { Ok(()) }
         });
     }
@@ -292,33 +277,18 @@ pub fn seconds(duration: Duration) -> String {
     format!("{:.2} s", duration.as_secs_f64())
 }
 
-/// Waits until `attempt` succeeds and returns how long that took; panics with its last error.
-#[track_caller]
-pub fn wait_until(
-    what: &str,
-    patience: Duration,
-    mut attempt: impl FnMut() -> Result<(), String>,
-) -> Duration {
-    let start = Instant::now();
-    loop {
-        match attempt() {
-            Ok(()) => return start.elapsed(),
-            Err(error) if start.elapsed() > patience => {
-                panic!("not within {patience:?}: {what}: {error}")
-            }
-            Err(_) => thread::sleep(Duration::from_millis(20)),
-        }
-    }
-}
-
-/// For `wait_until`: an error if `condition` is not met.
-pub fn check(condition: bool, error: impl std::fmt::Display) -> Result<(), String> {
-    if condition { Ok(()) } else { Err(error.to_string()) }
-}
-
 /// Bytes as text.
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Whether the agent is built; skips the test otherwise.
+pub fn has_agent(test: &str) -> bool {
+    let is_there = lb().is_file();
+    if !is_there {
+        skip(test, format_args!("no agent at {}; build it: scripts/build", lb().display()));
+    }
+    is_there
 }
 
 /// The agent's program: beside `lab`.

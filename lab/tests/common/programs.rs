@@ -7,6 +7,9 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+#[allow(unused_imports)] // not every test program needs others
+pub use lb_test_support::has_programs as has;
+
 use super::wires::Machine;
 
 /// A program on a machine; it ends with the value.
@@ -70,17 +73,4 @@ protocol kernel {{ ipv4 {{ export where proto != \"lb_vips4\"; }}; }}
             &format!("exec bird -f -c {folder}/bird.conf -s {folder}/bird.ctl -P {folder}/bird.pid"),
         )
     }
-}
-
-/// Whether these programs are here; if not, says why the test is skipped.
-pub fn has(test: &str, programs: &[&str]) -> bool {
-    let is_missing = |program: &&&str| {
-        let mut command = Command::new(program);
-        command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err()
-    };
-    let missing = programs.iter().find(is_missing);
-    if let Some(program) = missing {
-        println!("skipped: {test}: {program} is missing; run: sudo scripts/setup");
-    }
-    missing.is_none()
 }

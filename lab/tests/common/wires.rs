@@ -17,23 +17,20 @@ use nix::sched::{CloneFlags, setns, unshare};
 use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{check, lb, text, wait_until};
+use lb_test_support::{is_all, is_root, skip};
+
+use super::{check, has_agent, lb, text, wait_until};
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Whether machines can be made here; if not, says why.
+/// Whether machines can be made here; skips the test otherwise.
 pub fn can_run(test: &str) -> bool {
-    let reason = match () {
-        () if !nix::unistd::geteuid().is_root() => "needs root".to_owned(),
-        () if !lb().is_file() => format!("no agent at {}; build it: cargo build -p lb-user", lb().display()),
-        () => return true,
-    };
-    println!("skipped: {test}: {reason}");
-    false
+    is_root(test) && has_agent(test)
 }
 
-/// Whether there are VLAN devices here. Where there are none, the test `NAME` is run under Debian's kernel (`scripts/vm`).
+/// Whether there are VLAN devices here. Where there are none, the tier `--all` runs this test under Debian's kernel
+/// (`scripts/vm`), and the default tier skips it.
 pub fn has_vlans(test: &str) -> bool {
     let probe = Machine::new("probe");
     probe.sh("ip link add name lower type veth peer name other");
@@ -42,14 +39,22 @@ pub fn has_vlans(test: &str) -> bool {
         return true;
     }
     assert!(std::env::var_os("LAB_IN_VM").is_none(), "no VLAN devices in the emulated machine");
+    if !is_all() {
+        skip(test, "no VLAN devices in this kernel; scripts/test --all takes an emulated machine");
+        return false;
+    }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the checkout");
     let mut command = Command::new(root.join("scripts/vm"));
     command.args(["--limit", "600", "--"]).arg(std::env::current_exe().expect("this program"));
-    let output = command.args(["--exact", test, "--nocapture"]).current_dir(root).output().expect("bash");
+    let output = command
+        .args(["--include-ignored", "--exact", test, "--nocapture"])
+        .current_dir(root)
+        .output()
+        .expect("bash");
     let (said, problems) = (text(&output.stdout), text(&output.stderr));
     let cannot = ["needs: apt install", "cannot fetch", "no package linux-image"];
     match problems.lines().find(|line| cannot.iter().any(|known| line.contains(known))) {
-        Some(reason) => println!("skipped: {test}: no VLAN devices in this kernel, and {reason}"),
+        Some(reason) => skip(test, format_args!("no VLAN devices in this kernel, and {reason}")),
         None => assert!(output.status.success() && said.contains("1 passed"), "{said}\n{problems}"),
     }
     false

@@ -176,6 +176,7 @@ fn list(routes: &BTreeSet<Prefix>) -> String {
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use lb_test_support::{PATIENCE, check, wait_until_async};
     use tokio::time::{Instant, timeout};
 
     use super::*;
@@ -227,7 +228,7 @@ mod tests {
 
     async fn wait(announcer: &Announcer, met: impl FnMut(&BgpStatus) -> bool) -> BgpStatus {
         let mut status = announcer.status();
-        let waited = timeout(Duration::from_secs(5), status.wait_for(met)).await;
+        let waited = timeout(PATIENCE, status.wait_for(met)).await;
         waited.expect("status in time").unwrap().clone()
     }
 
@@ -277,8 +278,11 @@ mod tests {
         wait(&announcer, |status| status.up).await;
         // Too quick to be seen away.
         fake.with(|state| state.holds.clear());
-        tokio::time::sleep(LOOK * 2).await;
-        assert_eq!(fake.with(|state| state.holds.clone()), want(&["198.51.100.1/32"]).unwrap().routes);
+        let routes = want(&["198.51.100.1/32"]).unwrap().routes;
+        wait_until_async("the routes are back", PATIENCE, async || {
+            fake.with(|state| check(state.holds == routes, format!("{:?}", state.holds)))
+        })
+        .await;
     }
 
     #[tokio::test]

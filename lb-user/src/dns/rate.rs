@@ -211,19 +211,6 @@ mod tests {
         assert_eq!(limiter.entries.len(), WAYS * LINES);
     }
 
-    /// Prints what counting costs; it takes part in every answer by UDP.
-    #[test]
-    fn counting_is_cheap() {
-        let (limiter, start) = limiter(|_| {});
-        let about = name("www.example.org.");
-        let begun = std::time::Instant::now();
-        for number in 0..1_000_000u32 {
-            let client = std::net::Ipv4Addr::from_bits(0x0a00_0000 + ((number % 50_000) << 8));
-            limiter.judge(client.into(), ResponseCode::NoError, Some(&about), start, u64::from(number));
-        }
-        println!("figure: an answer is counted in {:?}", begun.elapsed() / 1_000_000);
-    }
-
     #[test]
     fn threads_share_one_limit() {
         let (limiter, start) = limiter(|config| config.rate = 1000);

@@ -3,6 +3,7 @@
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
+use lb_test_support::PATIENCE;
 use serde_json::Value;
 
 use super::world::Agent;
@@ -14,7 +15,7 @@ const QUESTION: &[u8] =
 /// A client at an address of its own.
 fn client(address: &str, agent: &Agent) -> UdpSocket {
     let socket = UdpSocket::bind((address, 0)).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.connect(agent.address).unwrap();
     socket
 }

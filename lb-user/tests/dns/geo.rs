@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
+use lb_test_support::{has_programs, this_test};
 use serde_json::Value;
 
 use super::mmdb::mmdb;
@@ -74,6 +75,7 @@ fn geo_status(agent: &Agent) -> Value {
 }
 
 #[test]
+#[ignore = "needs dig"]
 fn clients_get_the_member_for_the_smallest_region_that_works() {
     if !has_dig() {
         return;
@@ -151,6 +153,7 @@ fn clients_get_the_member_for_the_smallest_region_that_works() {
 }
 
 #[test]
+#[ignore = "needs dig"]
 fn a_file_that_is_replaced_is_followed_and_a_bad_one_changes_nothing() {
     if !has_dig() {
         return;
@@ -206,9 +209,9 @@ fn a_file_that_is_replaced_is_followed_and_a_bad_one_changes_nothing() {
 
 /// The program of those who made the format reads the tests' files as the tests mean them.
 #[test]
+#[ignore = "needs mmdblookup"]
 fn mmdblookup_reads_the_files_of_these_tests() {
-    if Command::new("mmdblookup").arg("--version").stdout(Stdio::null()).status().is_err() {
-        eprintln!("skipped: no `mmdblookup` in PATH; run: sudo scripts/setup");
+    if !has_programs(&this_test(), &["mmdblookup"]) {
         return;
     }
     let file = File::new();

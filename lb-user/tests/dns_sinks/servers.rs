@@ -5,16 +5,14 @@ use std::future::Future;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
 
+pub use lb_test_support::PATIENCE;
+use lb_test_support::{check, has_programs, is_root, wait_until_async};
 use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
-use tokio::time::sleep;
 
 /// Where name servers listen.
 pub const DNS: &str = "127.0.0.1:5300";
-/// How long anything may take.
-pub const PATIENCE: Duration = Duration::from_secs(30);
 /// The secret of keys: 32 bytes, in Base64.
 pub const SECRET: &str = "bGIgdGVzdHMga2VlcCB0aGlzIHNlY3JldCBzYWZlISE=";
 const ZONE: &str = "$ORIGIN example.org.
@@ -31,16 +29,7 @@ pub fn isolated<F: Future<Output = ()>>(
     programs: &[&str],
     work: impl FnOnce() -> F + Send + 'static,
 ) {
-    let found = |program: &&str| {
-        Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status()
-    };
-    let reason = match programs.iter().find(|program| found(program).is_err()) {
-        _ if !nix::unistd::geteuid().is_root() => "needs root".to_owned(),
-        Some(program) => format!("{program} is missing; run: sudo scripts/setup"),
-        None => String::new(),
-    };
-    if !reason.is_empty() {
-        println!("skipped: {test}: {reason}");
+    if !is_root(test) || !has_programs(test, programs) {
         return;
     }
     let inside = move || {
@@ -297,9 +286,5 @@ pub fn dig(name: &str, kind: &str) -> Vec<String> {
 }
 
 pub async fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
-        sleep(Duration::from_millis(50)).await;
-    }
+    wait_until_async(what, PATIENCE, async || check(holds(), "it is not so")).await;
 }

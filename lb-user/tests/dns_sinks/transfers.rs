@@ -140,11 +140,13 @@ async fn follows(mut secondary: Server) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn bind_takes_a_zone_and_its_changes() {
     isolated("BIND as a secondary", &["named", "dig"], || follows(bind()));
 }
 
 #[test]
+#[ignore = "needs root"]
 fn knot_takes_a_zone_and_its_changes() {
     isolated("Knot as a secondary", &["knotd", "dig"], || follows(knot()));
 }

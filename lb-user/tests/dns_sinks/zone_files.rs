@@ -85,6 +85,7 @@ async fn serves_what_an_agent_keeps(mut server: Server, reload: &str) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn knot_reads_zone_files() {
     isolated("Knot reads zone files", &["knotd", "knotc", "dig"], || {
         serves_what_an_agent_keeps(Server::knot_of_file(), "knotc -c SERVER/conf zone-reload")
@@ -92,6 +93,7 @@ fn knot_reads_zone_files() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn bind_reads_zone_files() {
     isolated("BIND reads zone files", &["named", "dig"], || {
         serves_what_an_agent_keeps(Server::bind_of_file(), "kill -HUP $(cat SERVER/pid)")

@@ -14,6 +14,7 @@ use lb_user::model::Doubt;
 use crate::seen::{Seen, at_both, flows};
 
 #[test]
+#[ignore = "needs root"]
 fn the_first_packet_is_kept_and_an_unknown_one_goes_round_the_owners() {
     at_both("packets of unknown connections", |seen| {
         let mut vectors = Vec::new();
@@ -60,6 +61,7 @@ fn the_first_packet_is_kept_and_an_unknown_one_goes_round_the_owners() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn doubtful_hosts_come_last_and_dead_ones_never() {
     at_both("packets past doubtful hosts", |seen| {
         for ends in flows(seen) {
@@ -95,6 +97,7 @@ fn doubtful_hosts_come_last_and_dead_ones_never() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_packet_is_passed_on_only_as_far_as_it_can_be() {
     at_both("limits of passing on", |seen| {
         let [ends4, ends6] = flows(seen);
@@ -171,6 +174,7 @@ fn with_generation_of(came: &[u8], went: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_flood_is_passed_on_only_within_the_budget() {
     at_both("a flood of stray packets", |seen| {
         seen.per_second = 100;
@@ -193,6 +197,7 @@ fn a_flood_is_passed_on_only_within_the_budget() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn directors_and_hosts_hold_the_same_tables() {
     if !isolation::can_run("digests of directors and hosts") {
         return;

@@ -12,6 +12,7 @@ use lb_user::model::{Affinity, Protocol};
 use crate::seen::{PREFIX, at_both, flows, strange};
 
 #[test]
+#[ignore = "needs root"]
 fn what_a_socket_knows_is_kept() {
     at_both("packets of known connections", |seen| {
         let mut vectors = Vec::new();
@@ -60,6 +61,7 @@ fn what_a_socket_knows_is_kept() {
 /// A prefix need not be on an interface: a route makes all of it this machine's (AnyIP), for listeners on all
 /// addresses.
 #[test]
+#[ignore = "needs root"]
 fn what_a_socket_knows_at_some_address_of_a_prefix_is_kept() {
     at_both("packets of connections to a prefix", |seen| {
         ip(&format!("-6 route add local {PREFIX} dev lo"));
@@ -81,6 +83,7 @@ fn what_a_socket_knows_at_some_address_of_a_prefix_is_kept() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn what_is_half_open_is_kept() {
     at_both("packets of half-open connections", |seen| {
         for ends in flows(seen) {
@@ -112,6 +115,7 @@ fn defer_accept(listener: &TcpListener) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn what_acknowledges_a_syn_cookie_of_this_host_is_kept() {
     at_both("packets that acknowledge SYN cookies", |seen| {
         std::fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2").unwrap();
@@ -163,6 +167,7 @@ fn cookie(ends: Ends) -> (u32, u32) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn connected_udp_sockets_keep_their_packets() {
     at_both("packets of UDP flows", |seen| {
         for (key, service) in seen.world.model.services.iter_mut() {

@@ -113,7 +113,7 @@ async fn an_agent_answers_other_nodes_at_once_when_there_is_news_and_finds_itsel
     let (file, config) = written(&folder, &format!("{HOST}{peers}"));
     let agent = tokio::spawn(crate::agent::run(file, config, Arc::new(Fake::default())));
     let mut client = Client::new(url.clone());
-    let patience = Duration::from_secs(5);
+    let patience = lb_test_support::PATIENCE;
     let known: Vec<PeerStatus> = loop {
         match client.get("/v1/peers", patience).await {
             Ok(answer) => break answer.json().unwrap(),
@@ -155,7 +155,7 @@ async fn who_is_not_allowed_is_told_so() {
     let agent = tokio::spawn(crate::agent::run(file, config, Arc::new(Fake::default())));
     let mut client = Client::new(format!("http://{address}").parse().unwrap());
     let answer = loop {
-        match client.get("/v1/report", Duration::from_secs(5)).await {
+        match client.get("/v1/report", lb_test_support::PATIENCE).await {
             Ok(answer) => break answer,
             Err(_) => sleep(Duration::from_millis(5)).await,
         }

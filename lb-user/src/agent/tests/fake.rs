@@ -80,12 +80,12 @@ impl Node {
             want.as_ref()
                 .is_some_and(|w| w.routes.iter().map(|r| r.address).collect::<BTreeSet<_>>() == wanted)
         };
-        let waited = timeout(Duration::from_secs(10), self.routes.wait_for(is)).await.map(drop);
+        let waited = timeout(lb_test_support::PATIENCE, self.routes.wait_for(is)).await.map(drop);
         assert!(waited.is_ok(), "wanted {wanted:?}, got {:?}", self.routes.borrow());
     }
 
     pub(super) async fn status_when(&mut self, is: impl Fn(&Status) -> bool) -> Status {
-        let found = timeout(Duration::from_secs(10), self.status.wait_for(|status| is(status))).await;
+        let found = timeout(lb_test_support::PATIENCE, self.status.wait_for(|status| is(status))).await;
         let found = found.map(|status| Status::clone(&status.unwrap()));
         found.unwrap_or_else(|_| panic!("the status stays {:#?}", self.status.borrow()))
     }
@@ -96,7 +96,7 @@ impl Node {
                 sleep(Duration::from_millis(5)).await;
             }
         };
-        timeout(Duration::from_secs(10), waiting).await.expect("it should have happened by now");
+        timeout(lb_test_support::PATIENCE, waiting).await.expect("it should have happened by now");
     }
 }
 

@@ -127,7 +127,7 @@ impl Agent {
                 }
             }
         };
-        timeout(Duration::from_secs(10), answer).await.expect("the agent answers")
+        timeout(lb_test_support::PATIENCE, answer).await.expect("the agent answers")
     }
 
     async fn post<T: serde::de::DeserializeOwned>(
@@ -153,7 +153,7 @@ impl Agent {
                 sleep(Duration::from_millis(5)).await;
             }
         };
-        timeout(Duration::from_secs(10), confirmed).await.expect("confirmed");
+        timeout(lb_test_support::PATIENCE, confirmed).await.expect("confirmed");
     }
 }
 

@@ -32,7 +32,7 @@ async fn asked(text: &str, frame: &str) -> Result<Trace, ClientError> {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    let answer = timeout(Duration::from_secs(10), answer).await.unwrap();
+    let answer = timeout(lb_test_support::PATIENCE, answer).await.unwrap();
     agent.abort();
     answer.map(|body| serde_json::from_slice(&body).unwrap())
 }

@@ -249,22 +249,6 @@ fn made_up_names_do_not_make_it_forget_what_is_used_nor_grow() {
     assert!(world.signatures.count() <= 2 * 8192, "{}", world.signatures.count());
 }
 
-/// Prints what signing costs, and what keeping signatures saves.
-#[test]
-fn signatures_that_are_kept_are_cheap() {
-    let world = world(1);
-    let time = |what: &str, count: u32, ask: &dyn Fn(u32)| {
-        let begun = std::time::Instant::now();
-        (0..count).for_each(ask);
-        println!("figure: {what} in {:?}", begun.elapsed() / count);
-    };
-    let ask = |name: &str| drop(world.ask(name, RecordType::A));
-    time("an answer with a signature that is kept", 5000, &|_| ask("www.example.org."));
-    time("an answer whose denial is made up and signed", 2000, &|n| ask(&format!("x{n}.example.org.")));
-    let plain = |_| drop(world.ask_with("www.example.org.", RecordType::A, None, NOW, 0));
-    time("the same without signatures", 5000, &plain);
-}
-
 #[test]
 fn all_keys_vouch_for_one_another_and_the_first_signs_the_rest() {
     let world = world(2);

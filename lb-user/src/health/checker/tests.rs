@@ -53,7 +53,7 @@ impl Server {
                 sleep(Duration::from_millis(5)).await;
             }
         };
-        timeout(Duration::from_secs(5), reached).await.expect("requests in time");
+        timeout(lb_test_support::PATIENCE, reached).await.expect("requests in time");
     }
 }
 
@@ -68,7 +68,7 @@ fn plan<const N: usize>(hosts: [(&str, Vec<Probe>); N]) -> Plan {
 async fn wait(checker: &Checker, name: &str, met: impl Fn(&HostHealth) -> bool) -> HostHealth {
     let mut view = checker.view();
     let met = view.wait_for(|view| view.get(&host(name)).is_some_and(&met));
-    let view = timeout(Duration::from_secs(5), met).await.expect("in time").unwrap();
+    let view = timeout(lb_test_support::PATIENCE, met).await.expect("in time").unwrap();
     view[&host(name)].clone()
 }
 
