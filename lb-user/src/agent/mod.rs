@@ -48,6 +48,9 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tracing::warn;
 
 use crate::agent_check::{AgentCheck, ListenError};
 use crate::config::{Config, ConfigErrors};
@@ -125,12 +128,41 @@ pub async fn run(file: PathBuf, config: Config, kernel: Arc<dyn Kernel>) -> Resu
         manifest,
     };
     let _for_peers = listeners.serve(api::for_peers(state.clone(), edits), allow, nodes);
-    let api = tokio::spawn(api::serve(socket.listen()?, state));
+    let api = tokio::spawn(serve_api(socket, state)?);
     let result = runner.run(for_runner).await;
     systemd::notify("STOPPING=1");
     signals.abort();
     api.abort();
+    // The socket goes with it.
+    let _ = api.await;
     Ok(result?)
+}
+
+/// Serves the API at its socket, and makes that anew when somebody has removed or replaced it.
+fn serve_api(
+    mut socket: socket::Socket,
+    state: api::Api,
+) -> Result<impl Future<Output = ()>, socket::SocketError> {
+    /// How often it is looked for.
+    const LOOK: Duration = Duration::from_secs(1);
+    let mut serving = JoinSet::new();
+    serving.spawn(api::serve(socket.listen()?, state.clone()));
+    Ok(async move {
+        loop {
+            sleep(LOOK).await;
+            if socket.is_there() {
+                continue;
+            }
+            // Another agent that answers there keeps it; without room or descriptors it is tried again.
+            let made =
+                socket::bind(socket.path()).and_then(|made| made.listen().map(|listener| (made, listener)));
+            if let Ok((made, listener)) = made {
+                warn!("the socket of the API was gone; it is there again");
+                serving.spawn(api::serve(listener, state.clone()));
+                socket = made;
+            }
+        }
+    })
 }
 
 /// SIGHUP reloads; SIGTERM and SIGINT end the agent.

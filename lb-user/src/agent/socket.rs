@@ -2,7 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -22,10 +22,16 @@ pub enum SocketError {
     },
 }
 
-/// A socket that is there; dropping it removes it.
+/// A socket that is there; dropping it removes it, unless another one is there by then.
 pub(super) struct Socket {
     path: PathBuf,
+    /// Device and inode, by which it is told from another one under the same name.
+    identity: (u64, u64),
     listener: UnixListener,
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|socket| (socket.dev(), socket.ino()))
 }
 
 /// Makes the socket, readable and writable for owner and group.
@@ -47,16 +53,30 @@ pub(super) fn bind(path: &Path) -> Result<Socket, SocketError> {
         let listener = UnixListener::bind(&new)?;
         listener.set_nonblocking(true)?;
         fs::set_permissions(&new, Permissions::from_mode(0o660))?;
+        let identity = identity(&new)?;
         fs::rename(&new, path)?;
-        Ok(listener)
+        Ok((identity, listener))
     };
     match made() {
-        Ok(listener) => Ok(Socket { path: path.into(), listener }),
+        Ok((identity, listener)) => Ok(Socket { path: path.into(), identity, listener }),
         Err(source) => Err(SocketError::Io { path: path.into(), source }),
     }
 }
 
 impl Socket {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether its name leads to it still. Unknown counts as yes.
+    pub fn is_there(&self) -> bool {
+        match identity(&self.path) {
+            Ok(found) => found == self.identity,
+            Err(error) => error.kind() != ErrorKind::NotFound,
+        }
+    }
+
     /// The listener, for the current Tokio runtime.
     pub fn listen(&self) -> Result<tokio::net::UnixListener, SocketError> {
         let listener = self.listener.try_clone().and_then(tokio::net::UnixListener::from_std);
@@ -66,8 +86,10 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // An agent that took the path over has connected listeners; a leftover is replaced by the next one.
-        let _ = fs::remove_file(&self.path);
+        // A leftover is replaced by the next agent.
+        if identity(&self.path).is_ok_and(|found| found == self.identity) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -87,5 +109,19 @@ mod tests {
         assert!(taken.starts_with("another agent runs and answers at "), "{taken}");
         drop(socket);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_socket_that_was_replaced_is_noticed_and_not_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.sock");
+        let first = bind(&path).unwrap();
+        assert!(first.is_there());
+        fs::remove_file(&path).unwrap();
+        assert!(!first.is_there());
+        let second = bind(&path).unwrap();
+        assert!(!first.is_there());
+        drop(first);
+        assert!(second.is_there());
     }
 }

@@ -15,6 +15,7 @@ use self::host::OpenHost;
 use super::accounts::ByGeneration;
 use super::director::{Director, InForce, OBJECT as DIRECTOR};
 use super::host::OBJECT as HOST;
+use super::lock::PinsLock;
 use super::machine::{self, Machine};
 use super::usage::MapUse;
 use super::{Error, kernel_tunnel, load, probe_route};
@@ -36,6 +37,7 @@ pub struct Live;
 
 impl Kernel for Live {
     fn open(&self, config: &Config) -> Result<Opened, DataplaneError> {
+        let lock = PinsLock::take(&config.pins).map_err(report)?;
         let director =
             config.director.as_ref().map(|_| OpenDirector::open(config)).transpose().map_err(report)?;
         let shared = director.as_ref().map(|director| director.nexthops.clone());
@@ -53,7 +55,7 @@ impl Kernel for Live {
         let adopted = adopted.or_else(|| {
             host.as_ref().filter(|host| host.plane.adopted()).map(|_| Adopted { healthy: BTreeMap::new() })
         });
-        Ok(Opened { dataplane: Box::new(Planes { director, host }), adopted, paths })
+        Ok(Opened { dataplane: Box::new(Planes { director, host, _lock: lock }), adopted, paths })
     }
 
     fn detach(&self, config: &Config) -> Result<(), DataplaneError> {
@@ -74,6 +76,8 @@ impl Kernel for Live {
 struct Planes {
     director: Option<OpenDirector>,
     host: Option<OpenHost>,
+    /// Given up after the roles are closed.
+    _lock: PinsLock,
 }
 
 impl Dataplane for Planes {

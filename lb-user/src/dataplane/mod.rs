@@ -13,6 +13,7 @@ pub mod host;
 pub mod kernel_tunnel;
 pub mod live;
 pub mod load;
+mod lock;
 pub mod machine;
 pub mod memory;
 pub mod nexthops;
@@ -48,6 +49,14 @@ pub enum Error {
         /// Why not.
         #[source]
         source: std::io::Error,
+    },
+    /// Another agent works on the same pins.
+    #[error("{by} works on the pins in {pins}; stop it first, or give this one another `pins`")]
+    InUse {
+        /// The folder.
+        pins: PathBuf,
+        /// Who.
+        by: String,
     },
     /// A pinned map is not one of this release.
     #[error("{path} is not a map of this release of lb: {reason}; use the release of the agent that runs")]
