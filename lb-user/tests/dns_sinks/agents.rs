@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use tokio::runtime::{Builder, Runtime};
 
 use super::servers::{DNS, SECRET, Server, dig, isolated, wait_until};
 
@@ -15,13 +15,15 @@ use super::servers::{DNS, SECRET, Server, dig, isolated, wait_until};
 pub struct Node {
     folder: TempDir,
     agent: Child,
-    _web: JoinSet<()>,
+    /// Answers by itself: the test waits for commands on its own thread.
+    web: Option<Runtime>,
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
         let _ = self.agent.kill();
         let _ = self.agent.wait();
+        self.web.take().into_iter().for_each(Runtime::shutdown_background);
         if std::thread::panicking() {
             println!("{}", fs::read_to_string(self.folder.path().join("log")).unwrap_or_default());
         }
@@ -40,16 +42,18 @@ impl Node {
         fs::write(folder.path().join("lb.yaml"), text.replace("FOLDER", &at)).expect("a configuration");
         fs::write(folder.path().join("secret"), format!("{SECRET}\n")).expect("a secret");
         let agent = run(folder.path());
-        let listener = TcpListener::bind((address, 80)).await.expect("a web server");
-        let mut _web = JoinSet::new();
-        _web.spawn(async move {
+        let web = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let listener = std::net::TcpListener::bind((address, 80)).expect("a web server");
+        listener.set_nonblocking(true).expect("a web server");
+        web.spawn(async move {
+            let listener = TcpListener::from_std(listener).expect("a web server");
             while let Ok((mut stream, _)) = listener.accept().await {
                 let _ = stream.read(&mut [0; 1024]).await;
                 let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
                 let _ = stream.write_all(answer).await;
             }
         });
-        Node { folder, agent, _web }
+        Node { folder, agent, web: Some(web) }
     }
 
     pub fn path(&self, name: &str) -> std::path::PathBuf {
@@ -94,7 +98,7 @@ pub fn file(name: &str) -> String {
     fs::read_to_string(path).expect("a configuration")
 }
 
-/// `pair.yaml` for a node of the test, with checks every 500 ms.
+/// `pair.yaml` for a node of the test, with checks every second.
 fn of_pair(number: u8, address: &str) -> String {
     file("pair.yaml")
         .replace("example.com", "example.org")
@@ -103,7 +107,7 @@ fn of_pair(number: u8, address: &str) -> String {
         .replace("lb1.example", &format!("lb{number}.example"))
         .replace("key: lb1.", "key: lb-key.")
         .replace("/etc/lb/tsig.secret", "FOLDER/secret")
-        .replace("interval: 60s, timeout: 5s", "interval: 500ms, timeout: 450ms")
+        .replace("interval: 60s, timeout: 5s", "interval: 1s, timeout: 900ms")
 }
 
 #[test]
