@@ -77,6 +77,12 @@ async fn drains() {
     );
     let mut clients = Vec::new();
     for vip in [VIP4, VIP6] {
+        // The kernel makes the route to an IPv6 address when it gets to it.
+        wait_until_async("the VIP can be reached", PATIENCE, async || {
+            let socket = std::net::UdpSocket::bind((vip, 0)).and_then(|socket| socket.connect((vip, 80)));
+            check(socket.is_ok(), socket)
+        })
+        .await;
         let listener = TcpListener::bind((vip, 80)).await.unwrap();
         for _ in 0..20 {
             let client = TcpStream::connect((vip, 80)).await.unwrap();
