@@ -12,6 +12,7 @@ use crate::paths::Paths;
 use crate::scenario::command::RunArgs;
 use crate::scenario::flood::FloodArgs;
 use crate::send::{self, SendArgs};
+use crate::serve::{self, ServeArgs};
 use crate::spec::{self, LabSpec};
 use crate::{down, exec, load, preflight, scenario, status, up};
 
@@ -51,6 +52,9 @@ enum Command {
     /// The load of a scenario, inside the users node
     #[command(hide = true)]
     Load(LoadArgs),
+    /// What answers the load, inside servers and L7 hosts
+    #[command(hide = true)]
+    Serve(ServeArgs),
     /// The flood of a scenario, inside the users node
     #[command(hide = true)]
     Flood(FloodArgs),
@@ -127,6 +131,7 @@ pub fn run(cli: Cli) -> Result<u8> {
         Command::Exec { node, command } => exec::exec(&Paths::new(name)?, &node, &command).map(|()| 0),
         Command::Run(args) => scenario::command::run(&args, cli.name.as_deref()),
         Command::Load(args) => load::run(args),
+        Command::Serve(args) => serve::run(args),
         Command::Flood(args) => scenario::flood::run(&args),
         Command::Send(args) => send::run(&args),
         Command::Shell { node } => exec::shell(&Paths::new(name)?, &node).map(|()| 0),

@@ -27,6 +27,7 @@ pub mod progress;
 pub mod request;
 pub mod scenario;
 pub mod send;
+pub mod serve;
 pub mod spec;
 pub mod state;
 pub mod status;

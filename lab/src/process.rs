@@ -69,7 +69,7 @@ pub fn start(paths: &Paths, node: &str, plan: &ProcessPlan, lb: &Path) -> Result
     })
 }
 
-/// A command that runs inside `node` once spawned or executed, with `lb` on its path.
+/// A command that runs inside `node` once spawned or executed, with `lb` and this program on its path.
 pub fn node_command(paths: &Paths, node: &str, argv: &[String], lb: &Path) -> Result<Command> {
     let handles = Handles::open(paths, node)?;
     let cgroup = paths.node_cgroup(node).join("cgroup.procs");
@@ -100,10 +100,15 @@ fn enter(handles: &Handles, mut cgroup: &File) -> std::io::Result<()> {
     handles.enter()
 }
 
-/// The search path with the folder of `lb` first and the system's folders included.
+/// The search path with the folders of `lb` and of this program first, and the system's included.
 fn path_with(lb: &Path) -> OsString {
     let mut path = lb.parent().unwrap_or(Path::new("/")).as_os_str().to_owned();
     path.push(":");
+    // `lab serve` runs in nodes.
+    if let Some(own) = std::env::current_exe().ok().as_deref().and_then(Path::parent) {
+        path.push(own);
+        path.push(":");
+    }
     path.push(std::env::var_os("PATH").unwrap_or_default());
     path.push(":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
     path

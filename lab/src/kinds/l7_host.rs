@@ -1,4 +1,4 @@
-//! LB7-1…: HAProxy for all VIPs, `lb agent` decapsulating, BIRD for the way back.
+//! LB7-1…: HAProxy for all VIPs, `lab serve` echoing datagrams, `lb agent` decapsulating, BIRD for the way back.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -11,6 +11,7 @@ use crate::agent;
 use crate::bird::{self, Family};
 use crate::kinds::server;
 use crate::plan::{NodePlan, ProcessPlan};
+use crate::serve;
 use crate::topology::{Kind, Node, Topology, USER_ADDRESSES_NET, USERS_NET, vips};
 
 const CONFIG: &str = "/etc/haproxy/haproxy.cfg";
@@ -26,6 +27,7 @@ pub fn plan(topology: &Topology, node: &Node) -> NodePlan {
         folders: vec![bird::FOLDER.to_owned(), "/run/haproxy".to_owned(), agent::FOLDER.to_owned()],
         processes: vec![
             ProcessPlan::new("haproxy", &format!("haproxy -db -f {CONFIG}")),
+            ProcessPlan::new("echo", &format!("lab serve echo {}", node.name)),
             bird::process(),
             agent::process(),
         ],
@@ -62,6 +64,13 @@ fn haproxy(topology: &Topology, node: &Node) -> String {
             )
         })
         .collect();
+    let bulk: String = topology
+        .of(Kind::Server)
+        .map(|server| {
+            let (name, address, port) = (&server.name, server.address6(), serve::bulk::PORT);
+            format!("  server {name} [{address}]:{port} track servers/{name}\n")
+        })
+        .collect();
     format!(
         "global
   nbthread 1
@@ -83,10 +92,13 @@ frontend www
   monitor fail if no_server or disabled
   http-response set-header X-L7 {name}
   http-after-response set-header X-L7 {name}
+  use_backend bulk if {{ path_beg /bulk/ }}
   default_backend servers
 backend servers
   balance roundrobin
-{servers}backend enabler
+{servers}backend bulk
+  balance roundrobin
+{bulk}backend enabler
   server enabler 127.0.0.1:5555 agent-check agent-port 5555 agent-inter 1s
 ",
         name = node.name

@@ -36,6 +36,7 @@ impl Load {
             format!("--requests={}", args.requests),
             format!("--think={}", args.think),
             format!("--patience={}", args.patience),
+            format!("--mix={}", args.mix.json()),
         ];
         let mut command: Command = process::node_command(paths, "users", &argv, lb)?;
         let mut child =

@@ -37,7 +37,7 @@ async fn one(number: u64, shared: Rc<Shared>) {
     let begun = Instant::now();
     let path = format!("/new/{number}");
     let request = async {
-        let mut stream = connect(user, vip).await.map_err(|_| Cause::NotConnected)?;
+        let mut stream = connect(None, user, vip).await.map_err(|_| Cause::NotConnected)?;
         ask(&mut stream, &path, true).await
     };
     let result = timeout(Duration::from_millis(shared.args.patience), request).await;
@@ -49,7 +49,7 @@ async fn one(number: u64, shared: Rc<Shared>) {
         }
         Err(cause) => {
             shared.summary.borrow_mut().failed += 1;
-            say(&Said::Failed(Failure { user, vip, cause, asked_ago_ms: took }));
+            say(&Said::Failed(Failure { kind: None, user, vip, cause, asked_ago_ms: took }));
         }
     }
 }

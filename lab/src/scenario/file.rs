@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_saphyr::{Location, Spanned};
 
 use super::action::{Action, duration_of};
+use crate::load::mix::{self, Mix};
 use crate::spec::SpecErrors;
 
 /// A checked scenario.
@@ -22,6 +23,8 @@ pub struct Scenario {
     pub connections: Option<u32>,
     /// New requests a second.
     pub requests: u32,
+    /// How much there is of the other kinds of load.
+    pub load: Mix,
     /// How long the load runs before the timeline begins.
     pub warmup: Duration,
     /// From the start of the timeline until connections prove themselves for the last time.
@@ -59,7 +62,7 @@ pub struct Expect {
 }
 
 /// The keys, for messages.
-const KEYS: &str = "keys: name description set connections requests warmup duration patience timeline (at do on) expect \
+const KEYS: &str = "keys: name description set connections requests load warmup duration patience timeline (at do on) expect \
      (broken excused_at_least failed)";
 
 #[derive(Deserialize)]
@@ -69,7 +72,8 @@ struct Written {
     description: Option<String>,
     set: Option<BTreeMap<String, Setting>>,
     connections: Option<Spanned<u32>>,
-    requests: Option<u32>,
+    requests: Option<Spanned<u32>>,
+    load: Option<mix::Written>,
     warmup: Option<Spanned<String>>,
     duration: Option<Spanned<String>>,
     patience: Option<Spanned<String>>,
@@ -118,7 +122,7 @@ fn describe(source: &str, error: &serde_saphyr::Error) -> String {
     let text = error.to_string();
     let text = text.split(" at line ").next().unwrap_or(&text).trim().replace('\n', " ");
     let place = error.location().map_or_else(|| format!("{source}: "), |place| place_of(source, &place));
-    format!("{place}{text}; {KEYS}")
+    format!("{place}{text}; {KEYS}; load: {}", mix::KEYS)
 }
 
 fn place_of(source: &str, place: &Location) -> String {
@@ -146,17 +150,25 @@ impl Check<'_> {
         {
             self.wrong(&spanned.referenced, "duration: the timeline goes on for longer; raise it");
         }
-        if let Some(spanned) = &written.connections
+        let load = written.load.unwrap_or_default();
+        let connections =
+            self.either("connections", written.connections, "long_lived", load.long_lived.clone());
+        if let Some(spanned) = &connections
             && !(1..=50_000).contains(&spanned.value)
         {
             self.wrong(&spanned.referenced, "connections: choose 1 to 50000");
+        }
+        let requests = self.either("requests", written.requests, "requests", load.requests.clone());
+        if let Some(spanned) = requests.as_ref().filter(|spanned| spanned.value > 10_000) {
+            self.wrong(&spanned.referenced, "requests: choose 0 to 10000");
         }
         Scenario {
             name,
             description: written.description.unwrap_or_default().trim().to_owned(),
             set: written.set.unwrap_or_default().iter().map(|(key, value)| setting(key, value)).collect(),
-            connections: written.connections.map(|spanned| spanned.value),
-            requests: written.requests.unwrap_or(50),
+            connections: connections.map(|spanned| spanned.value),
+            requests: requests.map_or(50, |spanned| spanned.value),
+            load: load.check(&mut |place, problem| self.wrong(place, problem)),
             warmup: self.duration("warmup", written.warmup.as_ref()).unwrap_or(Duration::from_secs(1)),
             duration: duration.unwrap_or(end + Duration::from_secs(5)),
             patience: self.duration("patience", written.patience.as_ref()).unwrap_or(Duration::from_secs(20)),
@@ -167,6 +179,21 @@ impl Check<'_> {
                 failed: written.expect.failed,
             },
         }
+    }
+
+    /// A number that may stand in two places, but not in both.
+    fn either(
+        &mut self,
+        key: &str,
+        written: Option<Spanned<u32>>,
+        key_in_load: &str,
+        in_load: Option<Spanned<u32>>,
+    ) -> Option<Spanned<u32>> {
+        if let (Some(_), Some(spanned)) = (&written, &in_load) {
+            let problem = format!("load: {key_in_load}: `{key}` says it already; leave one of them out");
+            self.wrong(&spanned.referenced, &problem);
+        }
+        written.or(in_load)
     }
 
     fn timeline(&mut self, written: Spanned<Vec<WrittenEvent>>) -> Vec<Event> {
@@ -223,6 +250,25 @@ mod tests {
         assert_eq!(scenario.duration, Duration::from_secs(7));
         assert_eq!(scenario.timeline[0].action, Action::Disable(Nodes("lb4-2".to_owned())));
         assert_eq!(scenario.timeline[0].on, "lb4-1");
+    }
+
+    #[test]
+    fn load_has_its_kinds_and_refuses_what_it_does_not_know() {
+        let load = |yaml: &str| load("x.yaml", &format!("timeline: []\n{yaml}\n"));
+        assert_eq!(load("").unwrap().load, Mix::default());
+        let scenario = load("load: {long_lived: 300, requests: 7, downloads: 8, udp: 0}").unwrap();
+        assert_eq!((scenario.connections, scenario.requests), (Some(300), 7));
+        assert_eq!(scenario.load, Mix { downloads: 8, udp: 0, ..Mix::default() });
+        let error = load("load:\n  udp: 3\n  upload: 3").unwrap_err();
+        assert!(error.0[0].starts_with("x.yaml:4:3: ") && error.0[0].contains("slow_uploads"), "{error}");
+        let error = load("load: {idle: 10001, size: big}").unwrap_err();
+        assert_eq!(error.0.len(), 2, "{error}");
+        assert_eq!(error.0[0], "x.yaml:2:14: load: idle: choose 0 to 10000");
+        let error = load("connections: 3\nload: {long_lived: 4}").unwrap_err();
+        assert_eq!(
+            error.0,
+            ["x.yaml:3:20: load: long_lived: `connections` says it already; leave one of them out"]
+        );
     }
 
     #[test]

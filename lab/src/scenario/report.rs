@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::verdict::{Report, Verdict};
+use super::verdict::{LoadCount, Report, Verdict};
+use crate::load::mix::LoadKind;
 
 /// A run and how long it took.
 pub struct Run {
@@ -25,6 +26,18 @@ pub fn table(report: &Report) -> String {
     let r = &report.requests;
     let _ =
         writeln!(text, "  new requests: {} ok, {} failed, 99 of 100 within {} ms", r.ok, r.failed, r.p99_ms);
+    for (kind, c) in &report.load {
+        let _ = write!(
+            text,
+            "  {}: {} opened, {} survived, {} broken, {} excused",
+            kind.word(),
+            c.opened,
+            c.survived,
+            c.broken,
+            c.excused
+        );
+        let _ = writeln!(text, "{}; the longest wait {} ms", extent(c), c.slowest_ms);
+    }
     let _ = writeln!(
         text,
         "  {:>7}  {:>7} {:>8} {:>8} {:>7}  event",
@@ -48,6 +61,21 @@ pub fn table(report: &Report) -> String {
     }
     for problem in &report.problems {
         let _ = writeln!(text, "  problem: {problem}");
+    }
+    text
+}
+
+/// How much it was, and what went wrong before it began or on the way.
+fn extent(count: &LoadCount) -> String {
+    let mut text = String::new();
+    if count.failed > 0 {
+        let _ = write!(text, ", {} could not begin", count.failed);
+    }
+    if count.bytes > 0 {
+        let _ = write!(text, "; {} MB verified", count.bytes / 1_000_000);
+    }
+    if count.lost > 0 {
+        let _ = write!(text, "; {} datagrams lost", count.lost);
     }
     text
 }
@@ -110,9 +138,28 @@ pub fn junit(runs: &[Run]) -> String {
             let _ =
                 writeln!(text, "    <failure message=\"{message}\">{}</failure>", escaped(&table(report)));
         }
+        text.push_str(&properties(report));
         let _ = writeln!(text, "    <system-out>{}</system-out>\n  </testcase>", escaped(&table(report)));
     }
     text + "</testsuite>\n"
+}
+
+/// Counts of each kind of load, as build servers show them.
+fn properties(report: &Report) -> String {
+    let c = &report.connections;
+    let long_lived = (LoadKind::LongLived.word(), c.opened, c.survived, c.broken, c.excused, c.slowest_ms);
+    let others = report
+        .load
+        .iter()
+        .map(|(kind, c)| (kind.word(), c.opened, c.survived, c.broken, c.excused, c.slowest_ms));
+    let mut text = "    <properties>\n".to_owned();
+    for (kind, opened, survived, broken, excused, slowest) in [long_lived].into_iter().chain(others) {
+        let value = format!(
+            "{opened} opened, {survived} survived, {broken} broken, {excused} excused, slowest {slowest} ms"
+        );
+        let _ = writeln!(text, "      <property name=\"{kind}\" value=\"{value}\"/>");
+    }
+    text + "    </properties>\n"
 }
 
 fn word(verdict: Verdict) -> &'static str {
@@ -142,6 +189,8 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::mix::Mix;
+    use crate::load::{Count, Summary};
     use crate::scenario::file::Expect;
     use crate::scenario::verdict::{EventSeen, Seen, judge};
 
@@ -151,8 +200,14 @@ mod tests {
             problem: problem.map(str::to_owned),
             ..EventSeen::default()
         };
-        let seen = Seen { events: vec![event], ..Seen::default() };
-        Run { report: judge("01-x", "second-chance", 0, &Expect::default(), &seen), seconds: 1.5 }
+        let mix = Mix::default();
+        let kinds = LoadKind::OTHERS.map(|kind| {
+            let opened = mix.count(kind);
+            (kind, Count { opened, survived: opened, ..Count::default() })
+        });
+        let summary = Summary { kinds: kinds.into(), ..Summary::default() };
+        let seen = Seen { events: vec![event], summary, ..Seen::default() };
+        Run { report: judge("01-x", "second-chance", (0, &mix), &Expect::default(), &seen), seconds: 1.5 }
     }
 
     #[test]
@@ -161,6 +216,21 @@ mod tests {
         assert!(xml.contains("tests=\"2\" failures=\"1\" time=\"3.0\""), "{xml}");
         assert!(xml.contains("exec r1 a &lt; b: it says &quot;no&quot; &amp; goes"), "{xml}");
         assert!(!xml.contains("a < b"), "{xml}");
+    }
+
+    #[test]
+    fn every_kind_of_load_is_in_the_table_and_in_junit() {
+        let run = run(None);
+        let (text, xml) = (table(&run.report), junit(&[run]));
+        for kind in LoadKind::OTHERS {
+            let count = Mix::default().count(kind);
+            let line = format!("  {}: {count} opened, {count} survived, 0 broken, 0 excused;", kind.word());
+            assert!(text.contains(&line), "{text}");
+            assert!(
+                xml.contains(&format!("<property name=\"{}\" value=\"{count} opened", kind.word())),
+                "{xml}"
+            );
+        }
     }
 
     #[test]

@@ -12,8 +12,10 @@ use super::rescues::Rescues;
 use super::stage::Stage;
 use super::verdict::{EventSeen, Report, Seen, judge};
 use crate::load::handle::{Heard, Load};
+use crate::load::mix::Mix;
 use crate::load::{LoadArgs, Order, Said};
 use crate::progress::Progress;
+use crate::spec::DirectorKind;
 use crate::topology::Kind;
 
 /// Connections of a scenario that says nothing about it.
@@ -32,17 +34,19 @@ pub fn play(
     progress: &Progress,
 ) -> Result<Report> {
     check(scenario, stage)?;
+    let mix = load_of(scenario, stage);
     let args = LoadArgs {
         connections: connections.or(scenario.connections).unwrap_or(CONNECTIONS),
         addresses: stage.topology.spec.user_addresses,
         requests: scenario.requests,
         think: 3000,
         patience: u64::try_from(scenario.patience.as_millis()).context("patience")?,
+        mix,
     };
     let load = Load::start(&stage.paths, &args, &stage.lb())?;
     let mut heard = Vec::new();
     let opened = await_opened(&load, &args, &mut heard)?;
-    progress.line(&format!("{}: {opened} connections are open", scenario.name));
+    progress.line(&format!("{}: {opened} connections and flows are open", scenario.name));
     thread::sleep(scenario.warmup);
     heard.extend(load.heard());
     let start = Instant::now();
@@ -57,7 +61,15 @@ pub fn play(
         note(&mut seen, start, line);
     }
     let flavour = Flavour::of(&stage.topology.spec).word();
-    Ok(judge(&scenario.name, flavour, args.connections, &scenario.expect, &seen))
+    Ok(judge(&scenario.name, flavour, (args.connections, &mix), &scenario.expect, &seen))
+}
+
+/// keepalived's directors have no UDP service.
+fn load_of(scenario: &Scenario, stage: &Stage) -> Mix {
+    match stage.topology.spec.director {
+        DirectorKind::Xdp => scenario.load,
+        DirectorKind::Ipvs => Mix { udp: 0, ..scenario.load },
+    }
 }
 
 /// Before anything happens: whether the lab has what the timeline is about.
@@ -77,8 +89,8 @@ fn check(scenario: &Scenario, stage: &Stage) -> Result<()> {
 /// What is heard meanwhile counts as well: it breaks before anything has happened.
 fn await_opened(load: &Load, args: &LoadArgs, heard: &mut Vec<Heard>) -> Result<u32> {
     // Each may take its patience several times; all of them at once.
-    let patience =
-        Duration::from_millis(args.patience * 3) + Duration::from_secs(u64::from(args.connections) / 100);
+    let patience = Duration::from_millis(args.patience * 3)
+        + Duration::from_secs(u64::from(args.connections + args.mix.total()) / 100);
     let deadline = Instant::now() + patience;
     loop {
         let (when, said) = load.hear(deadline.saturating_duration_since(Instant::now()))?;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::file::Expect;
-use crate::load::{Broken, Failure, Summary};
+use crate::load::mix::{LoadKind, Mix};
+use crate::load::{Broken, Count, Failure, Summary};
 
 /// All that was seen of a run.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +52,8 @@ pub struct Report {
     pub connections: Connections,
     /// New requests.
     pub requests: Requests,
+    /// The other kinds of load.
+    pub load: BTreeMap<LoadKind, LoadCount>,
     /// What happened, and what broke after it.
     pub events: Vec<EventReport>,
     /// `pass` or `fail`.
@@ -95,6 +98,45 @@ pub struct Requests {
     pub p99_ms: u64,
 }
 
+/// A kind of load other than long-lived connections and new requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LoadCount {
+    /// Connections, flows or transfers that were established and answered once.
+    pub opened: u32,
+    /// Went on to the end without a fault.
+    pub survived: u32,
+    /// Broke.
+    pub broken: u32,
+    /// Broke as their own host or server was killed.
+    pub excused: u32,
+    /// Of the survivors, those that ended when they were asked to.
+    pub closed: u32,
+    /// Transfers that could not begin.
+    pub failed: u32,
+    /// The longest wait for an answer or for progress, in ms.
+    pub slowest_ms: u64,
+    /// Bytes of transfers, verified.
+    pub bytes: u64,
+    /// Datagrams without an echo.
+    pub lost: u64,
+}
+
+impl LoadCount {
+    fn new(count: &Count) -> Self {
+        Self {
+            opened: count.opened,
+            survived: count.survived,
+            broken: 0,
+            excused: 0,
+            closed: count.closed,
+            failed: count.failed,
+            slowest_ms: count.slowest_ms,
+            bytes: count.bytes,
+            lost: count.lost,
+        }
+    }
+}
+
 /// An event of the report.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EventReport {
@@ -128,8 +170,13 @@ pub enum Verdict {
 /// Examples in a report.
 const EXAMPLES: usize = 8;
 
-/// Judges what was seen.
-pub fn judge(scenario: &str, affinity: &str, wanted: u32, expect: &Expect, seen: &Seen) -> Report {
+/// Judges what was seen. `wanted` are the long-lived connections and the other load that were asked for.
+pub fn judge(scenario: &str, affinity: &str, wanted: (u32, &Mix), expect: &Expect, seen: &Seen) -> Report {
+    let mut load: BTreeMap<LoadKind, LoadCount> = LoadKind::OTHERS
+        .into_iter()
+        .filter(|kind| wanted.1.count(*kind) > 0 || seen.summary.kinds.contains_key(kind))
+        .map(|kind| (kind, seen.summary.kinds.get(&kind).map_or_else(LoadCount::default, LoadCount::new)))
+        .collect();
     let mut events: Vec<EventReport> = seen.events.iter().map(event_report).collect();
     let mut causes = BTreeMap::new();
     let mut examples = Vec::new();
@@ -144,12 +191,16 @@ pub fn judge(scenario: &str, affinity: &str, wanted: u32, expect: &Expect, seen:
     };
     for (known, broken) in &seen.broken {
         let event = event_at(&seen.events, *known, broken.asked_ago_ms).map(|index| &mut events[index]);
+        let (lost, excused) = match load.get_mut(&broken.kind) {
+            Some(count) => (&mut count.broken, &mut count.excused),
+            None => (&mut connections.broken, &mut connections.excused),
+        };
         if is_excused(&seen.killed, *known, broken) {
-            connections.excused += 1;
+            *excused += 1;
             event.into_iter().for_each(|event| event.excused += 1);
             continue;
         }
-        connections.broken += 1;
+        *lost += 1;
         event.into_iter().for_each(|event| event.broken += 1);
         *causes.entry(broken.cause.word()).or_default() += 1;
         if examples.len() < EXAMPLES {
@@ -167,13 +218,14 @@ pub fn judge(scenario: &str, affinity: &str, wanted: u32, expect: &Expect, seen:
             .iter()
             .filter_map(|event| event.problem.as_ref().map(|problem| format!("{}: {problem}", event.action))),
     );
-    problems.extend(shortcomings(wanted, expect, connections, requests));
+    problems.extend(shortcomings(wanted, expect, connections, requests, &load));
     let verdict = if problems.is_empty() { Verdict::Pass } else { Verdict::Fail };
     Report {
         scenario: scenario.to_owned(),
         affinity: affinity.to_owned(),
         connections,
         requests,
+        load,
         events,
         verdict,
         problems,
@@ -208,7 +260,8 @@ fn is_excused(killed: &[(Duration, String)], known: Duration, broken: &Broken) -
 
 fn example(known: Duration, broken: &Broken) -> String {
     format!(
-        "{} → {} on {} ({}): {} at {:.1} s, {:.1} s after its request",
+        "{}: {} → {} on {} ({}): {} at {:.1} s, {:.1} s after its request",
+        broken.kind.word(),
         broken.user,
         broken.vip,
         broken.l7,
@@ -219,14 +272,28 @@ fn example(known: Duration, broken: &Broken) -> String {
     )
 }
 
-fn shortcomings(wanted: u32, expect: &Expect, connections: Connections, requests: Requests) -> Vec<String> {
+fn shortcomings(
+    (wanted, mix): (u32, &Mix),
+    expect: &Expect,
+    connections: Connections,
+    requests: Requests,
+    load: &BTreeMap<LoadKind, LoadCount>,
+) -> Vec<String> {
     let mut problems = Vec::new();
-    if connections.broken > expect.broken {
-        let broken = connections.broken;
-        problems.push(format!("{broken} connections broke, {} are allowed to", expect.broken));
+    let broken = connections.broken + load.values().map(|count| count.broken).sum::<u32>();
+    if broken > expect.broken {
+        let kinds: Vec<String> = load
+            .iter()
+            .map(|(kind, count)| (kind.word(), count.broken))
+            .chain([(LoadKind::LongLived.word(), connections.broken)])
+            .filter(|(_, broken)| *broken > 0)
+            .map(|(kind, broken)| format!("{broken} {kind}"))
+            .collect();
+        let (kinds, allowed) = (kinds.join(", "), expect.broken);
+        problems.push(format!("{broken} connections broke ({kinds}), {allowed} are allowed to"));
     }
-    if connections.excused < expect.excused_at_least {
-        let excused = connections.excused;
+    let excused = connections.excused + load.values().map(|count| count.excused).sum::<u32>();
+    if excused < expect.excused_at_least {
         problems.push(format!(
             "{excused} connections died with their host, at least {} should have: was it killed?",
             expect.excused_at_least
@@ -238,8 +305,18 @@ fn shortcomings(wanted: u32, expect: &Expect, connections: Connections, requests
     if connections.opened != connections.survived + connections.broken + connections.excused {
         problems.push("connections are missing: the load ended early".to_owned());
     }
-    if let Some(failed) = expect.failed.filter(|failed| requests.failed > *failed) {
-        problems.push(format!("{} new requests failed, {failed} are allowed to", requests.failed));
+    for (kind, count) in load {
+        let (word, wanted) = (kind.word(), mix.count(*kind));
+        if count.opened < wanted {
+            problems.push(format!("{word}: {} of {wanted} could be opened", count.opened));
+        }
+        if count.opened != count.survived + count.broken + count.excused {
+            problems.push(format!("{word}: some are missing: the load ended early"));
+        }
+    }
+    let failures = requests.failed + load.values().map(|count| u64::from(count.failed)).sum::<u64>();
+    if let Some(failed) = expect.failed.filter(|failed| failures > *failed) {
+        problems.push(format!("{failures} new requests and transfers failed, {failed} are allowed to"));
     }
     problems
 }
@@ -249,8 +326,22 @@ mod tests {
     use super::*;
     use crate::load::Cause;
 
+    const NOTHING: Mix = Mix {
+        downloads: 0,
+        slow_downloads: 0,
+        uploads: 0,
+        slow_uploads: 0,
+        idle: 0,
+        half_closed: 0,
+        udp: 0,
+        size: 1,
+        rate: 1,
+        pause_ms: 1,
+    };
+
     fn broken(l7: &str, server: &str, asked_ago_ms: u64) -> Broken {
         Broken {
+            kind: LoadKind::LongLived,
             user: "203.0.113.7:10000".to_owned(),
             vip: "198.51.100.1".parse().unwrap(),
             l7: l7.to_owned(),
@@ -276,7 +367,7 @@ mod tests {
     }
 
     fn judged(seen: &Seen) -> Report {
-        judge("x", "second-chance", 10, &Expect::default(), seen)
+        judge("x", "second-chance", (10, &NOTHING), &Expect::default(), seen)
     }
 
     #[test]
@@ -312,9 +403,9 @@ mod tests {
     fn excused_connections_alone_pass_if_they_are_expected() {
         let seen = seen(vec![(6, broken("lb7-1", "s1", 0))], vec![(5, "lb7-1")]);
         let expect = Expect { excused_at_least: 1, ..Expect::default() };
-        assert_eq!(judge("x", "none", 10, &expect, &seen).verdict, Verdict::Pass);
+        assert_eq!(judge("x", "none", (10, &NOTHING), &expect, &seen).verdict, Verdict::Pass);
         let expect = Expect { excused_at_least: 2, ..Expect::default() };
-        assert_eq!(judge("x", "none", 10, &expect, &seen).verdict, Verdict::Fail);
+        assert_eq!(judge("x", "none", (10, &NOTHING), &expect, &seen).verdict, Verdict::Fail);
     }
 
     #[test]
@@ -324,6 +415,59 @@ mod tests {
         let report = judged(&seen);
         assert_eq!(report.verdict, Verdict::Fail);
         assert_eq!(report.problems, ["one: no such pool"]);
+    }
+
+    /// `opened` of a kind that was asked for twice, of which `broken` broke on lb7-1 at 6 s.
+    fn judged_with(kind: LoadKind, opened: u32, broken_of_it: u32, killed: &[(u64, &str)]) -> Report {
+        let of_kind = (0..broken_of_it).map(|_| (6, Broken { kind, ..broken("lb7-1", "s1", 0) })).collect();
+        let mut seen = seen(of_kind, killed.to_vec());
+        let count =
+            Count { opened, survived: opened - broken_of_it, slowest_ms: 7, bytes: 9, ..Count::default() };
+        seen.summary =
+            Summary { opened: 10, survived: 10, kinds: [(kind, count)].into(), ..Summary::default() };
+        let mut mix = NOTHING;
+        *match kind {
+            LoadKind::Udp => &mut mix.udp,
+            LoadKind::HalfClosed => &mut mix.half_closed,
+            _ => &mut mix.slow_uploads,
+        } = 2;
+        judge("x", "second-chance", (10, &mix), &Expect::default(), &seen)
+    }
+
+    #[test]
+    fn every_kind_of_load_is_judged_by_itself() {
+        for kind in [LoadKind::Udp, LoadKind::HalfClosed, LoadKind::SlowUploads] {
+            let report = judged_with(kind, 3, 0, &[]);
+            assert_eq!((report.verdict, report.load[&kind].survived), (Verdict::Pass, 3), "{report:#?}");
+            let report = judged_with(kind, 3, 1, &[]);
+            assert_eq!((report.connections.broken, report.load[&kind].broken), (0, 1));
+            let word = kind.word();
+            assert_eq!(report.problems, [format!("1 connections broke (1 {word}), 0 are allowed to")]);
+            assert_eq!(report.events[1].broken, 1);
+            let report = judged_with(kind, 3, 1, &[(5, "lb7-1")]);
+            assert_eq!((report.verdict, report.load[&kind].excused), (Verdict::Pass, 1));
+            let report = judged_with(kind, 1, 0, &[]);
+            assert_eq!(report.problems, [format!("{word}: 1 of 2 could be opened")]);
+        }
+    }
+
+    #[test]
+    fn kind_that_was_asked_for_and_never_seen_fails() {
+        let mix = Mix { idle: 4, ..NOTHING };
+        let report = judge("x", "none", (10, &mix), &Expect::default(), &seen(vec![], vec![]));
+        assert_eq!(report.problems, ["idle: 0 of 4 could be opened"]);
+    }
+
+    #[test]
+    fn transfers_that_could_not_begin_count_like_failed_requests() {
+        let mut seen = seen(vec![], vec![]);
+        let count = Count { opened: 1, survived: 1, failed: 2, ..Count::default() };
+        seen.summary.failed = 1;
+        seen.summary.kinds = [(LoadKind::Uploads, count)].into();
+        for (allowed, verdict) in [(3, Verdict::Pass), (2, Verdict::Fail)] {
+            let expect = Expect { failed: Some(allowed), ..Expect::default() };
+            assert_eq!(judge("x", "none", (10, &NOTHING), &expect, &seen).verdict, verdict);
+        }
     }
 
     #[test]
@@ -339,7 +483,7 @@ mod tests {
 
     #[test]
     fn json_has_the_promised_keys() {
-        let report = serde_json::to_value(judged(&seen(vec![], vec![]))).unwrap();
+        let report = serde_json::to_value(judged_with(LoadKind::SlowUploads, 2, 0, &[])).unwrap();
         for pointer in [
             "/scenario",
             "/affinity",
@@ -347,6 +491,13 @@ mod tests {
             "/connections/survived",
             "/connections/broken",
             "/connections/excused",
+            "/load/slow_uploads/opened",
+            "/load/slow_uploads/survived",
+            "/load/slow_uploads/broken",
+            "/load/slow_uploads/excused",
+            "/load/slow_uploads/failed",
+            "/load/slow_uploads/slowest_ms",
+            "/load/slow_uploads/bytes",
             "/requests/ok",
             "/requests/failed",
             "/events/0/at_s",
