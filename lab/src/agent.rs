@@ -84,10 +84,11 @@ fn shared(topology: &Topology, node: &Node) -> String {
 }
 
 fn services(topology: &Topology) -> String {
+    let word = topology.spec.affinity.word();
     let affinity = match topology.spec.affinity {
-        // What the agent does unless it is told otherwise.
+        // What the agent does with TCP unless it is told otherwise.
         Affinity::SecondChance => String::new(),
-        other => format!(", affinity: {}", other.word()),
+        _ => format!(", affinity: {word}"),
     };
     let mut text = "services:\n".to_owned();
     for vip in vips() {
@@ -100,8 +101,11 @@ fn services(topology: &Topology) -> String {
     }
     for vip in vips() {
         let (vip, port) = (quoted(vip), udp::PORT);
-        writeln!(text, "  - {{vip: {vip}, port: {port}, protocol: udp, pool: web, quorum: 1{affinity}}}")
-            .expect("writing to a string");
+        writeln!(
+            text,
+            "  - {{vip: {vip}, port: {port}, protocol: udp, pool: web, quorum: 1, affinity: {word}}}"
+        )
+        .expect("writing to a string");
     }
     text
 }
@@ -199,7 +203,8 @@ mod tests {
         assert!(text.contains("  source4: 192.0.2.132\n  source6: \"2001:db8::c000:284\"\n"), "{text}");
         assert!(text.contains("lb7-13: {address4: 192.0.2.151, address6: \"2001:db8::c000:297\"}"), "{text}");
         assert_eq!(text.matches("port: 80, protocol: tcp").count(), 8);
-        assert_eq!(text.matches("port: 9000, protocol: udp").count(), 8);
+        let udp = "port: 9000, protocol: udp, pool: web, quorum: 1, affinity: second-chance}";
+        assert_eq!(text.matches(udp).count(), 8, "{text}");
         assert!(text.contains("driver: bird"));
     }
 

@@ -135,7 +135,7 @@ fn build(
         wire::make_switch(paths)?;
         wire::make_nodes(paths, plans)
     })?;
-    progress.step("connected them", || wire::connect(paths, plans))?;
+    progress.step("connected them", || wire::connect(paths, &state.spec, plans))?;
     state.processes = progress.step("started their processes", || start_all(paths, plans, options))?;
     state.complete = true;
     state.save(paths)?;

@@ -16,6 +16,7 @@ use crate::namespace::{self, Handles};
 use crate::netlink::{Netlink, VethEnd};
 use crate::paths::Paths;
 use crate::plan::NodePlan;
+use crate::spec::{LabSpec, XdpMode};
 use crate::topology::{Interface, Node, Segment};
 use crate::xdp_pass;
 
@@ -79,7 +80,7 @@ fn make_node(paths: &Paths, node: &Node, plan: &NodePlan) -> Result<()> {
 }
 
 /// Plugs every node into its segments, from inside the switch, then configures the nodes' ends.
-pub fn connect(paths: &Paths, nodes: &[(&Node, NodePlan)]) -> Result<()> {
+pub fn connect(paths: &Paths, spec: &LabSpec, nodes: &[(&Node, NodePlan)]) -> Result<()> {
     // Opened here: inside the switch, the files that keep the namespaces are out of sight.
     let handles = nodes.iter().map(|(node, _)| Handles::open(paths, &node.name));
     let handles = handles.collect::<Result<Vec<_>>>()?;
@@ -93,7 +94,7 @@ pub fn connect(paths: &Paths, nodes: &[(&Node, NodePlan)]) -> Result<()> {
         anyhow::Ok(())
     })??;
     for (node, plan) in nodes {
-        namespace::enter(paths, &node.name, || configure(node, plan))?
+        namespace::enter(paths, &node.name, || configure(spec, node, plan))?
             .with_context(|| format!("configuring the links of {}", node.name))?;
     }
     Ok(())
@@ -124,11 +125,16 @@ fn port_name(node: &Node, interface: &Interface) -> String {
     format!("{}.{}", node.name, interface.name.trim_start_matches("eth"))
 }
 
-fn configure(node: &Node, plan: &NodePlan) -> Result<()> {
+fn configure(spec: &LabSpec, node: &Node, plan: &NodePlan) -> Result<()> {
     let mut netlink = Netlink::open().context("opening netlink")?;
     for interface in &node.interfaces {
         let name = interface.name;
-        ethtool::transmit_checksum_off(name).with_context(|| format!("checksums of {name}"))?;
+        if spec.offloads {
+            ethtool::set_merging(name, merges(spec, node, interface))
+                .with_context(|| format!("GRO of {name}"))?;
+        } else {
+            ethtool::transmit_checksum_off(name).with_context(|| format!("checksums of {name}"))?;
+        }
         netlink.set_up(name).with_context(|| format!("bringing {name} up"))?;
         netlink.add_addresses(name, &interface.addresses).with_context(|| format!("addresses of {name}"))?;
     }
@@ -136,6 +142,12 @@ fn configure(node: &Node, plan: &NodePlan) -> Result<()> {
         netlink.add_route(*to, *via).with_context(|| format!("route to {to} via {via}"))?;
     }
     Ok(())
+}
+
+/// Whether a node's end merges what it receives (GRO). Generic XDP comes after GRO and would see merged segments, which
+/// no director and no host can take: there it is off, as operators are told to have it.
+fn merges(spec: &LabSpec, node: &Node, interface: &Interface) -> bool {
+    spec.xdp != XdpMode::Generic || !node.sends_by_xdp(interface)
 }
 
 fn make_folders(paths: &Paths, node: &str) -> Result<()> {

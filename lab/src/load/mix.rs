@@ -160,9 +160,8 @@ const TRANSFERS: u32 = 1000;
 const FLOWS: u32 = 10_000;
 
 impl Written {
-    /// The checked form; mistakes go to `wrong` with their places.
-    pub fn check(&self, wrong: &mut impl FnMut(&Location, &str)) -> Mix {
-        let default = Mix::default();
+    /// `default` with what is written; mistakes go to `wrong` with their places.
+    pub fn check(&self, default: Mix, wrong: &mut impl FnMut(&Location, &str)) -> Mix {
         let mut number = |key: &str, written: &Option<Spanned<u32>>, default: u32, most: u32| {
             let Some(spanned) = written else { return default };
             if spanned.value > most {
@@ -206,6 +205,25 @@ impl Written {
     }
 }
 
+/// `mix` with what arguments `key=value` say.
+pub fn changed(mut mix: Mix, sets: &[String]) -> Result<Mix, String> {
+    for set in sets {
+        let wrong = |problem: &str| format!("--load {set}: {problem}");
+        let (key, value) = set.split_once('=').ok_or_else(|| wrong("write KEY=VALUE, e.g. downloads=8"))?;
+        let written: Written = serde_saphyr::from_str(&format!("{}: {}", key.trim(), value.trim()))
+            .map_err(|_| wrong(&format!("not a number or size of one of: {KEYS}")))?;
+        if written.long_lived.is_some() || written.requests.is_some() {
+            return Err(wrong("say --connections, or write it into the scenario"));
+        }
+        let mut problem = None;
+        mix = written.check(mix, &mut |_, found| problem = Some(wrong(found)));
+        if let Some(problem) = problem {
+            return Err(problem);
+        }
+    }
+    Ok(mix)
+}
+
 /// `10MB`, `64KiB`, `512B`.
 fn bytes_of(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
@@ -230,8 +248,9 @@ mod tests {
     fn checked(yaml: &str) -> (Mix, Vec<String>) {
         let written: Written = serde_saphyr::from_str(yaml).unwrap();
         let mut problems = Vec::new();
-        let mix =
-            written.check(&mut |place, problem| problems.push(format!("{}: {problem}", place.column())));
+        let mix = written.check(Mix::default(), &mut |place, problem| {
+            problems.push(format!("{}: {problem}", place.column()))
+        });
         (mix, problems)
     }
 
@@ -258,6 +277,24 @@ mod tests {
         assert_eq!(problems.len(), 5, "{problems:#?}");
         assert_eq!(problems[0], "11: load: uploads: choose 0 to 1000");
         assert!(problems[2].contains("size: `2GB` does not do"), "{problems:#?}");
+    }
+
+    #[test]
+    fn arguments_change_single_keys() {
+        let sets = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let mix = changed(Mix::default(), &sets("downloads=8 size=1MB udp=0")).unwrap();
+        assert_eq!(mix, Mix { downloads: 8, size: 1_000_000, udp: 0, ..Mix::default() });
+        for (wrong, why) in [
+            ("downloads", "write KEY=VALUE"),
+            ("downloads=many", "not a number"),
+            ("uploads=-1", "not a number"),
+            ("down=1", "one of: long_lived"),
+            ("udp=10001", "choose 0 to 10000"),
+            ("long_lived=3", "say --connections"),
+        ] {
+            let problem = changed(Mix::default(), &sets(wrong)).unwrap_err();
+            assert!(problem.starts_with(&format!("--load {wrong}: ")) && problem.contains(why), "{problem}");
+        }
     }
 
     #[test]

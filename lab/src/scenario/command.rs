@@ -14,6 +14,7 @@ use super::stage::Stage;
 use super::verdict::Verdict;
 use super::{ipvs, library, restore, run};
 use crate::cli::Wait;
+use crate::load::mix;
 use crate::paths::Paths;
 use crate::progress::Progress;
 use crate::spec;
@@ -38,6 +39,9 @@ pub struct RunArgs {
     /// Long-lived connections [default: as each scenario says, or 200]
     #[arg(long, value_name = "N")]
     connections: Option<u32>,
+    /// Change a key of each scenario's `load`, e.g. --load downloads=8,udp=0
+    #[arg(long = "load", value_name = "KEY=VALUE", value_delimiter = ',')]
+    loads: Vec<String>,
     /// The agent's program [default: lb beside this program]
     #[arg(long, env = "LB_BIN", value_name = "PATH")]
     lb: Option<PathBuf>,
@@ -67,10 +71,13 @@ enum Format {
 
 /// The command; the exit status is 1 if a scenario failed.
 pub fn run(args: &RunArgs, name: Option<&str>) -> Result<u8> {
-    let scenarios = match args.all {
+    let mut scenarios: Vec<Scenario> = match args.all {
         true => library::all()?,
         false => args.scenarios.iter().map(|name| library::find(name)).collect::<Result<_>>()?,
     };
+    for scenario in &mut scenarios {
+        scenario.load = mix::changed(scenario.load, &args.loads).map_err(anyhow::Error::msg)?;
+    }
     let progress = Progress::start();
     let mut runs = play_all(args, name, &scenarios, None, &progress)?;
     let has_failed = runs.iter().any(|run| run.report.verdict == Verdict::Fail);

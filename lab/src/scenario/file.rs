@@ -168,7 +168,7 @@ impl Check<'_> {
             set: written.set.unwrap_or_default().iter().map(|(key, value)| setting(key, value)).collect(),
             connections: connections.map(|spanned| spanned.value),
             requests: requests.map_or(50, |spanned| spanned.value),
-            load: load.check(&mut |place, problem| self.wrong(place, problem)),
+            load: load.check(Mix::default(), &mut |place, problem| self.wrong(place, problem)),
             warmup: self.duration("warmup", written.warmup.as_ref()).unwrap_or(Duration::from_secs(1)),
             duration: duration.unwrap_or(end + Duration::from_secs(5)),
             patience: self.duration("patience", written.patience.as_ref()).unwrap_or(Duration::from_secs(20)),

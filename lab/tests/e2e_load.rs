@@ -1,0 +1,127 @@
+//! The load of scenarios: every kind sees when it is broken, and passes on cards that merge and segment.
+
+mod common;
+
+use std::fs;
+use std::process::{Child, Stdio};
+
+use common::{Lab, figure, text};
+use serde_json::Value;
+
+/// Every kind of load other than long-lived connections.
+const KINDS: [&str; 7] =
+    ["downloads", "slow_downloads", "uploads", "slow_uploads", "idle", "half_closed", "udp"];
+
+/// Runs `scenario` and returns its report. `None` where labs cannot run, which is said.
+fn run(lab: &Lab, scenario: &str, arguments: &[&str]) -> Option<(Value, Option<i32>)> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("load.yaml").display().to_string();
+    fs::write(&file, scenario).expect("writing the scenario");
+    let output = lab.run(&[&["run", &file, "--format=json"], arguments].concat());
+    let said = text(&output.stderr);
+    println!("{said}");
+    if said.contains("lab up needs:") {
+        println!("skipped: lab run: {}", said.trim());
+        return None;
+    }
+    let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+    for (kind, count) in report["load"].as_object().expect("kinds") {
+        figure(kind, count);
+    }
+    Some((report, output.status.code()))
+}
+
+fn number(report: &Value, kind: &str, key: &str) -> u64 {
+    report["load"][kind][key].as_u64().unwrap_or_else(|| panic!("{kind}.{key}: {report:#}"))
+}
+
+/// A host is forgotten by directors, and hosts give no second chances: what it holds reaches others, which refuse it. Of
+/// UDP another host answers.
+#[test]
+fn what_moves_to_another_host_breaks_in_every_kind_that_lasts() {
+    let Some(lab) = Lab::new("load that lasts sees breakage") else { return };
+    let scenario = "set: {manifest: false}
+load: {long_lived: 100, downloads: 0, uploads: 0, slow_downloads: 32, slow_uploads: 32, idle: 40, half_closed: 32, udp: 40,
+  rate: 100kB/s}
+timeline:
+  - {at: 1s, do: \"exec lb4-* sed -i '/lb7-4:/d' /etc/lb/lb.yaml && lb reload\"}
+duration: 5s
+";
+    let Some((report, status)) = run(&lab, scenario, &[]) else { return };
+    assert_eq!((status, &report["verdict"]), (Some(1), &"fail".into()), "{report:#}");
+    for kind in ["slow_downloads", "slow_uploads", "idle", "half_closed", "udp"] {
+        // About a quarter: the rows of one host of four.
+        assert!(number(&report, kind, "broken") > 0, "{kind} does not see it: {report:#}");
+        assert!(number(&report, kind, "survived") > 0, "{kind}: {report:#}");
+        assert_eq!(number(&report, kind, "excused"), 0, "{kind}: {report:#}");
+    }
+    assert!(report["causes"]["other-host"].as_u64() >= Some(number(&report, "udp", "broken")), "{report:#}");
+}
+
+/// Transfers that take a moment must be under way when something happens: hosts' sockets are destroyed again and again.
+#[test]
+fn transfers_that_hosts_abort_break() {
+    let Some(lab) = Lab::new("transfers see breakage") else { return };
+    let scenario = "load: {long_lived: 1, requests: 0, downloads: 6, uploads: 6, slow_downloads: 0, slow_uploads: 0, idle: 0,
+  half_closed: 0, udp: 0, pause: 10ms}
+timeline:
+  - {at: 0s, do: \"exec lb7-* for n in $(seq 40); do ss -K state established sport = :80 >/dev/null; sleep 0.05; done\"}
+duration: 3s
+";
+    let Some((report, status)) = run(&lab, scenario, &[]) else { return };
+    assert_eq!((status, &report["verdict"]), (Some(1), &"fail".into()), "{report:#}");
+    for kind in ["downloads", "uploads"] {
+        assert!(number(&report, kind, "broken") > 0, "{kind} does not see it: {report:#}");
+    }
+    // HAProxy ends what it cannot go on with by RST or by FIN.
+    let causes = report["causes"].as_object().expect("causes");
+    assert!(causes.keys().all(|cause| ["reset", "closed"].contains(&cause.as_str())), "{report:#}");
+}
+
+/// Cards that segment what senders give them and merge what they receive: a director dies and a host is added.
+#[test]
+fn merged_and_segmented_packets_break_nothing() {
+    for decapsulation in ["xdp", "tc"] {
+        let decapsulation = format!("decapsulation={decapsulation}");
+        let sets =
+            ["lb4=3", "lb7=3", "spare_lb7=1", "servers=2", "reflectors=1", "bgp=bird", "offloads=true"];
+        let Some((lab, _)) = Lab::up("offloads", &[&sets[..], &[&decapsulation]].concat()) else { return };
+        let large = lab.nodes("lb7-").into_iter().map(|node| large_packets(&lab, &node, "dst"));
+        let mut captures: Vec<Child> = large.collect();
+        captures.push(large_packets(&lab, "users", "dst"));
+        let scenario = "load: {long_lived: 100, downloads: 3, uploads: 3, slow_uploads: 8, pause: 1s}
+timeline:
+  - {at: 1s, do: power-off lb4-1}
+  - {at: 2s, do: \"lb pool add web spare-1=ADDRESSES --wait 3s\", on: lb4-2}
+duration: 12s
+";
+        let Some((report, status)) = run(&lab, scenario, &[]) else { return };
+        assert_eq!((status, &report["verdict"]), (Some(0), &"pass".into()), "{decapsulation}: {report:#}");
+        for kind in KINDS {
+            assert!(number(&report, kind, "survived") > 0, "{decapsulation}: {kind}: {report:#}");
+        }
+        // Senders send large segments, and some host gets merged ones.
+        let mut seen = captures.iter_mut().rev().map(|capture| has_ended(capture));
+        assert!(seen.next() == Some(true), "{decapsulation}: users send no large segments");
+        assert!(seen.any(|seen| seen), "{decapsulation}: no host gets merged segments");
+        captures.iter_mut().for_each(stop);
+    }
+}
+
+/// A capture in `node` that ends with the first packet to (or from) port 80 that no link carries in one piece.
+fn large_packets(lab: &Lab, node: &str, direction: &str) -> Child {
+    let filter = format!("{direction} port 80 and greater 4000");
+    let mut command = lab.command(&["exec", node, "--", "tcpdump", "-nqi", "eth0", "-c", "1", &filter]);
+    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    child.expect("running tcpdump")
+}
+
+/// Whether the capture has seen what it was to see, or does so in a moment.
+fn has_ended(capture: &mut Child) -> bool {
+    matches!(capture.try_wait(), Ok(Some(status)) if status.success())
+}
+
+fn stop(capture: &mut Child) {
+    let _ = capture.kill();
+    let _ = capture.wait();
+}
