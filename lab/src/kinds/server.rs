@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::Path;
-use std::time::Duration;
 
 use crate::agent;
+use crate::patience::ANSWER;
 use crate::plan::{NodePlan, ProcessPlan};
 use crate::topology::Node;
 
@@ -57,7 +57,7 @@ http {{
 pub fn health(node: &Node, lb: &Path) -> Vec<String> {
     let mut reasons = agent::health(lb);
     let address = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), PORT);
-    if let Err(error) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) {
+    if let Err(error) = TcpStream::connect_timeout(&address, ANSWER) {
         reasons.push(format!("nginx of {} does not accept connections on port {PORT}: {error}", node.name));
     }
     reasons

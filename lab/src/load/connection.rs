@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::answer::{self, Answer};
+use super::stall::{Late, Waited};
 use super::{Broken, Cause, Orders, Said, Shared, milliseconds, say, scramble};
 
 /// Connections opened per second: hundreds at once would only prove how long queues are.
@@ -180,6 +181,7 @@ impl Connection {
         if answer.l7 != self.l7 {
             return Err((Cause::OtherHost, took));
         }
+        Late { waited: Waited::Proof, user: Some(self.user.clone()), vip: self.vip, took_ms: took }.tell();
         let mut summary = self.shared.summary.borrow_mut();
         summary.answers += 1;
         summary.slowest_ms = summary.slowest_ms.max(took);

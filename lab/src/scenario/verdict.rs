@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::conditions::Conditions;
 use super::file::Expect;
+use crate::load::stall::{Late, Waited};
 use crate::load::{Broken, Failure, Summary};
 
 /// All that was seen of a run.
@@ -19,6 +21,8 @@ pub struct Seen {
     pub broken: Vec<(Duration, Broken)>,
     /// Failed requests, and when that was known.
     pub failed: Vec<(Duration, Failure)>,
+    /// Answers that took long, and when they came.
+    pub late: Vec<(Duration, Late)>,
     /// What the load counted.
     pub summary: Summary,
     /// What else went wrong.
@@ -51,9 +55,11 @@ pub struct Report {
     pub connections: Connections,
     /// New requests.
     pub requests: Requests,
+    /// The longest stall.
+    pub stall: Stall,
     /// What happened, and what broke after it.
     pub events: Vec<EventReport>,
-    /// `pass` or `fail`.
+    /// `pass`, `fail`, or `interrupted`.
     pub verdict: Verdict,
     /// Why it failed.
     pub problems: Vec<String>,
@@ -61,6 +67,23 @@ pub struct Report {
     pub causes: BTreeMap<&'static str, u32>,
     /// The first of them.
     pub examples: Vec<String>,
+    /// Under which conditions all this was seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conditions: Option<Conditions>,
+}
+
+/// The longest time that somebody waited (see [`crate::load::stall`]). Connections that are excused do not count.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Stall {
+    /// How long, in ms.
+    pub longest_ms: u64,
+    /// What the scenario allows, in ms.
+    pub allowed_ms: u64,
+    /// Who waited, for what.
+    pub by: String,
+    /// When it began, in seconds since the start of the timeline; none if that is not known, as it was short.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_s: Option<f64>,
 }
 
 /// Long-lived connections.
@@ -93,6 +116,8 @@ pub struct Requests {
     pub failed: u64,
     /// 99 of 100 good answers came within this, in ms.
     pub p99_ms: u64,
+    /// The slowest good answer, in ms.
+    pub slowest_ms: u64,
 }
 
 /// An event of the report.
@@ -110,6 +135,8 @@ pub struct EventReport {
     pub excused: u32,
     /// New requests begun meanwhile that failed.
     pub failed: u32,
+    /// The longest stall that began meanwhile, in ms; 0 if it was less than a second.
+    pub stall_ms: u64,
     /// What it printed.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub output: String,
@@ -123,6 +150,8 @@ pub enum Verdict {
     Pass,
     /// Not.
     Fail,
+    /// The run was ended before there was anything to judge.
+    Interrupted,
 }
 
 /// Examples in a report.
@@ -160,7 +189,17 @@ pub fn judge(scenario: &str, affinity: &str, wanted: u32, expect: &Expect, seen:
         let event = event_at(&seen.events, *known, failure.asked_ago_ms);
         event.into_iter().for_each(|index| events[index].failed += 1);
     }
-    let requests = Requests { ok: seen.summary.ok, failed: seen.summary.failed, p99_ms: seen.summary.p99_ms };
+    for wait in waits(seen) {
+        let event = event_at(&seen.events, wait.until, wait.took_ms).map(|index| &mut events[index]);
+        event.into_iter().for_each(|event| event.stall_ms = event.stall_ms.max(wait.took_ms));
+    }
+    let stall = longest_stall(expect, seen);
+    let requests = Requests {
+        ok: seen.summary.ok,
+        failed: seen.summary.failed,
+        p99_ms: seen.summary.p99_ms,
+        slowest_ms: seen.summary.slowest_request_ms,
+    };
     let mut problems = seen.problems.clone();
     problems.extend(
         seen.events
@@ -168,18 +207,29 @@ pub fn judge(scenario: &str, affinity: &str, wanted: u32, expect: &Expect, seen:
             .filter_map(|event| event.problem.as_ref().map(|problem| format!("{}: {problem}", event.action))),
     );
     problems.extend(shortcomings(wanted, expect, connections, requests));
+    problems.extend(too_long(&stall));
     let verdict = if problems.is_empty() { Verdict::Pass } else { Verdict::Fail };
     Report {
         scenario: scenario.to_owned(),
         affinity: affinity.to_owned(),
         connections,
         requests,
+        stall,
         events,
         verdict,
         problems,
         causes,
         examples,
+        conditions: None,
     }
+}
+
+/// Of a run that was ended at `at` by `signal`: what had happened until then, and no judgement.
+pub fn interrupted(scenario: &str, affinity: &str, at: Duration, signal: &str, seen: &Seen) -> Report {
+    let mut report = judge(scenario, affinity, 0, &Expect::default(), seen);
+    report.verdict = Verdict::Interrupted;
+    report.problems = vec![format!("ended by {signal} after {:.1} s: nothing is judged", at.as_secs_f64())];
+    report
 }
 
 fn event_report(event: &EventSeen) -> EventReport {
@@ -190,6 +240,7 @@ fn event_report(event: &EventSeen) -> EventReport {
         rescued: event.rescued,
         excused: 0,
         failed: 0,
+        stall_ms: 0,
         output: event.output.clone(),
     }
 }
@@ -204,6 +255,70 @@ fn event_at(events: &[EventSeen], known: Duration, asked_ago_ms: u64) -> Option<
 /// Whether the connection's own host or server had been killed when it was known to be broken.
 fn is_excused(killed: &[(Duration, String)], known: Duration, broken: &Broken) -> bool {
     killed.iter().any(|(at, node)| *at <= known && (*node == broken.l7 || *node == broken.server))
+}
+
+/// Somebody's wait.
+struct Wait {
+    until: Duration,
+    took_ms: u64,
+    by: String,
+}
+
+/// All waits whose end is known to the moment: those that were long or for nothing, but not for a host that was killed.
+fn waits(seen: &Seen) -> impl Iterator<Item = Wait> {
+    let late = seen.late.iter().map(|(until, late)| {
+        let by = match (late.waited, &late.user) {
+            (Waited::Proof, Some(user)) => format!("connection {user} → {}", late.vip),
+            (Waited::Request, Some(user)) => format!("new request {user} → {}", late.vip),
+            (_, _) => format!("{}: new requests did nothing but fail", late.vip),
+        };
+        Wait { until: *until, took_ms: late.took_ms, by }
+    });
+    let failed = seen.failed.iter().map(|(until, failure)| {
+        let (user, vip, cause) = (failure.user, failure.vip, failure.cause.word());
+        let by = format!("new request {user} → {vip}, which failed: {cause}");
+        Wait { until: *until, took_ms: failure.asked_ago_ms, by }
+    });
+    let broken = seen.broken.iter().filter(|(known, broken)| !is_excused(&seen.killed, *known, broken));
+    let broken = broken.map(|(until, broken)| {
+        let (user, vip, cause) = (&broken.user, broken.vip, broken.cause.word());
+        let by = format!("connection {user} → {vip}, which broke: {cause}");
+        Wait { until: *until, took_ms: broken.asked_ago_ms, by }
+    });
+    late.chain(failed).chain(broken)
+}
+
+fn longest_stall(expect: &Expect, seen: &Seen) -> Stall {
+    let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let longest = waits(seen).max_by_key(|wait| wait.took_ms);
+    let mut stall = Stall { allowed_ms: milliseconds(expect.stall), ..Stall::default() };
+    if let Some(wait) = longest {
+        let began = wait.until.saturating_sub(Duration::from_millis(wait.took_ms));
+        stall.at_s = Some((began.as_secs_f64() * 100.0).round() / 100.0);
+        (stall.longest_ms, stall.by) = (wait.took_ms, wait.by);
+    }
+    // Shorter ones are counted only.
+    for (took_ms, by) in
+        [(seen.summary.slowest_ms, "a connection"), (seen.summary.slowest_request_ms, "a new request")]
+    {
+        if took_ms > stall.longest_ms {
+            (stall.longest_ms, stall.by, stall.at_s) = (took_ms, by.to_owned(), None);
+        }
+    }
+    stall
+}
+
+fn too_long(stall: &Stall) -> Option<String> {
+    let seconds = |milliseconds| Duration::from_millis(milliseconds).as_secs_f64();
+    (stall.longest_ms > stall.allowed_ms).then(|| {
+        let when = stall.at_s.map(|at| format!(" from {at:.1} s on")).unwrap_or_default();
+        format!(
+            "the longest stall was {:.1} s ({}{when}), {} s are allowed",
+            seconds(stall.longest_ms),
+            stall.by,
+            seconds(stall.allowed_ms)
+        )
+    })
 }
 
 fn example(known: Duration, broken: &Broken) -> String {
@@ -238,8 +353,8 @@ fn shortcomings(wanted: u32, expect: &Expect, connections: Connections, requests
     if connections.opened != connections.survived + connections.broken + connections.excused {
         problems.push("connections are missing: the load ended early".to_owned());
     }
-    if let Some(failed) = expect.failed.filter(|failed| requests.failed > *failed) {
-        problems.push(format!("{} new requests failed, {failed} are allowed to", requests.failed));
+    if requests.failed > expect.failed {
+        problems.push(format!("{} new requests failed, {} are allowed to", requests.failed, expect.failed));
     }
     problems
 }
@@ -326,6 +441,71 @@ mod tests {
         assert_eq!(report.problems, ["one: no such pool"]);
     }
 
+    fn late(waited: Waited, took_ms: u64) -> Late {
+        let user = (waited != Waited::Vip).then(|| "203.0.113.7:10000".to_owned());
+        Late { waited, user, vip: "198.51.100.1".parse().unwrap(), took_ms }
+    }
+
+    #[test]
+    fn failed_requests_fail_unless_they_are_allowed() {
+        let mut seen = seen(vec![], vec![]);
+        seen.summary.failed = 2;
+        let failure = |asked_ago_ms| Failure {
+            user: "203.0.113.9".parse().unwrap(),
+            vip: "198.51.100.2".parse().unwrap(),
+            cause: Cause::NotConnected,
+            asked_ago_ms,
+        };
+        seen.failed = [10, 2500].map(|ago| (Duration::from_secs(12), failure(ago))).to_vec();
+        let report = judged(&seen);
+        assert_eq!(report.problems, ["2 new requests failed, 0 are allowed to"]);
+        assert_eq!(report.events.iter().map(|event| event.failed).collect::<Vec<_>>(), [0, 1, 1]);
+        assert_eq!(report.stall.longest_ms, 2500, "a failure was waited for as well");
+        let expect = Expect { failed: 2, ..Expect::default() };
+        assert_eq!(judge("x", "none", 10, &expect, &seen).verdict, Verdict::Pass);
+    }
+
+    #[test]
+    fn stall_beyond_what_is_allowed_fails_and_is_told_with_its_event() {
+        for waited in [Waited::Proof, Waited::Request, Waited::Vip] {
+            let mut seen = seen(vec![], vec![]);
+            seen.late = vec![
+                (Duration::from_secs(11), late(waited, 3500)),
+                (Duration::from_secs(12), late(waited, 1200)),
+            ];
+            let report = judged(&seen);
+            assert_eq!(report.verdict, Verdict::Fail);
+            assert!(report.problems[0].starts_with("the longest stall was 3.5 s ("), "{report:?}");
+            assert!(report.problems[0].ends_with(" from 7.5 s on), 3 s are allowed"), "{report:?}");
+            assert_eq!(report.events.iter().map(|event| event.stall_ms).collect::<Vec<_>>(), [0, 3500, 1200]);
+            let expect = Expect { stall: Duration::from_millis(3500), ..Expect::default() };
+            assert_eq!(judge("x", "none", 10, &expect, &seen).verdict, Verdict::Pass);
+        }
+    }
+
+    #[test]
+    fn what_was_waited_for_on_a_killed_host_is_no_stall() {
+        let report = judged(&seen(vec![(20, broken("lb7-1", "s1", 9000))], vec![(5, "lb7-1")]));
+        assert_eq!((report.verdict, report.stall.longest_ms), (Verdict::Pass, 0));
+        let report = judged(&seen(vec![(20, broken("lb7-2", "s1", 9000))], vec![(5, "lb7-1")]));
+        assert_eq!(report.stall.longest_ms, 9000);
+    }
+
+    #[test]
+    fn short_waits_are_the_longest_stall_if_there_is_no_other() {
+        let mut seen = seen(vec![], vec![]);
+        (seen.summary.slowest_ms, seen.summary.slowest_request_ms) = (212, 40);
+        let stall = judged(&seen).stall;
+        assert_eq!((stall.longest_ms, stall.allowed_ms, &*stall.by), (212, 3000, "a connection"));
+    }
+
+    #[test]
+    fn interrupted_run_says_what_had_happened_and_is_neither_pass_nor_fail() {
+        let report = interrupted("x", "none", Duration::from_secs(4), "SIGINT", &seen(vec![], vec![]));
+        assert_eq!((report.verdict, report.events.len()), (Verdict::Interrupted, 3));
+        assert_eq!(report.problems, ["ended by SIGINT after 4.0 s: nothing is judged"]);
+    }
+
     #[test]
     fn connections_that_never_opened_or_got_lost_fail() {
         let mut few = seen(vec![], vec![]);
@@ -349,10 +529,15 @@ mod tests {
             "/connections/excused",
             "/requests/ok",
             "/requests/failed",
+            "/requests/slowest_ms",
+            "/stall/longest_ms",
+            "/stall/allowed_ms",
             "/events/0/at_s",
             "/events/0/action",
             "/events/0/broken",
             "/events/0/rescued",
+            "/events/0/failed",
+            "/events/0/stall_ms",
         ] {
             assert!(report.pointer(pointer).is_some(), "{pointer}: {report}");
         }
