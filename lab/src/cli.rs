@@ -14,6 +14,7 @@ use crate::scenario::flood::FloodArgs;
 use crate::send::{self, SendArgs};
 use crate::serve::{self, ServeArgs};
 use crate::spec::{self, LabSpec};
+use crate::wait::Wait;
 use crate::{down, exec, load, preflight, scenario, status, up};
 
 /// The whole load balancer on one machine, in network namespaces.
@@ -102,18 +103,6 @@ pub enum Format {
     Json,
 }
 
-/// What `lab up` waits for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub enum Wait {
-    /// Nothing: processes are started.
-    None,
-    /// The first answered request.
-    Answer,
-    /// Every node is ready.
-    #[default]
-    Ready,
-}
-
 /// Runs the command; the result is the exit status.
 pub fn run(cli: Cli) -> Result<u8> {
     if let Some(name) = &cli.name {
@@ -148,7 +137,7 @@ fn run_up(args: UpArgs, name: Option<&str>) -> Result<u8> {
             wait: args.wait,
             timeout: Duration::from_secs(args.timeout),
             json: args.format == Format::Json,
-            quiet: false,
+            temporary: false,
         },
     )
 }

@@ -136,6 +136,19 @@ fn configure(spec: &LabSpec, node: &Node, plan: &NodePlan) -> Result<()> {
             ethtool::transmit_checksum_off(name).with_context(|| format!("checksums of {name}"))?;
         }
         netlink.set_up(name).with_context(|| format!("bringing {name} up"))?;
+    }
+    address(&mut netlink, node, plan)
+}
+
+/// Gives the links of a node, which are up, their addresses and routes again. Call inside the node.
+pub fn restore(node: &Node, plan: &NodePlan) -> Result<()> {
+    address(&mut Netlink::open().context("opening netlink")?, node, plan)
+}
+
+/// What is there already stays.
+fn address(netlink: &mut Netlink, node: &Node, plan: &NodePlan) -> Result<()> {
+    for interface in &node.interfaces {
+        let name = interface.name;
         netlink.add_addresses(name, &interface.addresses).with_context(|| format!("addresses of {name}"))?;
     }
     for (to, via) in &plan.routes {

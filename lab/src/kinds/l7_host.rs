@@ -3,13 +3,13 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::agent;
 use crate::bird::{self, Family};
 use crate::kinds::server;
+use crate::patience::ANSWER;
 use crate::plan::{NodePlan, ProcessPlan};
 use crate::serve;
 use crate::topology::{Kind, Node, Topology, USER_ADDRESSES_NET, USERS_NET, vips};
@@ -124,7 +124,7 @@ pub fn health(lb: &Path) -> Vec<String> {
 fn down_servers() -> Result<Vec<String>> {
     let mut stream =
         UnixStream::connect(SOCKET).with_context(|| format!("HAProxy does not answer on {SOCKET}"))?;
-    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    stream.set_read_timeout(Some(ANSWER))?;
     stream.write_all(b"show stat -1 4 -1\n")?;
     let mut csv = String::new();
     stream.read_to_string(&mut csv).context("HAProxy does not answer `show stat`")?;

@@ -3,9 +3,9 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::Path;
-use std::time::Duration;
 
 use crate::agent;
+use crate::patience::ANSWER;
 use crate::plan::{NodePlan, ProcessPlan};
 use crate::serve::bulk;
 use crate::topology::Node;
@@ -64,7 +64,7 @@ pub fn health(node: &Node, lb: &Path) -> Vec<String> {
     let mut reasons = agent::health(lb);
     for (process, port) in [("nginx", PORT), ("bulk", bulk::PORT)] {
         let address = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), port);
-        if let Err(error) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) {
+        if let Err(error) = TcpStream::connect_timeout(&address, ANSWER) {
             let name = &node.name;
             reasons.push(format!("{process} of {name} does not accept connections on port {port}: {error}"));
         }

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::answer::{self, Answer};
+use super::stall::{Late, Waited};
 use super::{Broken, Cause, LoadKind, Orders, Said, Shared, milliseconds, say, scramble};
 
 /// Connections opened per second: hundreds at once would only prove how long queues are.
@@ -233,6 +234,7 @@ impl Connection {
         if answer.l7 != self.l7 {
             return Err((Cause::OtherHost, took));
         }
+        self.late()(took);
         if self.kind == LoadKind::LongLived {
             let mut summary = self.shared.summary.borrow_mut();
             summary.answers += 1;
@@ -243,6 +245,16 @@ impl Connection {
         }
         self.server = answer.server;
         Ok(())
+    }
+
+    /// Says that it waited so many ms, if that was long.
+    pub fn late(&self) -> impl Fn(u64) + 'static {
+        let waited = match self.kind {
+            LoadKind::LongLived => Waited::Proof,
+            kind => Waited::Load(kind),
+        };
+        let (user, vip) = (self.user.clone(), self.vip);
+        move |took_ms| Late { waited, user: Some(user.clone()), vip, took_ms }.tell()
     }
 
     /// Counts it as one that survived; `closed` if it was asked to end before the others.

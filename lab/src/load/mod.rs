@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -29,6 +29,7 @@ pub mod content;
 pub mod handle;
 pub mod mix;
 mod requests;
+pub mod stall;
 mod transfer;
 pub mod udp;
 
@@ -152,6 +153,10 @@ pub struct Summary {
     pub failed: u64,
     /// 99 of 100 good answers to new requests came within this, in ms.
     pub p99_ms: u64,
+    /// The slowest good answer to a new request, in ms.
+    pub slowest_request_ms: u64,
+    /// How late the load itself got to run at the worst, in ms.
+    pub held_up_ms: u64,
     /// The other kinds of load.
     #[serde(default)]
     pub kinds: BTreeMap<LoadKind, Count>,
@@ -191,6 +196,8 @@ pub enum Said {
     Broken(Broken),
     /// A new request failed.
     Failed(Failure),
+    /// An answer took long.
+    Late(stall::Late),
     /// All connections have ended.
     Done(Summary),
 }
@@ -245,6 +252,9 @@ struct Shared {
     tried: Cell<u32>,
     /// Of new requests with good answers.
     latencies: RefCell<Vec<u32>>,
+    /// Of new requests, since `start`.
+    gaps: RefCell<stall::Gaps>,
+    start: Instant,
 }
 
 /// The command: runs until told to finish, or until nobody listens any more.
@@ -267,6 +277,8 @@ async fn work(args: LoadArgs) {
         problems: RefCell::default(),
         tried: Cell::new(0),
         latencies: RefCell::default(),
+        gaps: RefCell::default(),
+        start: Instant::now(),
     });
     tokio::task::spawn_local(listen(tell));
     let mut tasks = JoinSet::new();
@@ -283,12 +295,17 @@ async fn work(args: LoadArgs) {
         }
     }
     tasks.spawn_local(requests::all(shared.clone()));
+    tasks.spawn_local(stall::watch_self(shared.clone()));
     while tasks.join_next().await.is_some() {}
     let mut summary = shared.summary.borrow().clone();
     let mut latencies = shared.latencies.borrow_mut();
     latencies.sort_unstable();
     let p99 = latencies.get((latencies.len() * 99 / 100).min(latencies.len().saturating_sub(1)));
     summary.p99_ms = p99.copied().unwrap_or_default().into();
+    summary.slowest_request_ms = latencies.last().copied().unwrap_or_default().into();
+    for (vip, gap) in shared.gaps.borrow().open(shared.start.elapsed()) {
+        stall::tell_gap(vip, gap);
+    }
     say(&Said::Done(summary));
 }
 
@@ -353,7 +370,7 @@ fn milliseconds(duration: Duration) -> u64 {
 }
 
 /// SplitMix64's output function: looks random, is the same in each run.
-fn scramble(number: u64) -> u64 {
+pub fn scramble(number: u64) -> u64 {
     let mut z = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -60,14 +60,14 @@ async fn carry(
             move |orders| orders.end(&l7, since)
         }),
     };
-    let mut transfer = Transfer::new(seed, mix.size, shared.patience(), pace);
+    let late = Box::new(connection.late());
+    let mut transfer = Transfer { late, ..Transfer::new(seed, mix.size, shared.patience(), pace) };
+    let stream = &mut connection.stream;
     let result = match kind {
-        LoadKind::Uploads | LoadKind::SlowUploads => {
-            transfer.upload(&mut connection.stream, &connection.l7).await
-        }
+        LoadKind::Uploads | LoadKind::SlowUploads => transfer.upload(stream, &connection.l7).await,
         kind => {
             let half_close = kind == LoadKind::HalfClosed;
-            transfer.download(&mut connection.stream, &connection.l7, half_close).await
+            transfer.download(stream, &connection.l7, half_close).await
         }
     };
     match result {
@@ -166,11 +166,14 @@ struct Transfer {
     progress: Instant,
     /// The longest wait for that.
     slowest: Duration,
+    /// Is told of each wait, in ms.
+    late: Box<dyn Fn(u64)>,
 }
 
 impl Transfer {
     fn new(seed: u64, size: u64, patience: Duration, pace: Pace) -> Self {
-        Self { seed, size, patience, pace, progress: Instant::now(), slowest: Duration::ZERO }
+        let (progress, slowest, late) = (Instant::now(), Duration::ZERO, Box::new(|_| ()));
+        Self { seed, size, patience, pace, progress, slowest, late }
     }
 
     /// Asks for the content and verifies it. With `half_close` the user's FIN follows the request, and the server's must
@@ -259,7 +262,9 @@ impl Transfer {
         let begun = Instant::now();
         let result = timeout(self.patience, step).await.unwrap_or(Err(Cause::Timeout))?;
         self.progress = Instant::now();
-        self.slowest = self.slowest.max(self.progress - begun);
+        let took = self.progress - begun;
+        self.slowest = self.slowest.max(took);
+        (self.late)(milliseconds(took));
         Ok(result)
     }
 }

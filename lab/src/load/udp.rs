@@ -11,6 +11,7 @@ use tokio::net::UdpSocket;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::connection::{cause_of, route_number, turn_of};
+use super::stall::{Late, Waited};
 use super::{Broken, Cause, LoadKind, Said, Shared, milliseconds, say};
 
 /// Where hosts echo datagrams.
@@ -91,8 +92,8 @@ impl Flow {
         Datagram { flow: self.number, sequence: self.sent, last }
     }
 
-    /// Something arrived `now`.
-    fn heard(&mut self, bytes: &[u8], now: Instant) -> Result<(), Cause> {
+    /// Something arrived `now`; the result is for how long nothing had been echoed.
+    fn heard(&mut self, bytes: &[u8], now: Instant) -> Result<Duration, Cause> {
         let (host, datagram) = Datagram::parse_echo(bytes).ok_or(Cause::Garbage)?;
         if datagram.flow != self.number || !(1..=self.sent).contains(&datagram.sequence) {
             return Err(Cause::WrongEcho);
@@ -101,14 +102,15 @@ impl Flow {
             return Err(Cause::OtherHost);
         }
         // A copy of a datagram, or one that was overtaken, is no new sign of life.
+        let mut silent = Duration::ZERO;
         if datagram.sequence > self.newest {
             self.newest = datagram.sequence;
-            if let Some(since) = self.unanswered.take() {
-                self.slowest = self.slowest.max(now - since);
-            }
+            silent = self.silent(now);
+            self.unanswered = None;
         }
+        self.slowest = self.slowest.max(silent);
         self.echoed = (self.echoed + 1).min(self.sent);
-        Ok(())
+        Ok(silent)
     }
 
     /// For how long nothing was echoed of what was sent.
@@ -189,7 +191,10 @@ async fn go_on(socket: &UdpSocket, flow: &mut Flow, since: usize, shared: &Share
                 due += INTERVAL;
                 send(socket, &flow.next(false, Instant::now())).await?;
             }
-            read = socket.recv(&mut buffer) => hear(flow, read, &buffer)?,
+            read = socket.recv(&mut buffer) => {
+                let silent = hear(flow, read, &buffer)?;
+                tell_late(socket, silent);
+            }
             changed = orders.changed() => if changed.is_err() { return Ok(false) },
         }
     }
@@ -210,16 +215,29 @@ async fn exchange(socket: &UdpSocket, flow: &mut Flow, last: bool, shared: &Shar
                 due += HASTE;
                 send(socket, &flow.next(last, Instant::now())).await?;
             }
-            read = socket.recv(&mut buffer) => hear(flow, read, &buffer)?,
+            read = socket.recv(&mut buffer) => {
+                let silent = hear(flow, read, &buffer)?;
+                tell_late(socket, silent);
+            }
         }
     }
     Ok(())
 }
 
-fn hear(flow: &mut Flow, read: std::io::Result<usize>, buffer: &[u8]) -> Result<(), Cause> {
+/// Says that nothing was echoed for so long, if that was long.
+fn tell_late(socket: &UdpSocket, silent: Duration) {
+    if let (Ok(user), Ok(vip)) = (socket.local_addr(), socket.peer_addr()) {
+        let waited = Waited::Load(LoadKind::Udp);
+        let late =
+            Late { waited, user: Some(user.to_string()), vip: vip.ip(), took_ms: milliseconds(silent) };
+        late.tell();
+    }
+}
+
+fn hear(flow: &mut Flow, read: std::io::Result<usize>, buffer: &[u8]) -> Result<Duration, Cause> {
     match read {
         Ok(length) => flow.heard(&buffer[..length], Instant::now()),
-        Err(error) => refused(&error),
+        Err(error) => refused(&error).map(|()| Duration::ZERO),
     }
 }
 
@@ -260,12 +278,14 @@ mod tests {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut flow = Flow::new(7);
+        let mut last = Duration::ZERO;
         for (ms, answered) in [(0, true), (500, false), (1000, false), (1500, true)] {
             let sequence = flow.next(false, at(ms)).sequence;
             if answered {
-                assert_eq!(flow.heard(&echo("lb7-1", 7, sequence), at(ms + 10)), Ok(()));
+                last = flow.heard(&echo("lb7-1", 7, sequence), at(ms + 10)).unwrap();
             }
         }
+        assert_eq!(last, Duration::from_millis(1010));
         assert_eq!(flow.sent - flow.echoed, 2);
         assert_eq!(flow.slowest, Duration::from_millis(1010));
         assert_eq!(flow.silent(at(9000)), Duration::ZERO, "all was answered since");
@@ -276,9 +296,9 @@ mod tests {
         let start = Instant::now();
         let mut flow = Flow::new(7);
         flow.next(false, start);
-        assert_eq!(flow.heard(&echo("lb7-1", 7, 1), start), Ok(()));
+        assert_eq!(flow.heard(&echo("lb7-1", 7, 1), start), Ok(Duration::ZERO));
         flow.next(false, start);
-        assert_eq!(flow.heard(&echo("lb7-1", 7, 1), start), Ok(()));
+        assert_eq!(flow.heard(&echo("lb7-1", 7, 1), start), Ok(Duration::ZERO));
         assert_eq!(flow.silent(start + Duration::from_secs(3)), Duration::from_secs(3));
     }
 
@@ -287,7 +307,7 @@ mod tests {
         let now = Instant::now();
         let mut flow = Flow::new(7);
         flow.next(false, now);
-        assert_eq!(flow.heard(&echo("lb7-1", 7, 1), now), Ok(()));
+        assert_eq!(flow.heard(&echo("lb7-1", 7, 1), now), Ok(Duration::ZERO));
         assert_eq!(flow.heard(&echo("lb7-2", 7, 1), now), Err(Cause::OtherHost));
         assert_eq!(flow.heard(&echo("lb7-1", 8, 1), now), Err(Cause::WrongEcho));
         assert_eq!(flow.heard(&echo("lb7-1", 7, 2), now), Err(Cause::WrongEcho));
