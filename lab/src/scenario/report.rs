@@ -16,22 +16,10 @@ pub struct Run {
 /// One report for people.
 pub fn table(report: &Report) -> String {
     let mut text = String::new();
-    let c = &report.connections;
     let _ = writeln!(text, "{} ({}): {}", report.scenario, report.affinity, word(report.verdict));
-    let _ = writeln!(
-        text,
-        "  connections: {} opened, {} survived, {} broken, {} excused; {} answers, the slowest after {} ms",
-        c.opened, c.survived, c.broken, c.excused, c.answers, c.slowest_ms
-    );
-    let r = &report.requests;
-    let _ = writeln!(
-        text,
-        "  new requests: {} ok, {} failed, 99 of 100 within {} ms, the slowest after {} ms",
-        r.ok, r.failed, r.p99_ms, r.slowest_ms
-    );
-    let s = &report.stall;
-    let by = if s.by.is_empty() { String::new() } else { format!(" ({})", s.by) };
-    let _ = writeln!(text, "  longest stall: {} ms{by}, {} ms are allowed", s.longest_ms, s.allowed_ms);
+    if report.verdict != Verdict::Interrupted {
+        figures(report, &mut text);
+    }
     for line in report.conditions.iter().flat_map(Conditions::lines) {
         let _ = writeln!(text, "  {line}");
     }
@@ -66,6 +54,25 @@ pub fn table(report: &Report) -> String {
         let _ = writeln!(text, "  problem: {problem}");
     }
     text
+}
+
+/// What the load counted.
+fn figures(report: &Report, text: &mut String) {
+    let c = &report.connections;
+    let _ = writeln!(
+        text,
+        "  connections: {} opened, {} survived, {} broken, {} excused; {} answers, the slowest after {} ms",
+        c.opened, c.survived, c.broken, c.excused, c.answers, c.slowest_ms
+    );
+    let r = &report.requests;
+    let _ = writeln!(
+        text,
+        "  new requests: {} ok, {} failed, 99 of 100 within {} ms, the slowest after {} ms",
+        r.ok, r.failed, r.p99_ms, r.slowest_ms
+    );
+    let s = &report.stall;
+    let by = if s.by.is_empty() { String::new() } else { format!(" ({})", s.by) };
+    let _ = writeln!(text, "  longest stall: {} ms{by}, {} ms are allowed", s.longest_ms, s.allowed_ms);
 }
 
 /// All reports, a line each.
@@ -234,6 +241,7 @@ mod tests {
     #[test]
     fn interrupted_run_is_an_error_for_junit() {
         let report = interrupted("01-x", "none", Duration::from_secs(3), "SIGINT", &Seen::default());
+        assert!(!table(&report).contains("0 opened"), "what was not counted is not told");
         let xml = junit(&[Run { report, seconds: 3.0 }]);
         assert!(xml.contains("failures=\"0\" errors=\"1\""), "{xml}");
         assert!(xml.contains("<error message=\"ended by SIGINT after 3.0 s: nothing is judged\">"), "{xml}");
