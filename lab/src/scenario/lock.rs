@@ -36,20 +36,25 @@ impl Holder {
         Ok(Self { process: process::own()?, since })
     }
 
-    /// `process 4711 (lab run 05), since 17:20:01 UTC, for 35 s`.
+    /// Of one that runs: `process 4711 (lab run 05), since 17:20:01 UTC, for 35 s`.
     pub fn describe(&self) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let lasted = now.saturating_sub(Duration::from_secs(self.since)).as_secs();
+        format!("{}, since {} UTC, for {lasted} s", self.name(), time_of_day(self.since))
+    }
+
+    /// Of one that was killed: `process 4711 (lab run 05), begun at 17:20:01 UTC`.
+    pub fn describe_dead(&self) -> String {
+        format!("{}, begun at {} UTC", self.name(), time_of_day(self.since))
+    }
+
+    fn name(&self) -> String {
         let mut words = self.process.argv.clone();
         if let Some(program) = words.first_mut() {
             *program = program.rsplit('/').next().unwrap_or_default().to_owned();
         }
         let command: String = words.join(" ").chars().take(80).collect();
-        format!(
-            "process {} ({command}), since {} UTC, for {lasted} s",
-            self.process.pid,
-            time_of_day(self.since)
-        )
+        format!("process {} ({command})", self.process.pid)
     }
 }
 
@@ -157,7 +162,9 @@ mod tests {
             start_time: 1,
             argv: ["/usr/bin/lab", "run", "05"].map(str::to_owned).into(),
         };
-        let text = Holder { process, since: 3 * 3600 + 25 * 60 + 45 }.describe();
+        let holder = Holder { process, since: 3 * 3600 + 25 * 60 + 45 };
+        let text = holder.describe();
         assert!(text.starts_with("process 7 (lab run 05), since 03:25:45 UTC, for "), "{text}");
+        assert_eq!(holder.describe_dead(), "process 7 (lab run 05), begun at 03:25:45 UTC");
     }
 }

@@ -17,34 +17,10 @@ pub struct Run {
 /// One report for people.
 pub fn table(report: &Report) -> String {
     let mut text = String::new();
-    let c = &report.connections;
     let _ = writeln!(text, "{} ({}): {}", report.scenario, report.affinity, word(report.verdict));
-    let _ = writeln!(
-        text,
-        "  connections: {} opened, {} survived, {} broken, {} excused; {} answers, the slowest after {} ms",
-        c.opened, c.survived, c.broken, c.excused, c.answers, c.slowest_ms
-    );
-    let r = &report.requests;
-    let _ = writeln!(
-        text,
-        "  new requests: {} ok, {} failed, 99 of 100 within {} ms, the slowest after {} ms",
-        r.ok, r.failed, r.p99_ms, r.slowest_ms
-    );
-    for (kind, c) in &report.load {
-        let _ = write!(
-            text,
-            "  {}: {} opened, {} survived, {} broken, {} excused",
-            kind.word(),
-            c.opened,
-            c.survived,
-            c.broken,
-            c.excused
-        );
-        let _ = writeln!(text, "{}; the longest wait {} ms", extent(c), c.slowest_ms);
+    if report.verdict != Verdict::Interrupted {
+        figures(report, &mut text);
     }
-    let s = &report.stall;
-    let by = if s.by.is_empty() { String::new() } else { format!(" ({})", s.by) };
-    let _ = writeln!(text, "  longest stall: {} ms{by}, {} ms are allowed", s.longest_ms, s.allowed_ms);
     for line in report.conditions.iter().flat_map(Conditions::lines) {
         let _ = writeln!(text, "  {line}");
     }
@@ -79,6 +55,37 @@ pub fn table(report: &Report) -> String {
         let _ = writeln!(text, "  problem: {problem}");
     }
     text
+}
+
+/// What the load counted.
+fn figures(report: &Report, text: &mut String) {
+    let c = &report.connections;
+    let _ = writeln!(
+        text,
+        "  connections: {} opened, {} survived, {} broken, {} excused; {} answers, the slowest after {} ms",
+        c.opened, c.survived, c.broken, c.excused, c.answers, c.slowest_ms
+    );
+    let r = &report.requests;
+    let _ = writeln!(
+        text,
+        "  new requests: {} ok, {} failed, 99 of 100 within {} ms, the slowest after {} ms",
+        r.ok, r.failed, r.p99_ms, r.slowest_ms
+    );
+    for (kind, c) in &report.load {
+        let _ = write!(
+            text,
+            "  {}: {} opened, {} survived, {} broken, {} excused",
+            kind.word(),
+            c.opened,
+            c.survived,
+            c.broken,
+            c.excused
+        );
+        let _ = writeln!(text, "{}; the longest wait {} ms", extent(c), c.slowest_ms);
+    }
+    let s = &report.stall;
+    let by = if s.by.is_empty() { String::new() } else { format!(" ({})", s.by) };
+    let _ = writeln!(text, "  longest stall: {} ms{by}, {} ms are allowed", s.longest_ms, s.allowed_ms);
 }
 
 /// How much it was, and what went wrong before it began or on the way.
@@ -304,6 +311,7 @@ mod tests {
     #[test]
     fn interrupted_run_is_an_error_for_junit() {
         let report = interrupted("01-x", "none", Duration::from_secs(3), "SIGINT", &Seen::default());
+        assert!(!table(&report).contains("0 opened"), "what was not counted is not told");
         let xml = junit(&[Run { report, seconds: 3.0 }]);
         assert!(xml.contains("failures=\"0\" errors=\"1\""), "{xml}");
         assert!(xml.contains("<error message=\"ended by SIGINT after 3.0 s: nothing is judged\">"), "{xml}");

@@ -29,7 +29,10 @@ pub fn finish_left(stage: &Stage, progress: &Progress) -> Result<()> {
     if log.records.is_empty() {
         return Ok(());
     }
-    progress.line(&format!("{} did not put back what it had changed: doing it now", log.by.describe()));
+    progress.line(&format!(
+        "{} was killed and did not put back what it had changed: doing it now",
+        log.by.describe_dead()
+    ));
     tell(&restore(stage, progress)?, progress);
     Ok(())
 }

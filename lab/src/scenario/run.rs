@@ -114,6 +114,7 @@ fn watch(
     for line in heard {
         note(seen, start, line);
     }
+    seen.problems.extend(stage.ended_by_themselves()?);
     Ok(())
 }
 

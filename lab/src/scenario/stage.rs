@@ -116,6 +116,28 @@ impl Stage {
         Ok(())
     }
 
+    /// Processes that have ended though nothing was done to those of their node.
+    pub fn ended_by_themselves(&self) -> Result<Vec<String>> {
+        let log = self.undo_log();
+        let ran = self.ran.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut ended = Vec::new();
+        for record in ran.iter().filter(|record| !log.has(&record.thing)) {
+            let (Value::Running(before), Value::Running(now)) = (&record.before, self.now(&record.thing)?)
+            else {
+                continue;
+            };
+            let node = record.thing.node().unwrap_or_default();
+            ended.extend(
+                before
+                    .iter()
+                    .filter(|name| !now.contains(name))
+                    .map(|name| crate::status::death_notice(&self.paths, node, name))
+                    .map(|notice| format!("{node}: {notice}")),
+            );
+        }
+        Ok(ended)
+    }
+
     /// All that there is to look at when the lab is to be as it was.
     pub fn records(&self) -> Vec<Record> {
         let log = self.undo_log();
