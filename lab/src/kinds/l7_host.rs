@@ -79,7 +79,7 @@ fn haproxy(topology: &Topology, node: &Node) -> String {
 defaults
   mode http
   timeout connect 2s
-  timeout client 60s
+  timeout client 1h
   timeout server 60s
   timeout http-keep-alive 1h
   option prefer-last-server
@@ -179,7 +179,16 @@ mod tests {
                 "server s10 [2001:db8:1:0:2::10]:88 check send-proxy agent-check agent-port 5555\n"
             )
         );
+        assert!(text.contains("  server s10 [2001:db8:1:0:2::10]:89 track servers/s10\n"), "{text}");
         assert!(text.contains("set-header X-L7 lb7-3"));
+    }
+
+    /// HAProxy ends an idle connection by the shorter of the two.
+    #[test]
+    fn idle_connections_may_last_an_hour() {
+        let topology = reference();
+        let text = haproxy(&topology, topology.node("lb7-1").unwrap());
+        assert!(text.contains("  timeout client 1h\n") && text.contains("  timeout http-keep-alive 1h\n"));
     }
 
     #[test]

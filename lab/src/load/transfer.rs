@@ -91,7 +91,12 @@ async fn begin(kind: LoadKind, number: u32, round: u32, shared: &Rc<Shared>) -> 
     let (user, vip) = shared.route(route_number(kind, number) + (u64::from(round) << 20));
     let begun = Instant::now();
     match Connection::open(kind, number, round, (user, vip), shared.clone()).await {
-        Ok(connection) => Some(connection),
+        Ok(connection) => {
+            let took = milliseconds(begun.elapsed());
+            shared.count(kind, |count| count.slowest_ms = count.slowest_ms.max(took));
+            connection.late()(took);
+            Some(connection)
+        }
         Err(cause) => {
             shared.count(kind, |count| count.failed += 1);
             let asked_ago_ms = milliseconds(begun.elapsed());
