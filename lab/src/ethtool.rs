@@ -14,9 +14,9 @@ pub fn transmit_checksum_off(interface: &str) -> io::Result<()> {
     set(interface, ETHTOOL_STXCSUM, 0)
 }
 
-/// Whether received segments of a flow become one (GRO).
-pub fn set_merging(interface: &str, on: bool) -> io::Result<()> {
-    set(interface, ETHTOOL_SGRO, u32::from(on))
+/// Makes received segments of a flow one (GRO).
+pub fn merge_received(interface: &str) -> io::Result<()> {
+    set(interface, ETHTOOL_SGRO, 1)
 }
 
 fn set(interface: &str, command: u32, data: u32) -> io::Result<()> {

@@ -16,7 +16,7 @@ use crate::namespace::{self, Handles};
 use crate::netlink::{Netlink, VethEnd};
 use crate::paths::Paths;
 use crate::plan::NodePlan;
-use crate::spec::{LabSpec, XdpMode};
+use crate::spec::LabSpec;
 use crate::topology::{Interface, Node, Segment};
 use crate::xdp_pass;
 
@@ -130,8 +130,7 @@ fn configure(spec: &LabSpec, node: &Node, plan: &NodePlan) -> Result<()> {
     for interface in &node.interfaces {
         let name = interface.name;
         if spec.offloads {
-            ethtool::set_merging(name, merges(spec, node, interface))
-                .with_context(|| format!("GRO of {name}"))?;
+            ethtool::merge_received(name).with_context(|| format!("GRO of {name}"))?;
         } else {
             ethtool::transmit_checksum_off(name).with_context(|| format!("checksums of {name}"))?;
         }
@@ -155,12 +154,6 @@ fn address(netlink: &mut Netlink, node: &Node, plan: &NodePlan) -> Result<()> {
         netlink.add_route(*to, *via).with_context(|| format!("route to {to} via {via}"))?;
     }
     Ok(())
-}
-
-/// Whether a node's end merges what it receives (GRO). Generic XDP comes after GRO and would see merged segments, which
-/// no director and no host can take: there it is off, as operators are told to have it.
-fn merges(spec: &LabSpec, node: &Node, interface: &Interface) -> bool {
-    spec.xdp != XdpMode::Generic || !node.sends_by_xdp(interface)
 }
 
 fn make_folders(paths: &Paths, node: &str) -> Result<()> {
