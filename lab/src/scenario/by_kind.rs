@@ -45,6 +45,21 @@ impl From<&Count> for LoadCount {
     }
 }
 
+/// Long-lived connections and all other kinds together; new requests are among those that failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Total {
+    /// Established and answered once.
+    pub opened: u64,
+    /// Went on to the end without a fault.
+    pub survived: u64,
+    /// Broke.
+    pub broken: u64,
+    /// Broke as their own host or server was killed.
+    pub excused: u64,
+    /// New requests without a good answer, and transfers that could not begin.
+    pub failed: u64,
+}
+
 /// Counts by kind.
 pub type ByKind = BTreeMap<LoadKind, LoadCount>;
 
@@ -62,6 +77,17 @@ fn wanted_of(wanted: &BTreeMap<LoadKind, u32>, kind: LoadKind) -> u32 {
 /// All kinds together.
 pub fn sum(load: &ByKind, field: impl Fn(&LoadCount) -> u32) -> u32 {
     load.values().map(field).sum()
+}
+
+/// `others` and all kinds together.
+pub fn total(others: Total, load: &ByKind) -> Total {
+    load.values().fold(others, |total, count| Total {
+        opened: total.opened + u64::from(count.opened),
+        survived: total.survived + u64::from(count.survived),
+        broken: total.broken + u64::from(count.broken),
+        excused: total.excused + u64::from(count.excused),
+        failed: total.failed + u64::from(count.failed),
+    })
 }
 
 /// Which kinds broke, for messages: `2 udp, 1 idle`.

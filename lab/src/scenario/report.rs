@@ -103,7 +103,7 @@ fn extent(count: &LoadCount) -> String {
     text
 }
 
-/// All reports, a line each.
+/// All reports, a line each; all kinds of load together.
 pub fn overview(runs: &[Run]) -> String {
     let width = runs.iter().map(|run| run.report.scenario.len()).max().unwrap_or(0).max(8);
     let mut text = format!(
@@ -121,20 +121,20 @@ pub fn overview(runs: &[Run]) -> String {
         "s"
     );
     for Run { report, seconds } in runs {
-        let c = &report.connections;
+        let total = report.total();
         let rescued: u64 = report.events.iter().map(|event| event.rescued).sum();
         let _ = writeln!(
             text,
             "{:<width$}  {:<13}  {:>6} {:>8} {:>6} {:>7} {:>8} {:>8} {:>6} {:>8} {:>6.1}  {}",
             report.scenario,
             report.affinity,
-            c.opened,
-            c.survived,
-            c.broken,
-            c.excused,
+            total.opened,
+            total.survived,
+            total.broken,
+            total.excused,
             rescued,
             report.requests.ok + report.requests.failed,
-            report.requests.failed,
+            total.failed,
             report.stall.longest_ms,
             seconds,
             word(report.verdict)
@@ -161,8 +161,8 @@ pub fn junit(runs: &[Run]) -> String {
         );
         let _ = writeln!(text, "    <properties>");
         for (name, value) in [
-            ("broken", u64::from(report.connections.broken)),
-            ("failed", report.requests.failed),
+            ("broken", report.total().broken),
+            ("failed", report.total().failed),
             ("longest stall in ms", report.stall.longest_ms),
             ("allowed stall in ms", report.stall.allowed_ms),
         ] {

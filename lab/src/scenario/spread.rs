@@ -48,11 +48,11 @@ pub struct Summary {
     pub runs: usize,
     /// How many of them passed.
     pub passed: usize,
-    /// Connections that broke.
+    /// Connections, transfers and flows that broke.
     pub broken: Spread,
     /// Of how many that were opened.
     pub opened: Spread,
-    /// New requests that failed.
+    /// New requests that failed, and transfers that could not begin.
     pub failed: Spread,
     /// The longest stall, in ms.
     pub stall_ms: Spread,
@@ -86,9 +86,9 @@ fn summary(reports: Vec<&Report>) -> Summary {
         affinity: reports[0].affinity.clone(),
         runs: reports.len(),
         passed: reports.iter().filter(|report| report.verdict == Verdict::Pass).count(),
-        broken: spread(|report| report.connections.broken.into()),
-        opened: spread(|report| report.connections.opened.into()),
-        failed: spread(|report| report.requests.failed),
+        broken: spread(|report| report.total().broken),
+        opened: spread(|report| report.total().opened),
+        failed: spread(|report| report.total().failed),
         stall_ms: spread(|report| report.stall.longest_ms),
         rescued: spread(|report| report.events.iter().map(|event| event.rescued).sum()),
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::by_kind::{self, ByKind};
+use super::by_kind::{self, ByKind, Total};
 use super::conditions::Conditions;
 use super::file::Expect;
 use crate::load::mix::LoadKind;
@@ -90,6 +90,21 @@ pub struct Stall {
     /// When it began, in seconds since the start of the timeline; none if that is not known, as it was short.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at_s: Option<f64>,
+}
+
+impl Report {
+    /// All kinds of load together.
+    pub fn total(&self) -> Total {
+        let c = &self.connections;
+        let long_lived = Total {
+            opened: c.opened.into(),
+            survived: c.survived.into(),
+            broken: c.broken.into(),
+            excused: c.excused.into(),
+            failed: self.requests.failed,
+        };
+        by_kind::total(long_lived, &self.load)
+    }
 }
 
 /// Long-lived connections.
@@ -560,6 +575,7 @@ mod tests {
             assert_eq!((report.stall.longest_ms, &*report.stall.by), (7, kind.word()));
             let report = judged_with(kind, 1, &[]);
             assert_eq!((report.connections.broken, report.load[&kind].broken), (0, 1));
+            assert_eq!((report.total().opened, report.total().broken), (13, 1));
             let word = kind.word();
             assert_eq!(report.problems, [format!("1 connections broke (1 {word}), 0 are allowed to")]);
             assert_eq!(report.events[1].broken, 1);
