@@ -42,7 +42,7 @@ fn what_moves_to_another_host_breaks_in_every_kind_that_lasts() {
     let Some(lab) = Lab::new("load that lasts sees breakage") else { return };
     let scenario = "set: {manifest: false}
 load: {long_lived: 100, downloads: 0, uploads: 0, slow_downloads: 32, slow_uploads: 32, idle: 40, half_closed: 32, udp: 40,
-  rate: 100kB/s}
+  size: 1MB, rate: 100kB/s}
 timeline:
   - {at: 1s, do: \"exec lb4-* sed -i '/lb7-4:/d' /etc/lb/lb.yaml && lb reload\"}
 duration: 5s
@@ -62,13 +62,19 @@ duration: 5s
 #[test]
 fn transfers_that_hosts_abort_break() {
     let Some(lab) = Lab::new("transfers see breakage") else { return };
-    let scenario = "load: {long_lived: 1, requests: 0, downloads: 6, uploads: 6, slow_downloads: 0, slow_uploads: 0, idle: 0,
-  half_closed: 0, udp: 0, pause: 10ms}
+    let mut scenario =
+        "load: {long_lived: 1, requests: 0, downloads: 6, uploads: 6, slow_downloads: 0, slow_uploads: 0,
+  idle: 0, half_closed: 0, udp: 0, pause: 10ms}
+duration: 4s
 timeline:
-  - {at: 0s, do: \"exec lb7-* for n in $(seq 40); do ss -K state established sport = :80 >/dev/null; sleep 0.05; done\"}
-duration: 3s
-";
-    let Some((report, status)) = run(&lab, scenario, &[]) else { return };
+"
+        .to_owned();
+    for host in 1..=4 {
+        scenario.push_str(&format!(
+            "  - {{at: 0s, do: \"exec lb7-{host} for n in $(seq 20); do ss -K state established sport = :80; done\"}}\n"
+        ));
+    }
+    let Some((report, status)) = run(&lab, &scenario, &[]) else { return };
     assert_eq!((status, &report["verdict"]), (Some(1), &"fail".into()), "{report:#}");
     for kind in ["downloads", "uploads"] {
         assert!(number(&report, kind, "broken") > 0, "{kind} does not see it: {report:#}");
