@@ -71,7 +71,7 @@ timeline:
         .to_owned();
     for host in 1..=4 {
         scenario.push_str(&format!(
-            "  - {{at: 0s, do: \"exec lb7-{host} for n in $(seq 20); do ss -K state established sport = :80; done\"}}\n"
+            "  - {{at: 0s, do: \"exec lb7-{host} for n in $(seq 20); do ss -K state established sport = :80 >/dev/null; done\"}}\n"
         ));
     }
     let Some((report, status)) = run(&lab, &scenario, &[]) else { return };
@@ -107,7 +107,7 @@ duration: 12s
             assert!(number(&report, kind, "survived") > 0, "{decapsulation}: {kind}: {report:#}");
         }
         // Senders send large segments, and some host gets merged ones.
-        let mut seen = captures.iter_mut().rev().map(|capture| has_ended(capture));
+        let mut seen = captures.iter_mut().rev().map(has_ended);
         assert!(seen.next() == Some(true), "{decapsulation}: users send no large segments");
         assert!(seen.any(|seen| seen), "{decapsulation}: no host gets merged segments");
         captures.iter_mut().for_each(stop);
