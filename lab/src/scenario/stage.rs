@@ -462,12 +462,13 @@ impl Stage {
             fs::set_permissions(&new, fs::Permissions::from_mode(0o755))?;
             fs::rename(&new, &copy).context("naming the agent's copy")?;
         }
-        // What this version of the agent does not know, it refuses, and the old sizes stay.
+        // Where sizes are given already, the agent is another one, but adopts what it finds.
         self.sh(
             node,
             &format!(
-                "cd /etc/lb && sed -E 's/^(director|host):$/\\1:\\n  capacity: {{services: 2048}}/' lb.yaml > new.yaml; \
-                 if lb check --config new.yaml >/dev/null 2>&1; then cat new.yaml > {}; fi; rm new.yaml",
+                "cd /etc/lb && ! grep -q capacity: lb.yaml || exit 0; \
+                 sed -E 's/^(director|host):$/\\1:\\n  capacity: {{services: 2048}}/' lb.yaml > new.yaml; \
+                 if lb check new.yaml >/dev/null; then cat new.yaml > {}; rm new.yaml; else rm new.yaml; exit 1; fi",
                 agent::CONFIG
             ),
         )?;
