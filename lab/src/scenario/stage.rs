@@ -1,20 +1,18 @@
-//! Does what actions say, to the nodes of a lab that is up.
+//! Does what actions say, to the nodes of a lab that is up. What they do to processes is in [`super::processes`], and to
+//! keepalived's hosts in [`super::servers`].
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
-use super::action::{AGENT, Action, Flag, Nodes, real_name};
+use super::action::{Action, Flag, Nodes, real_name};
 use super::child;
 use super::file::Event;
 use super::ipvs::Edit;
@@ -23,11 +21,10 @@ use super::things::{self, AGENT_CHECK, DISABLE};
 use super::undo::{Log, Record, Thing, Value};
 use crate::agent;
 use crate::bird::Family;
-use crate::cgroup;
 use crate::kinds::director_ipvs;
 use crate::load::Order;
 use crate::load::handle::Load;
-use crate::namespace::{self, SHARED};
+use crate::namespace;
 use crate::paths::Paths;
 use crate::patience::{self, ANSWER, LIMIT};
 use crate::plan;
@@ -43,7 +40,7 @@ pub struct Stage {
     pub paths: Paths,
     /// Its nodes.
     pub topology: Topology,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     /// What was changed, as it was before.
     undo: Mutex<Log>,
     /// Which processes ran when the run began.
@@ -55,7 +52,7 @@ pub struct Stage {
     /// Held by `lb`: an operator waits for one command before he gives the next.
     commanding: Mutex<()>,
     /// The hosts that keepalived is configured with, where it is.
-    weights: Mutex<BTreeMap<String, u32>>,
+    pub(super) weights: Mutex<BTreeMap<String, u32>>,
 }
 
 impl Stage {
@@ -298,49 +295,6 @@ impl Stage {
         }
     }
 
-    /// An edit of keepalived's hosts on all directors that run; the others get it when they start.
-    fn edit_servers(&self, edit: &Edit) -> Result<String> {
-        if let Edit::Remove { host, when_safe: true } = edit {
-            let host = self.topology.node(host).context("a host")?;
-            self.wait_for(&format!("the last connection of {} on any director", host.name), || {
-                let counts = self.running_directors().map(|director| {
-                    namespace::enter(&self.paths, &director.name, || director_ipvs::established(host))
-                });
-                let count: Result<u64> = counts.map(|count| Ok(count??)).sum();
-                match count {
-                    Ok(0) => Ok(()),
-                    Ok(count) => Err(format!("{count} connections")),
-                    Err(error) => Err(format!("{error:#}")),
-                }
-            })?;
-        }
-        let mut weights = self.weights.lock().unwrap_or_else(PoisonError::into_inner);
-        edit.apply(&mut weights);
-        self.configure_servers(&weights)
-    }
-
-    fn configure_servers(&self, weights: &BTreeMap<String, u32>) -> Result<String> {
-        let mut told = Vec::new();
-        for director in self.running_directors() {
-            self.write_servers(director, weights)?;
-            self.signal(director, director_ipvs::PROCESS, Signal::SIGHUP)?;
-            told.push(director.name.as_str());
-        }
-        Ok(format!("keepalived reads its hosts anew on {}", told.join(", ")))
-    }
-
-    fn write_servers(&self, director: &Node, weights: &BTreeMap<String, u32>) -> Result<String> {
-        let text = director_ipvs::keepalived(&self.topology, director, weights);
-        let file = director_ipvs::KEEPALIVED;
-        self.sh(director, &format!("cat > {file} <<'END_OF_FILE'\n{text}END_OF_FILE"))
-    }
-
-    fn running_directors(&self) -> impl Iterator<Item = &Node> {
-        let runs =
-            |node: &&Node| self.find(node, director_ipvs::PROCESS).is_ok_and(|found| found.is_running());
-        self.topology.of(Kind::Director).filter(runs)
-    }
-
     fn flood(&self, flag: Flag, rate: u32, duration: Duration) -> Result<String> {
         let program = std::env::current_exe().context("finding this program")?;
         let kind = match flag {
@@ -356,122 +310,6 @@ impl Stage {
         ];
         let command = process::node_command(&self.paths, "users", &argv, &self.lb())?;
         self.output(command, &format!("flood {kind}"))
-    }
-
-    /// All processes of `node` die at once.
-    fn kill_all(&self, node: &Node) -> Result<String> {
-        let group = self.paths.node_cgroup(&node.name);
-        cgroup::kill_processes(&group, LIMIT)?;
-        Ok(String::new())
-    }
-
-    /// Nothing is said to anybody: links go first. A machine without power holds no programs and maps either.
-    fn power_off(&self, node: &Node) -> Result<String> {
-        self.sh(node, "for link in /sys/class/net/eth*; do ip link set ${link##*/} down; done")?;
-        self.kill_all(node)?;
-        self.sh(node, "rm -rf /sys/fs/bpf/lb /run/lb/agent.sock /run/keepalived/*.pid")
-    }
-
-    fn power_on(&self, node: &Node) -> Result<String> {
-        self.sh(node, "for link in /sys/class/net/eth*; do ip link set ${link##*/} up; done")?;
-        self.wire(node)?;
-        if node.kind == Kind::Director && self.topology.spec.director == DirectorKind::Ipvs {
-            self.write_servers(node, &self.weights.lock().unwrap_or_else(PoisonError::into_inner))?;
-        }
-        self.start_missing(node)?;
-        Ok(String::new())
-    }
-
-    /// Starts the processes of `node` that do not run, and returns their names. One that a killed run had started, and could
-    /// not write down any more, is taken over.
-    pub fn start_missing(&self, node: &Node) -> Result<Vec<&'static str>> {
-        let mut started = Vec::new();
-        for process in plan::plan(&self.topology, node).processes {
-            if self.find(node, process.name).is_ok_and(|known| known.is_running()) {
-                continue;
-            }
-            let group = cgroup::processes(&self.paths.node_cgroup(&node.name));
-            match group.into_iter().find_map(|pid| process::running(pid, &process)) {
-                Some(found) => self.know(node, found)?,
-                None => self.start(node, process.name, &self.lb())?,
-            }
-            started.push(process.name);
-        }
-        Ok(started)
-    }
-
-    fn find(&self, node: &Node, process: &str) -> Result<process::Process> {
-        let state = self.state();
-        let found = state.processes.get(&node.name).into_iter().flatten().find(|found| found.name == process);
-        found.cloned().with_context(|| format!("{} runs no {process}", node.name))
-    }
-
-    /// Sends `signal` to a process of `node`.
-    pub fn signal(&self, node: &Node, process: &str, signal: Signal) -> Result<String> {
-        let found = self.find(node, process)?;
-        ensure!(found.is_running(), "{process} is dead");
-        kill(Pid::from_raw(found.pid), signal).with_context(|| format!("signalling {process}"))?;
-        Ok(String::new())
-    }
-
-    /// Kills a process of `node`, if it runs, and starts it anew; an agent is waited for.
-    pub fn restart(&self, node: &Node, process: &str, lb: &Path) -> Result<String> {
-        let old = self.find(node, process)?;
-        if old.is_running() {
-            kill(Pid::from_raw(old.pid), Signal::SIGKILL).with_context(|| format!("killing {process}"))?;
-        }
-        self.wait_for(&format!("the old {process} to end"), || {
-            if old.is_running() { Err(format!("process {} runs", old.pid)) } else { Ok(()) }
-        })?;
-        self.start(node, process, lb)?;
-        if process == AGENT {
-            self.wait_for("the new agent to be ready", || {
-                self.sh(node, "lb status >/dev/null").map(drop).map_err(|error| format!("{error:#}"))
-            })?;
-        }
-        Ok(String::new())
-    }
-
-    fn start(&self, node: &Node, process: &str, lb: &Path) -> Result<()> {
-        let plan = plan::plan(&self.topology, node);
-        let Some(plan) = plan.processes.iter().find(|plan| plan.name == process) else {
-            bail!("{} runs no {process}", node.name);
-        };
-        self.know(node, process::start(&self.paths, &node.name, plan, lb)?)
-    }
-
-    /// Writes down a process that runs.
-    fn know(&self, node: &Node, process: process::Process) -> Result<()> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = state.processes.entry(node.name.clone()).or_default();
-        match known.iter_mut().find(|known| known.name == process.name) {
-            Some(known) => *known = process,
-            None => known.push(process),
-        }
-        state.save(&self.paths)
-    }
-
-    /// The agent of another build, whose maps are of other sizes and cannot be adopted.
-    fn upgrade(&self, node: &Node) -> Result<String> {
-        // Nodes see the folder that they share, and not the lab's own.
-        let copy = self.paths.shared().join("upgrade/lb");
-        if !copy.exists() {
-            fs::create_dir_all(copy.parent().context("a folder")?)?;
-            let new = copy.with_extension("new");
-            fs::copy(self.lb(), &new).context("copying the agent")?;
-            fs::set_permissions(&new, fs::Permissions::from_mode(0o755))?;
-            fs::rename(&new, &copy).context("naming the agent's copy")?;
-        }
-        // What this version of the agent does not know, it refuses, and the old sizes stay.
-        self.sh(
-            node,
-            &format!(
-                "cd /etc/lb && sed -E 's/^(director|host):$/\\1:\\n  capacity: {{services: 2048}}/' lb.yaml > new.yaml; \
-                 if lb check --config new.yaml >/dev/null 2>&1; then cat new.yaml > {}; fi; rm new.yaml",
-                agent::CONFIG
-            ),
-        )?;
-        self.restart(node, AGENT, &Path::new(SHARED).join("upgrade/lb"))
     }
 
     /// The health check of HAProxy counts its backend `enabler`, which serves nobody.
