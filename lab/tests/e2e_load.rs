@@ -101,8 +101,9 @@ fn offloads(decapsulation: &str) {
     let decapsulation = format!("decapsulation={decapsulation}");
     let sets = ["lb4=3", "lb7=3", "spare_lb7=1", "servers=2", "reflectors=1", "bgp=bird", "offloads=true"];
     let Some((lab, _)) = Lab::up("offloads", &[&sets[..], &[&decapsulation]].concat()) else { return };
-    let mut users = large_packets(&lab, "users");
-    let mut hosts: Vec<Child> = lab.nodes("lb7-").iter().map(|node| large_packets(&lab, node)).collect();
+    let mut users = Capture::of_large_packets(&lab, "users");
+    let hosts = lab.nodes("lb7-");
+    let mut hosts: Vec<_> = hosts.iter().map(|node| Capture::of_large_packets(&lab, node)).collect();
     let scenario = "load: {long_lived: 100, downloads: 3, uploads: 3, slow_uploads: 8, pause: 1s}
 timeline:
   - {at: 1s, do: power-off lb4-1}
@@ -115,26 +116,31 @@ expect: {stall: 13s}
     for kind in KINDS {
         assert!(number(&report, kind, "survived") > 0, "{kind}: {report:#}");
     }
-    assert!(has_ended(&mut users), "users send no large segments");
-    assert!(hosts.iter_mut().any(has_ended), "no host gets merged segments");
-    hosts.iter_mut().chain([&mut users]).for_each(stop);
+    assert!(users.has_seen(), "users send no large segments");
+    assert!(hosts.iter_mut().any(Capture::has_seen), "no host gets merged segments");
 }
 
-/// A capture in `node` that ends with the first packet to port 80 that no link carries in one piece. Before TC it is in a
-/// tunnel still.
-fn large_packets(lab: &Lab, node: &str) -> Child {
-    let filter = "greater 4000 and (dst port 80 or ip proto 4 or ip6 proto 41)";
-    let mut command = lab.command(&["exec", node, "--", "tcpdump", "-nqi", "eth0", "-c", "1", filter]);
-    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
-    child.expect("running tcpdump")
+/// A capture that ends with the first packet to port 80 that no link carries in one piece.
+struct Capture(Child);
+
+impl Capture {
+    /// At `node`. Before TC, packets are in a tunnel still.
+    fn of_large_packets(lab: &Lab, node: &str) -> Self {
+        let filter = "greater 4000 and (dst port 80 or ip proto 4 or ip6 proto 41)";
+        let mut command = lab.command(&["exec", node, "--", "tcpdump", "-nqi", "eth0", "-c", "1", filter]);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        Self(child.expect("running tcpdump"))
+    }
+
+    /// Whether it has seen what it was to see.
+    fn has_seen(&mut self) -> bool {
+        matches!(self.0.try_wait(), Ok(Some(status)) if status.success())
+    }
 }
 
-/// Whether the capture has seen what it was to see.
-fn has_ended(capture: &mut Child) -> bool {
-    matches!(capture.try_wait(), Ok(Some(status)) if status.success())
-}
-
-fn stop(capture: &mut Child) {
-    let _ = capture.kill();
-    let _ = capture.wait();
+impl Drop for Capture {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
