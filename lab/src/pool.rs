@@ -80,8 +80,9 @@ pub fn back(before: &str, now: &str) -> Result<Option<String>> {
 /// A generation after all `numbers`, different from them in its low 12 bits too, of which 0 is none.
 fn unused(numbers: &BTreeSet<u16>) -> u16 {
     let last = numbers.last().copied().unwrap_or(0);
-    let is_free =
-        |number: &u16| !number.is_multiple_of(4096) && numbers.iter().all(|other| other % 4096 != number % 4096);
+    let is_free = |number: &u16| {
+        !number.is_multiple_of(4096) && numbers.iter().all(|other| other % 4096 != number % 4096)
+    };
     (1..=4095).map(|step| last.wrapping_add(step)).find(is_free).unwrap_or(1)
 }
 

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
+use super::action::duration_of;
 use super::file::Scenario;
 use super::flavour::Flavour;
 use super::lock::{self, Lock};
@@ -60,12 +61,20 @@ pub struct RunArgs {
     /// Decides what chance decides in a timeline; each repetition adds one [default: another one each time]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// Allow stalls of this length, whatever scenarios say, e.g. 20s: for a machine that stalls by itself, as an emulated one
+    #[arg(long, value_name = "DURATION", value_parser = stall)]
+    stall: Option<Duration>,
     /// How to print
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     /// Write JUnit's XML to this file as well
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
+}
+
+fn stall(text: &str) -> Result<Duration, String> {
+    let stall = duration_of(text).filter(|stall| !stall.is_zero());
+    stall.ok_or_else(|| "write a duration, e.g. 500ms, 5s or 1m".to_owned())
 }
 
 /// How reports are printed.
@@ -106,6 +115,7 @@ pub fn run(args: &RunArgs, name: Option<&str>) -> Result<u8> {
                 connections: args.connections,
                 seed: seed.wrapping_add(u64::from(round - 1)),
                 round,
+                stall: args.stall,
             };
             if args.repeat > 1 {
                 let flavour = flavour.map_or("as given", Flavour::word);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::conditions::{self, Conditions, Machine, Nodes};
-use super::file::Scenario;
+use super::file::{Expect, Scenario};
 use super::flavour::Flavour;
 use super::rescues::Rescues;
 use super::stage::Stage;
@@ -39,6 +39,8 @@ pub struct Manner {
     pub seed: u64,
     /// Which repetition this is, from 1.
     pub round: u32,
+    /// The longest stall that is allowed, if not as the scenario has it.
+    pub stall: Option<Duration>,
 }
 
 /// Plays `scenario` on the lab of `stage`. A run that a signal ends says how far it got; what it changed is still to be undone.
@@ -54,7 +56,11 @@ pub fn play(scenario: &Scenario, stage: &Stage, manner: Manner, progress: &Progr
     let mut report = match (watched, interrupt::signal()) {
         (_, Some(signal)) => interrupted(&scenario.name, flavour, start.elapsed(), signal.as_str(), &seen),
         (Err(error), None) => return Err(error),
-        (Ok(()), None) => judge(&scenario.name, flavour, connections, &scenario.expect, &seen),
+        (Ok(()), None) => {
+            let stall = manner.stall.unwrap_or(scenario.expect.stall);
+            let expect = Expect { stall, ..scenario.expect };
+            judge(&scenario.name, flavour, connections, &expect, &seen)
+        }
     };
     report.conditions = Some(Conditions {
         versions: conditions::versions(&stage.topology.spec, &stage.lb()),
