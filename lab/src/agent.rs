@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use crate::bird::Family;
+use crate::load::udp;
 use crate::namespace::{self, SHARED};
 use crate::paths::Paths;
 use crate::plan::ProcessPlan;
@@ -83,10 +84,11 @@ fn shared(topology: &Topology, node: &Node) -> String {
 }
 
 fn services(topology: &Topology) -> String {
+    let word = topology.spec.affinity.word();
     let affinity = match topology.spec.affinity {
-        // What the agent does unless it is told otherwise.
+        // What the agent does with TCP unless it is told otherwise.
         Affinity::SecondChance => String::new(),
-        other => format!(", affinity: {}", other.word()),
+        _ => format!(", affinity: {word}"),
     };
     let mut text = "services:\n".to_owned();
     for vip in vips() {
@@ -94,6 +96,14 @@ fn services(topology: &Topology) -> String {
             text,
             "  - {{vip: {}, port: 80, protocol: tcp, pool: web, quorum: 1{affinity}}}",
             quoted(vip)
+        )
+        .expect("writing to a string");
+    }
+    for vip in vips() {
+        let (vip, port) = (quoted(vip), udp::PORT);
+        writeln!(
+            text,
+            "  - {{vip: {vip}, port: {port}, protocol: udp, pool: web, quorum: 1, affinity: {word}}}"
         )
         .expect("writing to a string");
     }
@@ -192,7 +202,9 @@ mod tests {
         let text = director(&topology, topology.node("lb4-1").unwrap());
         assert!(text.contains("  source4: 192.0.2.132\n  source6: \"2001:db8::c000:284\"\n"), "{text}");
         assert!(text.contains("lb7-13: {address4: 192.0.2.151, address6: \"2001:db8::c000:297\"}"), "{text}");
-        assert_eq!(text.matches("- {vip: ").count(), 8);
+        assert_eq!(text.matches("port: 80, protocol: tcp").count(), 8);
+        let udp = "port: 9000, protocol: udp, pool: web, quorum: 1, affinity: second-chance}";
+        assert_eq!(text.matches(udp).count(), 8, "{text}");
         assert!(text.contains("driver: bird"));
     }
 
@@ -205,7 +217,7 @@ mod tests {
         for text in [&director, &host] {
             assert!(text.contains("manifest: {file: /etc/lb/shared/manifest.yaml}"), "{text}");
             assert!(!text.contains("address4:"), "{text}");
-            assert_eq!(text.matches("affinity: flow-table}").count(), 8, "{text}");
+            assert_eq!(text.matches("affinity: flow-table}").count(), 16, "{text}");
             assert!(text.contains("\"http://192.0.2.132:7400\", "), "{text}");
         }
     }

@@ -3,11 +3,11 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::address::Prefix;
+use crate::patience::ANSWER;
 use crate::plan::ProcessPlan;
 use crate::topology::{INFRA_NET, Node, Prefix4, VIP_NET, net};
 
@@ -209,7 +209,7 @@ fn sessions() -> Result<Vec<SessionState>> {
 fn command(command: &str) -> Result<String> {
     let stream =
         UnixStream::connect(CONTROL).with_context(|| format!("BIRD does not answer on {CONTROL}"))?;
-    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    stream.set_read_timeout(Some(ANSWER))?;
     let mut reader = BufReader::new(stream.try_clone()?);
     read_reply(&mut reader).context("BIRD does not greet")?;
     (&stream).write_all(format!("{command}\n").as_bytes())?;

@@ -12,7 +12,9 @@ use crate::paths::Paths;
 use crate::scenario::command::RunArgs;
 use crate::scenario::flood::FloodArgs;
 use crate::send::{self, SendArgs};
+use crate::serve::{self, ServeArgs};
 use crate::spec::{self, LabSpec};
+use crate::wait::Wait;
 use crate::{down, exec, load, preflight, scenario, status, up};
 
 /// The whole load balancer on one machine, in network namespaces.
@@ -51,6 +53,9 @@ enum Command {
     /// The load of a scenario, inside the users node
     #[command(hide = true)]
     Load(LoadArgs),
+    /// What answers the load, inside servers and L7 hosts
+    #[command(hide = true)]
+    Serve(ServeArgs),
     /// The flood of a scenario, inside the users node
     #[command(hide = true)]
     Flood(FloodArgs),
@@ -98,18 +103,6 @@ pub enum Format {
     Json,
 }
 
-/// What `lab up` waits for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub enum Wait {
-    /// Nothing: processes are started.
-    None,
-    /// The first answered request.
-    Answer,
-    /// Every node is ready.
-    #[default]
-    Ready,
-}
-
 /// Runs the command; the result is the exit status.
 pub fn run(cli: Cli) -> Result<u8> {
     if let Some(name) = &cli.name {
@@ -127,6 +120,7 @@ pub fn run(cli: Cli) -> Result<u8> {
         Command::Exec { node, command } => exec::exec(&Paths::new(name)?, &node, &command).map(|()| 0),
         Command::Run(args) => scenario::command::run(&args, cli.name.as_deref()),
         Command::Load(args) => load::run(args),
+        Command::Serve(args) => serve::run(args),
         Command::Flood(args) => scenario::flood::run(&args),
         Command::Send(args) => send::run(&args),
         Command::Shell { node } => exec::shell(&Paths::new(name)?, &node).map(|()| 0),
@@ -143,7 +137,7 @@ fn run_up(args: UpArgs, name: Option<&str>) -> Result<u8> {
             wait: args.wait,
             timeout: Duration::from_secs(args.timeout),
             json: args.format == Format::Json,
-            quiet: false,
+            temporary: false,
         },
     )
 }

@@ -5,7 +5,8 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -13,10 +14,10 @@ use nix::unistd::Pid;
 use crate::cgroup;
 use crate::machine;
 use crate::paths::{Paths, mounts};
+use crate::patience::LIMIT;
+use crate::process::{self, Process};
+use crate::scenario::lock;
 use crate::state::State;
-
-/// How long killed processes may take to end.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whether there is anything to remove.
 pub fn is_needed(paths: &Paths) -> bool {
@@ -27,7 +28,7 @@ pub fn is_needed(paths: &Paths) -> bool {
 /// error; returns all of them.
 pub fn remove(paths: &Paths) -> Vec<anyhow::Error> {
     let steps: [fn(&Paths) -> Result<()>; 4] =
-        [stop_creator, |paths| cgroup::remove(&paths.cgroup, PATIENCE), unmount, remove_folder];
+        [stop_others, |paths| cgroup::remove(&paths.cgroup, LIMIT), unmount, remove_folder];
     steps.iter().filter_map(|step| step(paths).err()).collect()
 }
 
@@ -38,17 +39,30 @@ pub fn remove_last(paths: &Paths) -> Vec<anyhow::Error> {
     errors
 }
 
-/// Ends a `lab up` that is still at work on this lab, lest it go on making things.
-fn stop_creator(paths: &Paths) -> Result<()> {
+/// Ends a `lab up` or `lab run` that is still at work on this lab, lest it go on making things, or miss them.
+fn stop_others(paths: &Paths) -> Result<()> {
+    if let Some(holder) = lock::holder(paths) {
+        stop(&holder.process, "lab run")?;
+    }
     // A state that cannot be read names nobody to stop.
     let Ok(Some(state)) = State::load(paths) else { return Ok(()) };
-    let is_other = state.creator.pid.cast_unsigned() != std::process::id();
-    if !state.complete && is_other && state.creator.is_running() {
-        kill(Pid::from_raw(state.creator.pid), Signal::SIGKILL).context("stopping lab up")?;
-        let deadline = Instant::now() + PATIENCE;
-        while state.creator.is_running() && Instant::now() < deadline {
-            thread::sleep(Duration::from_millis(5));
-        }
+    if state.complete { Ok(()) } else { stop(&state.creator, "lab up") }
+}
+
+fn stop(other: &Process, name: &str) -> Result<()> {
+    if *other == process::own()? || !other.is_running() {
+        return Ok(());
+    }
+    eprintln!("ending {name} (process {}), which is at work on it", other.pid);
+    match kill(Pid::from_raw(other.pid), Signal::SIGKILL) {
+        // It has ended meanwhile.
+        Err(Errno::ESRCH) => return Ok(()),
+        result => result.with_context(|| format!("ending {name}"))?,
+    }
+    let deadline = Instant::now() + LIMIT;
+    while other.is_running() {
+        ensure!(Instant::now() < deadline, "process {} of {name} does not end", other.pid);
+        thread::sleep(Duration::from_millis(5));
     }
     Ok(())
 }

@@ -35,6 +35,19 @@ impl Process {
     }
 }
 
+/// Process `pid`, if it runs what `plan` says.
+pub fn running(pid: i32, plan: &ProcessPlan) -> Option<Process> {
+    let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let wanted: Vec<u8> = plan.argv.iter().flat_map(|word| word.bytes().chain([0])).collect();
+    let (_, start_time) = stat(pid)?;
+    (command == wanted).then(|| Process {
+        name: plan.name.to_owned(),
+        pid,
+        start_time,
+        argv: plan.argv.clone(),
+    })
+}
+
 /// This process.
 pub fn own() -> Result<Process> {
     let pid = i32::try_from(std::process::id()).context("a process id beyond i32")?;
@@ -69,7 +82,7 @@ pub fn start(paths: &Paths, node: &str, plan: &ProcessPlan, lb: &Path) -> Result
     })
 }
 
-/// A command that runs inside `node` once spawned or executed, with `lb` on its path.
+/// A command that runs inside `node` once spawned or executed, with `lb` and this program on its path.
 pub fn node_command(paths: &Paths, node: &str, argv: &[String], lb: &Path) -> Result<Command> {
     let handles = Handles::open(paths, node)?;
     let cgroup = paths.node_cgroup(node).join("cgroup.procs");
@@ -100,10 +113,15 @@ fn enter(handles: &Handles, mut cgroup: &File) -> std::io::Result<()> {
     handles.enter()
 }
 
-/// The search path with the folder of `lb` first and the system's folders included.
+/// The search path with the folders of `lb` and of this program first, and the system's included.
 fn path_with(lb: &Path) -> OsString {
     let mut path = lb.parent().unwrap_or(Path::new("/")).as_os_str().to_owned();
     path.push(":");
+    // `lab serve` runs in nodes.
+    if let Some(own) = std::env::current_exe().ok().as_deref().and_then(Path::parent) {
+        path.push(own);
+        path.push(":");
+    }
     path.push(std::env::var_os("PATH").unwrap_or_default());
     path.push(":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
     path
@@ -128,6 +146,21 @@ mod tests {
     fn stat_survives_names_with_parentheses() {
         let text = "42 (a) b) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20";
         assert_eq!(parse_stat(text), Some(('S', 777)));
+    }
+
+    #[test]
+    fn running_process_is_known_by_its_command() {
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let found = || running(pid, &ProcessPlan::new("x", "sleep 1000"));
+        // Until it executes the program, it is a copy of this one.
+        while found().is_none() {
+            std::thread::yield_now();
+        }
+        assert!(found().unwrap().is_running());
+        assert_eq!(running(pid, &ProcessPlan::new("x", "sleep 1")), None);
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

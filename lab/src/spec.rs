@@ -44,6 +44,8 @@ pub struct LabSpec {
     pub manifest: bool,
     /// BFD between internet and routers (the reflectors' GoBGP has none).
     pub bfd: bool,
+    /// GRO, TSO and checksums in the device, as real cards have them.
+    pub offloads: bool,
 }
 
 /// Which BGP daemon announces a director's VIPs.
@@ -221,6 +223,7 @@ struct Written {
     affinity: Option<Spanned<Affinity>>,
     manifest: Option<Spanned<bool>>,
     bfd: Option<Spanned<bool>>,
+    offloads: Option<Spanned<bool>>,
 }
 
 #[derive(Default)]
@@ -303,6 +306,7 @@ fn check(layers: &[Layer]) -> Result<LabSpec, SpecErrors> {
         affinity: pick!(affinity, Affinity::SecondChance, no_limit),
         manifest: pick!(manifest, true, no_limit),
         bfd: pick!(bfd, false, no_limit),
+        offloads: pick!(offloads, false, no_limit),
     };
     let infrastructure = spec.routers + spec.lb4 + spec.lb7 + spec.spare_lb7 + spec.reflectors;
     if infrastructure > 125 {

@@ -21,6 +21,9 @@ pub struct State {
     pub lb: PathBuf,
     /// The `lab up` that wrote this, to tell one at work from one that crashed.
     pub creator: Process,
+    /// Whether that was a `lab run` which needed a lab for itself, and removes it.
+    #[serde(default)]
+    pub temporary: bool,
     /// Whether all nodes exist and all processes were started.
     pub complete: bool,
     /// Node → its processes in order of start.

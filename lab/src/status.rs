@@ -12,6 +12,8 @@ use serde::Serialize;
 use crate::kinds;
 use crate::namespace;
 use crate::paths::Paths;
+use crate::scenario::lock;
+use crate::scenario::undo::Log;
 use crate::state::State;
 use crate::topology::{Kind, Node, Topology};
 
@@ -27,6 +29,12 @@ pub struct LabStatus {
     pub ready: bool,
     /// Every node.
     pub nodes: Vec<NodeStatus>,
+    /// The `lab run` that plays on it now, and may have killed nodes on purpose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_use_by: Option<String>,
+    /// What a `lab run` that was killed has changed and not put back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to_undo: Option<String>,
 }
 
 /// A node's part.
@@ -60,7 +68,15 @@ pub struct ProcessStatus {
 /// Looks at all nodes.
 pub fn lab(paths: &Paths, topology: &Topology, state: &State) -> LabStatus {
     let nodes = of_nodes(paths, topology, state, &topology.nodes.iter().collect::<Vec<_>>());
-    LabStatus { name: paths.name.clone(), ready: nodes.iter().all(|node| node.ready), nodes }
+    let in_use_by = lock::holder(paths).map(|holder| holder.describe());
+    let left = if in_use_by.is_none() { Log::load(paths) } else { Ok(None) };
+    LabStatus {
+        name: paths.name.clone(),
+        ready: nodes.iter().all(|node| node.ready),
+        nodes,
+        in_use_by,
+        to_undo: left.map_or_else(|error| Some(format!("{error:#}")), |left| Some(left?.describe())),
+    }
 }
 
 /// Looks at `nodes`, several at a time; answers in their order.
@@ -127,6 +143,18 @@ pub fn death_notice(paths: &Paths, node: &str, process: &str) -> String {
 pub fn render(status: &LabStatus) -> String {
     let ready = status.nodes.iter().filter(|node| node.ready).count();
     let mut text = format!("lab {}: {ready} of {} nodes ready\n", status.name, status.nodes.len());
+    if let Some(holder) = &status.in_use_by {
+        writeln!(text, "in use by {holder}: it may have killed nodes on purpose")
+            .expect("writing to a string");
+    }
+    if let Some(left) = &status.to_undo {
+        writeln!(
+            text,
+            "a lab run was killed and has not put back what it changed: {left}; lab up --name {} does that",
+            status.name
+        )
+        .expect("writing to a string");
+    }
     for node in &status.nodes {
         let processes: Vec<String> = node
             .processes
@@ -180,7 +208,9 @@ mod tests {
             reasons: vec!["nginx is dead".into()],
             processes: vec![ProcessStatus { name: "nginx".into(), pid: 7, running: false }],
         };
-        let text = render(&LabStatus { name: "x".into(), ready: false, nodes: vec![node] });
+        let status =
+            LabStatus { name: "x".into(), ready: false, nodes: vec![node], in_use_by: None, to_undo: None };
+        let text = render(&status);
         assert_eq!(
             text,
             "lab x: 0 of 1 nodes ready\n\

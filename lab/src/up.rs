@@ -12,15 +12,16 @@ use anyhow::{Context, Result, bail};
 use nix::mount::{MsFlags, mount};
 use serde_json::json;
 
-use crate::cli::Wait;
 use crate::paths::Paths;
 use crate::plan::{self, NodePlan};
 use crate::process::{self, Process};
 use crate::progress::Progress;
+use crate::scenario::stage::Stage;
+use crate::scenario::{lock, restore};
 use crate::spec::{self, LabSpec};
 use crate::state::State;
 use crate::topology::{Kind, Node, Topology};
-use crate::wait::{self, Waiting};
+use crate::wait::{self, Wait, Waiting};
 use crate::{down, machine, pool, preflight, wire};
 
 /// Processes started at a time.
@@ -38,8 +39,8 @@ pub struct Options {
     pub timeout: Duration,
     /// Whether to print JSON.
     pub json: bool,
-    /// Whether to print nothing on standard output: the lab is brought up for something else.
-    pub quiet: bool,
+    /// Whether the lab is brought up for a `lab run`, which removes it: nothing is printed on standard output.
+    pub temporary: bool,
 }
 
 /// The command; the result is the exit status.
@@ -57,14 +58,21 @@ pub fn run(spec: &LabSpec, options: &Options) -> Result<u8> {
     let paths = Paths::new(&spec.name)?;
     let progress = Progress::start();
     let Some(state) = claim(&paths, spec, options, &progress)? else {
-        return compare(&paths, spec, options);
+        return second(&paths, spec, options, &progress);
     };
     let state = build(&paths, state, &plans, options, &progress).inspect_err(|_| {
         for error in down::remove_last(&paths) {
             eprintln!("lab: cleaning up: {error:#}");
         }
     })?;
-    wait::run(&Waiting { paths: &paths, topology: &topology, state: &state, options, progress: &progress })
+    wait::run(&Waiting {
+        paths: &paths,
+        topology: &topology,
+        state: &state,
+        options,
+        progress: &progress,
+        is_first: true,
+    })
 }
 
 /// Makes the lab's home and writes down who makes the lab. `None` if the lab is there already; what a crashed
@@ -89,6 +97,7 @@ fn claim(paths: &Paths, spec: &LabSpec, options: &Options, progress: &Progress) 
         spec: spec.clone(),
         lb: options.lb.clone(),
         creator: process::own()?,
+        temporary: options.temporary,
         complete: false,
         processes: BTreeMap::new(),
     };
@@ -98,19 +107,37 @@ fn claim(paths: &Paths, spec: &LabSpec, options: &Options, progress: &Progress) 
     Ok(Some(state))
 }
 
-/// The second `lab up`: says that it is up, and what differs from what is asked for.
-fn compare(paths: &Paths, spec: &LabSpec, options: &Options) -> Result<u8> {
+/// The second `lab up`: finishes what a killed `lab run` has left, says what differs from what is asked for, and waits as the
+/// first one does.
+fn second(paths: &Paths, spec: &LabSpec, options: &Options, progress: &Progress) -> Result<u8> {
+    let _lock = lock::take(paths)?;
+    let mut state = State::of_running(paths)?;
+    if state.temporary && !options.temporary {
+        progress.line("the lab run that this lab was brought up for was killed; from now on the lab stays until lab down");
+        state.temporary = false;
+        state.save(paths)?;
+    }
+    restore::finish_left(&Stage::new(paths.clone())?, progress)?;
     let state = State::of_running(paths)?;
     let mut differences = spec::differences(&state.spec, spec);
     let dead = state.dead();
     differences.extend(dead.iter().map(|(node, process)| format!("{node}: {} is dead", process.name)));
-    if options.json {
-        println!("{}", json!({"name": paths.name, "already_up": true, "differences": differences}));
-        return Ok(u8::from(!differences.is_empty()));
-    }
     if differences.is_empty() {
         eprintln!("lab {} is up already, as asked for", paths.name);
-        return Ok(0);
+        let topology = Topology::new(&state.spec);
+        let is_first = false;
+        return wait::run(&Waiting {
+            paths,
+            topology: &topology,
+            state: &state,
+            options,
+            progress,
+            is_first,
+        });
+    }
+    if options.json {
+        println!("{}", json!({"name": paths.name, "already_up": true, "differences": differences}));
+        return Ok(1);
     }
     eprintln!(
         "lab {} is up already, but differs; to rebuild it: lab down --name {0}, then lab up",
@@ -135,7 +162,7 @@ fn build(
         wire::make_switch(paths)?;
         wire::make_nodes(paths, plans)
     })?;
-    progress.step("connected them", || wire::connect(paths, plans))?;
+    progress.step("connected them", || wire::connect(paths, &state.spec, plans))?;
     state.processes = progress.step("started their processes", || start_all(paths, plans, options))?;
     state.complete = true;
     state.save(paths)?;

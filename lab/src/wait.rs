@@ -4,17 +4,34 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
+use clap::ValueEnum;
 use serde_json::json;
 
-use crate::cli::Wait;
+use crate::interrupt;
 use crate::namespace;
 use crate::paths::Paths;
+use crate::patience::ANSWER;
 use crate::progress::{Progress, seconds};
 use crate::request::{self, Answer};
 use crate::state::State;
 use crate::status::{self, NodeStatus};
 use crate::topology::{Node, Topology, USER, vips};
 use crate::up::Options;
+
+/// How long the first request may take: most are sent before there is a route.
+const FIRST: Duration = Duration::from_millis(500);
+
+/// What `lab up` waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Wait {
+    /// Nothing: processes are started.
+    None,
+    /// The first answered request.
+    Answer,
+    /// Every node is ready.
+    #[default]
+    Ready,
+}
 
 /// A lab whose processes were started.
 pub struct Waiting<'a> {
@@ -28,12 +45,18 @@ pub struct Waiting<'a> {
     pub options: &'a Options,
     /// Where to show it.
     pub progress: &'a Progress,
+    /// Whether it was brought up just now, and not before.
+    pub is_first: bool,
 }
 
 /// Waits as asked, prints the summary; exit status 1 if nodes are not ready in time.
 pub fn run(lab: &Waiting<'_>) -> Result<u8> {
     let nodes = lab.topology.nodes.len();
     let mut summary = json!({"name": lab.paths.name, "nodes": nodes});
+    if !lab.is_first {
+        summary["already_up"] = json!(true);
+        summary["differences"] = json!([]);
+    }
     if lab.options.wait >= Wait::Answer {
         let answer = first_answer(lab).inspect_err(|_| print_unready(lab))?;
         lab.progress.line(&format!("first request answered by {} through {}", answer.server, answer.l7));
@@ -51,9 +74,17 @@ pub fn run(lab: &Waiting<'_>) -> Result<u8> {
         summary["not_ready"] = json!(unready);
     }
     match lab.options {
-        Options { quiet: true, .. } => {}
+        Options { temporary: true, .. } => {}
         Options { json: true, .. } => println!("{summary}"),
-        _ => print_next_steps(lab.paths),
+        _ if lab.is_first => print_next_steps(lab.paths),
+        _ => {}
+    }
+    if !unready.is_empty() {
+        eprintln!(
+            "waited {} for {nodes} nodes to be ready; {} are not:",
+            seconds(lab.options.timeout),
+            unready.len()
+        );
     }
     for status in &unready {
         eprintln!("{} is not ready: {}", status.name, status.reasons.join("; "));
@@ -65,18 +96,25 @@ pub fn run(lab: &Waiting<'_>) -> Result<u8> {
 fn first_answer(lab: &Waiting<'_>) -> Result<Answer> {
     lab.progress.note("waiting for the first answer");
     let vip = vips()[0];
+    let mut patience = FIRST;
     namespace::enter(lab.paths, "users", || {
+        let mut seen = "nothing was asked".to_owned();
         while lab.progress.elapsed() < lab.options.timeout {
-            if let Ok(answer) = request::get(USER.into(), vip, Duration::from_millis(500)) {
-                return Ok(answer);
+            match request::get(USER.into(), vip, patience) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => seen = format!("{error:#}"),
             }
+            interrupt::check()?;
+            // Routes come in a moment; what takes longer than that is slow, and not missing.
+            patience = (patience * 2).min(ANSWER);
             if let Some((node, process)) = lab.state.dead().first() {
                 bail!("{} of {node} ended early; the lab stays up: lab status, lab down", process.name);
             }
             thread::sleep(Duration::from_millis(30));
         }
         Err(anyhow!(
-            "no request to {vip} was answered within {}; the lab stays up: lab status, lab down",
+            "waited {} for an answer of {vip}; seen last: {seen}; the lab stays up: lab status, lab down; \
+             a machine that is slow needs more --timeout",
             seconds(lab.options.timeout)
         ))
     })?
@@ -99,7 +137,7 @@ fn all_ready(lab: &Waiting<'_>) -> Vec<NodeStatus> {
             waiting.clone_from(&all);
             continue;
         };
-        if lab.progress.elapsed() > lab.options.timeout {
+        if lab.progress.elapsed() > lab.options.timeout || interrupt::signal().is_some() {
             return unready;
         }
         lab.progress.note(&format!("waiting for {}: {}", first.name, first.reasons[0]));

@@ -16,6 +16,7 @@ use crate::namespace::{self, Handles};
 use crate::netlink::{Netlink, VethEnd};
 use crate::paths::Paths;
 use crate::plan::NodePlan;
+use crate::spec::LabSpec;
 use crate::topology::{Interface, Node, Segment};
 use crate::xdp_pass;
 
@@ -79,7 +80,7 @@ fn make_node(paths: &Paths, node: &Node, plan: &NodePlan) -> Result<()> {
 }
 
 /// Plugs every node into its segments, from inside the switch, then configures the nodes' ends.
-pub fn connect(paths: &Paths, nodes: &[(&Node, NodePlan)]) -> Result<()> {
+pub fn connect(paths: &Paths, spec: &LabSpec, nodes: &[(&Node, NodePlan)]) -> Result<()> {
     // Opened here: inside the switch, the files that keep the namespaces are out of sight.
     let handles = nodes.iter().map(|(node, _)| Handles::open(paths, &node.name));
     let handles = handles.collect::<Result<Vec<_>>>()?;
@@ -93,7 +94,7 @@ pub fn connect(paths: &Paths, nodes: &[(&Node, NodePlan)]) -> Result<()> {
         anyhow::Ok(())
     })??;
     for (node, plan) in nodes {
-        namespace::enter(paths, &node.name, || configure(node, plan))?
+        namespace::enter(paths, &node.name, || configure(spec, node, plan))?
             .with_context(|| format!("configuring the links of {}", node.name))?;
     }
     Ok(())
@@ -124,12 +125,29 @@ fn port_name(node: &Node, interface: &Interface) -> String {
     format!("{}.{}", node.name, interface.name.trim_start_matches("eth"))
 }
 
-fn configure(node: &Node, plan: &NodePlan) -> Result<()> {
+fn configure(spec: &LabSpec, node: &Node, plan: &NodePlan) -> Result<()> {
     let mut netlink = Netlink::open().context("opening netlink")?;
     for interface in &node.interfaces {
         let name = interface.name;
-        ethtool::transmit_checksum_off(name).with_context(|| format!("checksums of {name}"))?;
+        if spec.offloads {
+            ethtool::merge_received(name).with_context(|| format!("GRO of {name}"))?;
+        } else {
+            ethtool::transmit_checksum_off(name).with_context(|| format!("checksums of {name}"))?;
+        }
         netlink.set_up(name).with_context(|| format!("bringing {name} up"))?;
+    }
+    address(&mut netlink, node, plan)
+}
+
+/// Gives the links of a node, which are up, their addresses and routes again. Call inside the node.
+pub fn restore(node: &Node, plan: &NodePlan) -> Result<()> {
+    address(&mut Netlink::open().context("opening netlink")?, node, plan)
+}
+
+/// What is there already stays.
+fn address(netlink: &mut Netlink, node: &Node, plan: &NodePlan) -> Result<()> {
+    for interface in &node.interfaces {
+        let name = interface.name;
         netlink.add_addresses(name, &interface.addresses).with_context(|| format!("addresses of {name}"))?;
     }
     for (to, via) in &plan.routes {

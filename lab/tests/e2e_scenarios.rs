@@ -50,12 +50,15 @@ fn no_scenario_breaks_a_connection() {
         figure(
             &format!("scenario {name}"),
             format!(
-                "{} of {} survived, {} broken, {} excused, {rescued} packets rescued, {} requests failed",
+                "{} of {} survived, {} broken, {} excused, {rescued} packets rescued, {} requests failed, \
+                 longest stall {} of {} ms",
                 connections["survived"],
                 connections["opened"],
                 connections["broken"],
                 connections["excused"],
-                report["requests"]["failed"]
+                report["requests"]["failed"],
+                report["stall"]["longest_ms"],
+                report["stall"]["allowed_ms"]
             ),
         );
         if report["verdict"] != "pass" {
@@ -69,7 +72,7 @@ fn no_scenario_breaks_a_connection() {
     assert!(without_rescue.is_empty(), "rows moved, and nobody needed a second chance: {without_rescue:?}");
     assert!(output.status.success());
     let xml = fs::read_to_string(junit).expect("JUnit's file");
-    assert!(xml.contains("tests=\"14\" failures=\"0\""), "{xml}");
+    assert!(xml.contains("tests=\"14\" failures=\"0\" errors=\"0\""), "{xml}");
 }
 
 /// The proof of the README.
@@ -139,6 +142,73 @@ fn flow_tables_break_where_second_chances_do_not() {
     assert!(output.status.success(), "what it is compared with does not decide");
 }
 
+/// Nobody is served for ten seconds. Connections survive that, and it must not pass all the same.
+#[test]
+fn outage_fails_though_no_connection_breaks() {
+    let Some(lab) = Lab::new("outage") else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("outage.yaml");
+    let scenario = "description: All directors are disabled for ten seconds.
+timeline:
+  - {at: 1s, do: \"disable lb4-*\"}
+  - {at: 11s, do: \"enable lb4-*\"}
+duration: 15s
+";
+    fs::write(&file, scenario).expect("writing the scenario");
+    let junit = folder.path().join("junit.xml").display().to_string();
+    let file = file.display().to_string();
+    let arguments = [&file, "--connections=40", "--format=json", "--junit", &junit];
+    let output = lab.run(&[&["run"], &arguments[..]].concat());
+    println!("{}", text(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+    assert_eq!(output.status.code(), Some(1), "{report:#}");
+    assert_eq!(report["verdict"], "fail");
+    let failed = report["requests"]["failed"].as_u64().expect("a number");
+    let stall = report["stall"]["longest_ms"].as_u64().expect("a number");
+    figure("all directors disabled for 10 s", format!("{failed} requests failed, longest stall {stall} ms"));
+    assert!(failed > 0 && stall > 3000, "{report:#}");
+    // Of both at the event that brought them about.
+    assert!(report["events"][1]["failed"].as_u64() > Some(0), "{report:#}");
+    assert!(report["events"][1]["stall_ms"].as_u64() > Some(3000), "{report:#}");
+    assert_eq!(report["problems"].as_array().map(Vec::len), Some(2), "{report:#}");
+    let xml = fs::read_to_string(junit).expect("JUnit's file");
+    assert!(xml.contains("failures=\"1\"") && xml.contains("the longest stall was"), "{xml}");
+}
+
+/// Rounds go in turn through all flavours, and come out as one line per flavour.
+#[test]
+fn repeated_comparison_tells_the_spread_and_its_conditions() {
+    let Some(lab) = Lab::new("repetition") else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("quiet.yaml");
+    fs::write(&file, "timeline: []\nduration: 1s\n").expect("writing the scenario");
+    let file = file.display().to_string();
+    let arguments = ["run", &file, "--connections=20", "--repeat=2", "--compare=flow-table", "--seed=7"];
+    let output = lab.run(&[&arguments[..], &["--format=json"]].concat());
+    let said = text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let document: Value = serde_json::from_slice(&output.stdout).expect("a document");
+    let runs = document["runs"].as_array().expect("runs");
+    let seeds: Vec<_> = runs.iter().map(|run| run["conditions"]["seed"].as_u64()).collect();
+    assert_eq!(seeds, [7, 7, 8, 8].map(Some), "{document:#}");
+    let affinities: Vec<_> = runs.iter().filter_map(|run| run["affinity"].as_str()).collect();
+    assert_eq!(affinities, ["second-chance", "flow-table"].repeat(2), "in turn");
+    for pointer in
+        ["/versions/lb", "/versions/kernel", "/versions/haproxy", "/machine/load_before", "/nodes/directors"]
+    {
+        assert!(runs[0]["conditions"].pointer(pointer).is_some(), "{pointer}: {document:#}");
+    }
+    let summary = document["summary"].as_array().expect("a summary");
+    assert_eq!(summary.len(), 2, "{document:#}");
+    for flavour in summary {
+        assert_eq!((&flavour["runs"], &flavour["passed"]), (&2.into(), &2.into()), "{document:#}");
+        assert!(
+            flavour["stall_ms"]["median"].as_u64() <= flavour["stall_ms"]["max"].as_u64(),
+            "{document:#}"
+        );
+    }
+}
+
 #[test]
 #[ignore = "needs root"]
 fn wrong_scenarios_are_refused_with_their_place_before_anything_happens() {
@@ -154,6 +224,14 @@ fn wrong_scenarios_are_refused_with_their_place_before_anything_happens() {
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(said.starts_with(&problem), "{said}");
+    }
+    for (arguments, problem) in [
+        (["run", "03", "--repeat=0"], "0 is not in 1..=1000"),
+        (["run", "03", "--connections=0"], "0 is not in 1..=50000"),
+    ] {
+        let output = lab.run(&arguments);
+        let said = text(&output.stderr);
+        assert!(!output.status.success() && said.contains(problem), "{said}");
     }
     assert!(!lab.paths.folder.exists() && !lab.paths.cgroup.exists());
 }

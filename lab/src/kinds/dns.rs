@@ -1,5 +1,6 @@
 //! dns: the name server of example.org. `lb agent` answers by itself, or keeps a gdnsd at what it knows.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
@@ -123,6 +124,9 @@ pub fn health(node: &Node, lb: &Path) -> Vec<String> {
 const A: u8 = 1;
 const AAAA: u8 = 28;
 
+/// Questions, half a second apart, until the server counts as silent.
+const QUESTIONS: u32 = 6;
+
 /// How many records of a type the server at `address` has for `www.example.org`.
 fn answers_for_www(address: IpAddr, kind: u8) -> Result<u16> {
     let server = SocketAddr::new(address, 53);
@@ -130,9 +134,19 @@ fn answers_for_www(address: IpAddr, kind: u8) -> Result<u16> {
     socket.set_read_timeout(Some(Duration::from_millis(500)))?;
     socket.connect(server)?;
     let question = query(kind);
-    socket.send(&question).with_context(|| format!("nobody listens on {server}"))?;
     let mut answer = [0; 512];
-    let length = socket.recv(&mut answer).with_context(|| format!("no answer from {server}"))?;
+    // One that has just started is silent until its first checks; one that is slow answers the first of these.
+    let mut asked = 0;
+    let length = loop {
+        socket.send(&question).with_context(|| format!("nobody listens on {server}"))?;
+        asked += 1;
+        match socket.recv(&mut answer) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock && asked < QUESTIONS => {}
+            result => {
+                break result.with_context(|| format!("no answer from {server} to {asked} questions"))?;
+            }
+        }
+    };
     ensure!(length >= 12 && answer[..2] == question[..2], "{server} answers something else than DNS");
     Ok(u16::from_be_bytes([answer[6], answer[7]]))
 }

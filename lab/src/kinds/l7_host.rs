@@ -1,16 +1,17 @@
-//! LB7-1…: HAProxy for all VIPs, `lb agent` decapsulating, BIRD for the way back.
+//! LB7-1…: HAProxy for all VIPs, `lab serve` echoing datagrams, `lb agent` decapsulating, BIRD for the way back.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::agent;
 use crate::bird::{self, Family};
 use crate::kinds::server;
+use crate::patience::ANSWER;
 use crate::plan::{NodePlan, ProcessPlan};
+use crate::serve;
 use crate::topology::{Kind, Node, Topology, USER_ADDRESSES_NET, USERS_NET, vips};
 
 const CONFIG: &str = "/etc/haproxy/haproxy.cfg";
@@ -26,6 +27,7 @@ pub fn plan(topology: &Topology, node: &Node) -> NodePlan {
         folders: vec![bird::FOLDER.to_owned(), "/run/haproxy".to_owned(), agent::FOLDER.to_owned()],
         processes: vec![
             ProcessPlan::new("haproxy", &format!("haproxy -db -f {CONFIG}")),
+            ProcessPlan::new("echo", &format!("lab serve echo {}", node.name)),
             bird::process(),
             agent::process(),
         ],
@@ -62,6 +64,13 @@ fn haproxy(topology: &Topology, node: &Node) -> String {
             )
         })
         .collect();
+    let bulk: String = topology
+        .of(Kind::Server)
+        .map(|server| {
+            let (name, address, port) = (&server.name, server.address6(), serve::bulk::PORT);
+            format!("  server {name} [{address}]:{port} track servers/{name}\n")
+        })
+        .collect();
     format!(
         "global
   nbthread 1
@@ -70,7 +79,7 @@ fn haproxy(topology: &Topology, node: &Node) -> String {
 defaults
   mode http
   timeout connect 2s
-  timeout client 60s
+  timeout client 1h
   timeout server 60s
   timeout http-keep-alive 1h
   option prefer-last-server
@@ -83,10 +92,13 @@ frontend www
   monitor fail if no_server or disabled
   http-response set-header X-L7 {name}
   http-after-response set-header X-L7 {name}
+  use_backend bulk if {{ path_beg /bulk/ }}
   default_backend servers
 backend servers
   balance roundrobin
-{servers}backend enabler
+{servers}backend bulk
+  balance roundrobin
+{bulk}backend enabler
   server enabler 127.0.0.1:5555 agent-check agent-port 5555 agent-inter 1s
 ",
         name = node.name
@@ -112,7 +124,7 @@ pub fn health(lb: &Path) -> Vec<String> {
 fn down_servers() -> Result<Vec<String>> {
     let mut stream =
         UnixStream::connect(SOCKET).with_context(|| format!("HAProxy does not answer on {SOCKET}"))?;
-    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    stream.set_read_timeout(Some(ANSWER))?;
     stream.write_all(b"show stat -1 4 -1\n")?;
     let mut csv = String::new();
     stream.read_to_string(&mut csv).context("HAProxy does not answer `show stat`")?;
@@ -167,7 +179,16 @@ mod tests {
                 "server s10 [2001:db8:1:0:2::10]:88 check send-proxy agent-check agent-port 5555\n"
             )
         );
+        assert!(text.contains("  server s10 [2001:db8:1:0:2::10]:89 track servers/s10\n"), "{text}");
         assert!(text.contains("set-header X-L7 lb7-3"));
+    }
+
+    /// HAProxy ends an idle connection by the shorter of the two.
+    #[test]
+    fn idle_connections_may_last_an_hour() {
+        let topology = reference();
+        let text = haproxy(&topology, topology.node("lb7-1").unwrap());
+        assert!(text.contains("  timeout client 1h\n") && text.contains("  timeout http-keep-alive 1h\n"));
     }
 
     #[test]

@@ -1,11 +1,13 @@
-//! S1…: nginx behind the PROXY protocol, answering with its name; `lb agent` answers HAProxy's agent check.
+//! S1…: nginx behind the PROXY protocol, answering with its name; `lab serve` for transfers; `lb agent` answers HAProxy's
+//! agent check.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::Path;
-use std::time::Duration;
 
 use crate::agent;
+use crate::patience::ANSWER;
 use crate::plan::{NodePlan, ProcessPlan};
+use crate::serve::bulk;
 use crate::topology::Node;
 
 /// Where servers listen.
@@ -17,7 +19,11 @@ pub fn plan(node: &Node) -> NodePlan {
     NodePlan {
         files: vec![(CONFIG.to_owned(), nginx(&node.name)), (agent::CONFIG.to_owned(), agent::server(node))],
         folders: vec!["/run/nginx".to_owned(), agent::FOLDER.to_owned()],
-        processes: vec![ProcessPlan::new("nginx", &format!("nginx -e stderr -c {CONFIG}")), agent::process()],
+        processes: vec![
+            ProcessPlan::new("nginx", &format!("nginx -e stderr -c {CONFIG}")),
+            ProcessPlan::new("bulk", &format!("lab serve bulk {}", node.name)),
+            agent::process(),
+        ],
         ..NodePlan::default()
     }
 }
@@ -56,9 +62,12 @@ http {{
 
 pub fn health(node: &Node, lb: &Path) -> Vec<String> {
     let mut reasons = agent::health(lb);
-    let address = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), PORT);
-    if let Err(error) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) {
-        reasons.push(format!("nginx of {} does not accept connections on port {PORT}: {error}", node.name));
+    for (process, port) in [("nginx", PORT), ("bulk", bulk::PORT)] {
+        let address = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), port);
+        if let Err(error) = TcpStream::connect_timeout(&address, ANSWER) {
+            let name = &node.name;
+            reasons.push(format!("{process} of {name} does not accept connections on port {port}: {error}"));
+        }
     }
     reasons
 }

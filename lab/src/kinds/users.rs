@@ -20,6 +20,9 @@ pub fn default_routes(topology: &Topology) -> Vec<(Prefix, IpAddr)> {
     Family::ALL.map(|family| (family.default_route(), family.address(internet, 0))).into()
 }
 
+/// How long each step of a request may take: a packet that is lost is sent again after a second.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Users are well when every VIP answers them.
 pub fn health() -> Vec<String> {
     thread::scope(|scope| {
@@ -27,7 +30,7 @@ pub fn health() -> Vec<String> {
             .into_iter()
             .map(|vip| {
                 let source = if vip.is_ipv4() { IpAddr::V4(USER) } else { IpAddr::V6(twin(USER)) };
-                scope.spawn(move || request::get(source, vip, Duration::from_millis(1500)).err())
+                scope.spawn(move || request::get(source, vip, PATIENCE).err())
             })
             .collect();
         asked

@@ -1,4 +1,5 @@
-//! A long-lived connection: asks, checks the answer, waits, and so on until it breaks or is asked to end.
+//! A long-lived connection: asks, checks the answer, waits, and so on until it breaks or is asked to end. An idle one is
+//! the same with a wait that lasts to the end.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
@@ -11,7 +12,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::answer::{self, Answer};
-use super::{Broken, Cause, Orders, Said, Shared, milliseconds, say, scramble};
+use super::stall::{Late, Waited};
+use super::{Broken, Cause, LoadKind, Orders, Said, Shared, milliseconds, say, scramble};
 
 /// Connections opened per second: hundreds at once would only prove how long queues are.
 const OPENED_PER_SECOND: u64 = 400;
@@ -19,21 +21,18 @@ const OPENED_PER_SECOND: u64 = 400;
 const ATTEMPTS: u64 = 3;
 /// Answers asked for at most per second when all connections are told the same thing at once.
 const TOLD_PER_SECOND: u64 = 1000;
+/// Longer than any scenario: an idle connection waits to be told.
+const FOREVER: Duration = Duration::from_secs(7 * 86_400);
 
 /// The life of connection `number`.
-pub async fn live(number: u32, shared: Rc<Shared>) {
-    sleep(Duration::from_micros(u64::from(number) * 1_000_000 / OPENED_PER_SECOND)).await;
+pub async fn live(kind: LoadKind, number: u32, shared: Rc<Shared>) {
+    sleep(turn_of(number, OPENED_PER_SECOND)).await;
     let mut orders = shared.orders.clone();
-    let opened = open(number, &shared).await;
-    if let Err(problem) = &opened {
-        shared.problems.borrow_mut().push(problem.clone());
-    }
-    shared.tried();
-    let Ok(mut connection) = opened else { return };
+    let Some(mut connection) = open_first(kind, number, &shared).await else { return };
     loop {
         let idle = connection.idle(&mut orders).await;
         let is_last = orders.borrow().finish;
-        let is_closed = orders.borrow().close.contains(&connection.l7);
+        let is_closed = orders.borrow().end(&connection.l7, connection.since);
         let result = match idle {
             Ok(()) => connection.prove().await,
             Err(cause) => Err((cause, 0)),
@@ -43,33 +42,50 @@ pub async fn live(number: u32, shared: Rc<Shared>) {
             return;
         }
         if is_last || is_closed {
-            let mut summary = shared.summary.borrow_mut();
-            summary.survived += 1;
-            summary.closed += u32::from(!is_last);
+            connection.survived(!is_last);
             return;
         }
     }
 }
 
-async fn open(number: u32, shared: &Rc<Shared>) -> Result<Connection, String> {
-    let mut problem = String::new();
+/// The first connection of a user: several attempts, and the load begins when all users have had theirs.
+pub async fn open_first(kind: LoadKind, number: u32, shared: &Rc<Shared>) -> Option<Connection> {
+    let mut problem = None;
+    let mut opened = None;
     for attempt in 0..ATTEMPTS {
         // Another port, row and host with each attempt, but the same user and VIP.
-        let (user, vip) = shared.route(number.into());
-        match Connection::open(number, user, vip, shared.clone()).await {
+        let (user, vip) = shared.route(route_number(kind, number));
+        match Connection::open(kind, number, 0, (user, vip), shared.clone()).await {
             Ok(connection) => {
-                shared.summary.borrow_mut().opened += 1;
-                return Ok(connection);
+                opened = Some(connection);
+                problem = None;
+                break;
             }
-            Err(cause) => problem = format!("{user} → {vip}, attempt {}: {}", attempt + 1, cause.word()),
+            Err(cause) => {
+                let what = format!("{}: {user} → {vip}", kind.word());
+                problem = Some(format!("{what}, attempt {}: {}", attempt + 1, cause.word()));
+            }
         }
     }
-    Err(problem)
+    shared.tried(problem);
+    opened
 }
 
-/// Connects from `user` to port 80 of `vip`.
-pub async fn connect(user: IpAddr, vip: IpAddr) -> io::Result<TcpStream> {
+/// Kinds have numbers of their own, so that users and VIPs meet in other ways.
+pub fn route_number(kind: LoadKind, number: u32) -> u64 {
+    (kind as u64) << 40 | u64::from(number)
+}
+
+/// Connects from `user` to port 80 of `vip`. Transfers keep what kernels hold for them short, so that their pace is the
+/// user's and not that of some buffer.
+pub async fn connect(kind: Option<LoadKind>, user: IpAddr, vip: IpAddr) -> io::Result<TcpStream> {
     let socket = if vip.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    match kind {
+        Some(LoadKind::SlowDownloads | LoadKind::HalfClosed) => socket.set_recv_buffer_size(64 << 10)?,
+        Some(LoadKind::Uploads) => socket.set_send_buffer_size(256 << 10)?,
+        Some(LoadKind::SlowUploads) => socket.set_send_buffer_size(64 << 10)?,
+        _ => {}
+    }
     socket.bind(SocketAddr::new(user, 0))?;
     let stream = socket.connect(SocketAddr::new(vip, 80)).await?;
     stream.set_nodelay(true)?;
@@ -82,21 +98,38 @@ pub async fn ask(stream: &mut TcpStream, path: &str, last: bool) -> Result<Answe
     let request = format!("GET {path} HTTP/1.1\r\nHost: www.example.org\r\n{end}\r\n");
     stream.write_all(request.as_bytes()).await.map_err(|error| cause_of(&error))?;
     let mut bytes = Vec::with_capacity(512);
+    let answer = read_head(stream, &mut bytes, path).await?;
+    while answer.whole(&bytes).is_none() {
+        read_more(stream, &mut bytes).await?;
+    }
+    if bytes.len() as u64 == answer.head as u64 + answer.body { Ok(answer) } else { Err(Cause::WrongEcho) }
+}
+
+/// Reads until the head of an answer is complete, which must be a good one to a request for `path`. What comes behind it
+/// may be in `bytes` as well.
+pub async fn read_head(stream: &mut TcpStream, bytes: &mut Vec<u8>, path: &str) -> Result<Answer, Cause> {
     loop {
-        if let Some(answer) = answer::parse(&bytes).map_err(|_| Cause::Garbage)? {
+        if let Some(answer) = answer::parse(bytes).map_err(|_| Cause::Garbage)? {
             return match answer {
                 Answer { status, .. } if status != 200 => Err(Cause::Status),
-                answer if answer.echo != path || answer.length != bytes.len() => Err(Cause::WrongEcho),
+                answer if answer.echo != path => Err(Cause::WrongEcho),
                 answer => Ok(answer),
             };
         }
-        if stream.read_buf(&mut bytes).await.map_err(|error| cause_of(&error))? == 0 {
-            return Err(Cause::Closed);
-        }
+        read_more(stream, bytes).await?;
     }
 }
 
-fn cause_of(error: &io::Error) -> Cause {
+/// Reads what has come, at least a byte.
+pub async fn read_more(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> Result<(), Cause> {
+    match stream.read_buf(bytes).await.map_err(|error| cause_of(&error))? {
+        0 => Err(Cause::Closed),
+        _ => Ok(()),
+    }
+}
+
+/// How a socket's error counts.
+pub fn cause_of(error: &io::Error) -> Cause {
     match error.kind() {
         ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => Cause::Reset,
         ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Cause::Timeout,
@@ -104,30 +137,53 @@ fn cause_of(error: &io::Error) -> Cause {
     }
 }
 
-struct Connection {
+/// A connection that was established and answered once.
+pub struct Connection {
+    kind: LoadKind,
     number: u32,
     sequence: u64,
-    stream: TcpStream,
+    /// Its socket.
+    pub stream: TcpStream,
     user: String,
     vip: IpAddr,
-    l7: String,
-    server: String,
+    /// The L7 host that holds it.
+    pub l7: String,
+    /// The server that answered last.
+    pub server: String,
+    /// Orders to close that were given before it was opened.
+    pub since: usize,
     shared: Rc<Shared>,
 }
 
 impl Connection {
-    /// Connects and asks once: who answers holds the connection.
-    async fn open(number: u32, user: IpAddr, vip: IpAddr, shared: Rc<Shared>) -> Result<Self, Cause> {
-        let patience = Duration::from_millis(shared.args.patience);
-        let mut stream = match timeout(patience, connect(user, vip)).await {
+    /// Connects and asks once: who answers holds the connection. `round` tells connections of the same number apart.
+    pub async fn open(
+        kind: LoadKind,
+        number: u32,
+        round: u32,
+        (user, vip): (IpAddr, IpAddr),
+        shared: Rc<Shared>,
+    ) -> Result<Self, Cause> {
+        let since = shared.orders.borrow().close.len();
+        let mut stream = match timeout(shared.patience(), connect(Some(kind), user, vip)).await {
             Err(_) => return Err(Cause::Timeout),
             Ok(stream) => stream.map_err(|error| cause_of(&error))?,
         };
-        let path = path(number, 0);
-        let first = timeout(patience, ask(&mut stream, &path, false)).await;
+        let path = path(kind, number, round.into());
+        let first = timeout(shared.patience(), ask(&mut stream, &path, false)).await;
         let first = first.unwrap_or(Err(Cause::Timeout))?;
         let user = stream.local_addr().map(|address| address.to_string()).unwrap_or_default();
-        Ok(Self { number, sequence: 0, stream, user, vip, l7: first.l7, server: first.server, shared })
+        match kind {
+            LoadKind::LongLived => shared.summary.borrow_mut().opened += 1,
+            _ => shared.count(kind, |count| count.opened += 1),
+        }
+        let (l7, server) = (first.l7, first.server);
+        Ok(Self { kind, number, sequence: 0, stream, user, vip, l7, server, since, shared })
+    }
+
+    /// Whether it was told to end, alone or with all others.
+    pub fn is_to_end(&self) -> bool {
+        self.shared.orders.borrow().end(&self.l7, self.since)
     }
 
     /// Waits until it is time to ask again; an error if the other side ends the connection or speaks meanwhile.
@@ -143,11 +199,7 @@ impl Connection {
                     Err(error) => cause_of(&error),
                 }),
                 changed = orders.changed() => {
-                    let is_meant = {
-                        let orders = orders.borrow();
-                        orders.finish || orders.close.contains(&self.l7)
-                    };
-                    if changed.is_err() || is_meant {
+                    if changed.is_err() || self.is_to_end() {
                         due = due.min(Instant::now() + self.turn());
                     }
                 }
@@ -157,6 +209,9 @@ impl Connection {
 
     /// From two thirds to four thirds of the mean.
     fn pause(&self) -> Duration {
+        if self.kind == LoadKind::Idle {
+            return FOREVER;
+        }
         let mean = self.shared.args.think;
         let share = scramble(u64::from(self.number) << 32 | self.sequence) % 1000;
         Duration::from_micros(mean * (667 + share * 667 / 1000))
@@ -171,25 +226,57 @@ impl Connection {
     /// Asks once more. An error says how the connection broke and how many ms ago the request was sent.
     async fn prove(&mut self) -> Result<(), (Cause, u64)> {
         self.sequence += 1;
-        let path = path(self.number, self.sequence);
+        let path = path(self.kind, self.number, self.sequence);
         let asked = Instant::now();
-        let patience = Duration::from_millis(self.shared.args.patience);
-        let answer = timeout(patience, ask(&mut self.stream, &path, false)).await;
+        let answer = timeout(self.shared.patience(), ask(&mut self.stream, &path, false)).await;
         let took = milliseconds(asked.elapsed());
         let answer = answer.unwrap_or(Err(Cause::Timeout)).map_err(|cause| (cause, took))?;
         if answer.l7 != self.l7 {
             return Err((Cause::OtherHost, took));
         }
-        let mut summary = self.shared.summary.borrow_mut();
-        summary.answers += 1;
-        summary.slowest_ms = summary.slowest_ms.max(took);
-        summary.moved += u64::from(answer.server != self.server);
+        self.late()(took);
+        if self.kind == LoadKind::LongLived {
+            let mut summary = self.shared.summary.borrow_mut();
+            summary.answers += 1;
+            summary.slowest_ms = summary.slowest_ms.max(took);
+            summary.moved += u64::from(answer.server != self.server);
+        } else {
+            self.shared.count(self.kind, |count| count.slowest_ms = count.slowest_ms.max(took));
+        }
         self.server = answer.server;
         Ok(())
     }
 
-    fn broken(&self, cause: Cause, asked_ago_ms: u64) -> Broken {
+    /// Says that it waited so many ms, if that was long.
+    pub fn late(&self) -> impl Fn(u64) + 'static {
+        let waited = match self.kind {
+            LoadKind::LongLived => Waited::Proof,
+            kind => Waited::Load(kind),
+        };
+        let (user, vip) = (self.user.clone(), self.vip);
+        move |took_ms| Late { waited, user: Some(user.clone()), vip, took_ms }.tell()
+    }
+
+    /// Counts it as one that survived; `closed` if it was asked to end before the others.
+    pub fn survived(&self, closed: bool) {
+        let mut summary = self.shared.summary.borrow_mut();
+        match self.kind {
+            LoadKind::LongLived => {
+                summary.survived += 1;
+                summary.closed += u32::from(closed);
+            }
+            kind => {
+                let count = summary.kinds.entry(kind).or_default();
+                count.survived += 1;
+                count.closed += u32::from(closed);
+            }
+        }
+    }
+
+    /// What is said of it when it has broken.
+    pub fn broken(&self, cause: Cause, asked_ago_ms: u64) -> Broken {
         Broken {
+            kind: self.kind,
             user: self.user.clone(),
             vip: self.vip,
             l7: self.l7.clone(),
@@ -200,9 +287,18 @@ impl Connection {
     }
 }
 
-/// No other request of any connection asks for the same.
-fn path(number: u32, sequence: u64) -> String {
-    format!("/{number}/{sequence}")
+/// When number `number` begins if so many begin per second.
+pub fn turn_of(number: u32, per_second: u64) -> Duration {
+    Duration::from_micros(u64::from(number) * 1_000_000 / per_second)
+}
+
+/// No other request of any connection asks for the same. Where bulk servers answer transfers, they answer these as well.
+fn path(kind: LoadKind, number: u32, sequence: u64) -> String {
+    match kind {
+        LoadKind::LongLived => format!("/{number}/{sequence}"),
+        LoadKind::Idle => format!("/idle/{number}/{sequence}"),
+        kind => format!("/bulk/hello/{}/{number}/{sequence}", kind.word()),
+    }
 }
 
 #[cfg(test)]
@@ -237,6 +333,8 @@ mod tests {
         assert_eq!(more, Err(Cause::WrongEcho));
         assert_eq!(asked(b"HTTP/1.1 503 No\r\n\r\n").await, Err(Cause::Status));
         assert_eq!(asked(b"HTTP/1.1 200 OK\r\nX-Echo").await, Err(Cause::Closed));
+        let cut = asked(b"HTTP/1.1 200 OK\r\nX-Echo: /3/4\r\nContent-Length: 9\r\n\r\nabc").await;
+        assert_eq!(cut, Err(Cause::Closed));
         assert_eq!(asked(b"hello").await, Err(Cause::Garbage));
     }
 }

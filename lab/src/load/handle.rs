@@ -36,6 +36,7 @@ impl Load {
             format!("--requests={}", args.requests),
             format!("--think={}", args.think),
             format!("--patience={}", args.patience),
+            format!("--mix={}", args.mix.json()),
         ];
         let mut command: Command = process::node_command(paths, "users", &argv, lb)?;
         let mut child =
@@ -61,11 +62,11 @@ impl Load {
         orders.write_all(order.line().as_bytes()).context("the load has ended")
     }
 
-    /// Waits for the next line.
-    pub fn hear(&self, patience: Duration) -> Result<Heard> {
+    /// The next line, if it comes within `patience`; an error if the load has ended.
+    pub fn poll(&self, patience: Duration) -> Result<Option<Heard>> {
         match self.said().recv_timeout(patience) {
-            Ok(heard) => Ok(heard),
-            Err(RecvTimeoutError::Timeout) => bail!("the load says nothing within {patience:?}"),
+            Ok(heard) => Ok(Some(heard)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => bail!("the load ended early"),
         }
     }

@@ -1,12 +1,15 @@
-//! The load of a scenario: long-lived connections that prove that they are still the same, and new requests all the time.
+//! The load of a scenario: long-lived and idle connections that prove that they are still the same ([`connection`]),
+//! transfers with hashes ([`transfer`]), UDP flows ([`udp`]), and new requests all the time ([`requests`]).
 //!
-//! `lab load` runs inside the users node, on one thread: every connection is a task ([`connection`]). It says what happens
-//! in lines of JSON ([`Said`]) and is told what to do in lines of words ([`Order`]); [`handle`] is the other end of both.
+//! `lab load` runs inside the users node, on one thread: every connection is a task. It says what happens in lines of
+//! JSON ([`Said`]) and is told what to do in lines of words ([`Order`]); [`handle`] is the other end of both. How much
+//! there is of each kind says [`mix`].
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -18,10 +21,17 @@ use tokio::task::{JoinSet, LocalSet};
 use crate::address::twin;
 use crate::topology::vips;
 
+use mix::{LoadKind, Mix};
+
 mod answer;
 mod connection;
+pub mod content;
 pub mod handle;
+pub mod mix;
 mod requests;
+pub mod stall;
+mod transfer;
+pub mod udp;
 
 /// How much load there is.
 #[derive(Clone, Debug, Args)]
@@ -41,6 +51,9 @@ pub struct LoadArgs {
     /// Milliseconds after which an answer is missing
     #[arg(long, default_value_t = 20000)]
     pub patience: u64,
+    /// How much of the other kinds of load, in JSON
+    #[arg(long, default_value = "{}", value_parser = Mix::from_json)]
+    pub mix: Mix,
 }
 
 /// How a connection or a request ended that should not have.
@@ -49,9 +62,9 @@ pub struct LoadArgs {
 pub enum Cause {
     /// RST.
     Reset,
-    /// FIN, without being asked to.
+    /// FIN, without being asked to, or before all had been sent.
     Closed,
-    /// No answer in time.
+    /// No answer, or no progress, in time.
     Timeout,
     /// The answer is to another request.
     WrongEcho,
@@ -59,6 +72,8 @@ pub enum Cause {
     OtherHost,
     /// A status other than 200.
     Status,
+    /// What arrived is not what was sent, by its length or its hash.
+    WrongHash,
     /// No HTTP.
     Garbage,
     /// The connection was not established.
@@ -75,32 +90,38 @@ impl Cause {
             Self::WrongEcho => "wrong-echo",
             Self::OtherHost => "other-host",
             Self::Status => "status",
+            Self::WrongHash => "wrong-hash",
             Self::Garbage => "garbage",
             Self::NotConnected => "not-connected",
         }
     }
 }
 
-/// A long-lived connection that broke.
+/// A connection or UDP flow that broke.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Broken {
+    /// What kind of load it was.
+    pub kind: LoadKind,
     /// Its user's address and port.
     pub user: String,
     /// Where it goes.
     pub vip: IpAddr,
     /// The L7 host that holds it.
     pub l7: String,
-    /// The server that answered last.
+    /// The server that answered last; empty for UDP, which hosts answer themselves.
     pub server: String,
     /// How it broke.
     pub cause: Cause,
-    /// How long ago the request was sent that was not answered; 0 for a connection that broke while idle.
+    /// How long ago the request was sent that was not answered, or when a transfer last made progress; 0 for a
+    /// connection that broke while idle.
     pub asked_ago_ms: u64,
 }
 
-/// A new request without a good answer.
+/// A new request without a good answer, or a transfer that could not begin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
+    /// What kind of load it was; `None` for a new request.
+    pub kind: Option<LoadKind>,
     /// Its user's address.
     pub user: IpAddr,
     /// Where it went.
@@ -132,6 +153,32 @@ pub struct Summary {
     pub failed: u64,
     /// 99 of 100 good answers to new requests came within this, in ms.
     pub p99_ms: u64,
+    /// The slowest good answer to a new request, in ms.
+    pub slowest_request_ms: u64,
+    /// How late the load itself got to run at the worst, in ms.
+    pub held_up_ms: u64,
+    /// The other kinds of load.
+    #[serde(default)]
+    pub kinds: BTreeMap<LoadKind, Count>,
+}
+
+/// What became of a kind of load.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count {
+    /// Connections, flows or transfers that were established and answered once.
+    pub opened: u32,
+    /// Those that went on to the end, or until they were asked to end, without a fault.
+    pub survived: u32,
+    /// Of these, the ones that were asked to end before the others.
+    pub closed: u32,
+    /// Transfers that could not begin.
+    pub failed: u32,
+    /// The longest time without an answer or progress that ended well, in ms.
+    pub slowest_ms: u64,
+    /// Bytes of transfers, verified.
+    pub bytes: u64,
+    /// Datagrams without an echo.
+    pub lost: u64,
 }
 
 /// A line of output.
@@ -149,6 +196,8 @@ pub enum Said {
     Broken(Broken),
     /// A new request failed.
     Failed(Failure),
+    /// An answer took long.
+    Late(stall::Late),
     /// All connections have ended.
     Done(Summary),
 }
@@ -187,6 +236,13 @@ struct Orders {
     finish: bool,
 }
 
+impl Orders {
+    /// Whether a connection on `l7` that was opened when there had been `since` orders to close should end.
+    fn end(&self, l7: &str, since: usize) -> bool {
+        self.finish || self.close.iter().skip(since).any(|closed| closed == l7)
+    }
+}
+
 /// What all tasks of the one thread share.
 struct Shared {
     args: LoadArgs,
@@ -196,11 +252,14 @@ struct Shared {
     tried: Cell<u32>,
     /// Of new requests with good answers.
     latencies: RefCell<Vec<u32>>,
+    /// Of new requests, since `start`.
+    gaps: RefCell<stall::Gaps>,
+    start: Instant,
 }
 
 /// The command: runs until told to finish, or until nobody listens any more.
 pub fn run(args: LoadArgs) -> Result<u8> {
-    allow_descriptors(u64::from(args.connections) + 4096);
+    allow_descriptors(u64::from(args.connections) + u64::from(args.mix.total()) + 4096);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("making a runtime")?;
     LocalSet::new().block_on(&runtime, work(args));
@@ -218,19 +277,35 @@ async fn work(args: LoadArgs) {
         problems: RefCell::default(),
         tried: Cell::new(0),
         latencies: RefCell::default(),
+        gaps: RefCell::default(),
+        start: Instant::now(),
     });
     tokio::task::spawn_local(listen(tell));
     let mut tasks = JoinSet::new();
     for number in 0..shared.args.connections {
-        tasks.spawn_local(connection::live(number, shared.clone()));
+        tasks.spawn_local(connection::live(LoadKind::LongLived, number, shared.clone()));
+    }
+    for kind in LoadKind::OTHERS {
+        for number in 0..shared.args.mix.count(kind) {
+            match kind {
+                LoadKind::Udp => tasks.spawn_local(udp::live(number, shared.clone())),
+                LoadKind::Idle => tasks.spawn_local(connection::live(kind, number, shared.clone())),
+                _ => tasks.spawn_local(transfer::repeat(kind, number, shared.clone())),
+            };
+        }
     }
     tasks.spawn_local(requests::all(shared.clone()));
+    tasks.spawn_local(stall::watch_self(shared.clone()));
     while tasks.join_next().await.is_some() {}
     let mut summary = shared.summary.borrow().clone();
     let mut latencies = shared.latencies.borrow_mut();
     latencies.sort_unstable();
     let p99 = latencies.get((latencies.len() * 99 / 100).min(latencies.len().saturating_sub(1)));
     summary.p99_ms = p99.copied().unwrap_or_default().into();
+    summary.slowest_request_ms = latencies.last().copied().unwrap_or_default().into();
+    for (vip, gap) in shared.gaps.borrow().open(shared.start.elapsed()) {
+        stall::tell_gap(vip, gap);
+    }
     say(&Said::Done(summary));
 }
 
@@ -259,13 +334,25 @@ impl Shared {
         (if vip.is_ipv4() { user.into() } else { twin(user).into() }, vip)
     }
 
-    /// One more connection was tried. When all were, they begin to count.
-    fn tried(&self) {
+    /// Another of the first connections and flows was tried. When all were, they begin to count.
+    fn tried(&self, problem: Option<String>) {
+        self.problems.borrow_mut().extend(problem);
         self.tried.set(self.tried.get() + 1);
-        if self.tried.get() == self.args.connections {
+        if self.tried.get() == self.args.connections + self.args.mix.total() {
             let problems = self.problems.borrow().iter().take(5).cloned().collect();
-            say(&Said::Opened { opened: self.summary.borrow().opened, problems });
+            let summary = self.summary.borrow();
+            let opened = summary.opened + summary.kinds.values().map(|count| count.opened).sum::<u32>();
+            say(&Said::Opened { opened, problems });
         }
+    }
+
+    /// Changes the counts of `kind`, which is not [`LoadKind::LongLived`].
+    fn count(&self, kind: LoadKind, change: impl FnOnce(&mut Count)) {
+        change(self.summary.borrow_mut().kinds.entry(kind).or_default());
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_millis(self.args.patience)
     }
 }
 
@@ -283,7 +370,7 @@ fn milliseconds(duration: Duration) -> u64 {
 }
 
 /// SplitMix64's output function: looks random, is the same in each run.
-fn scramble(number: u64) -> u64 {
+pub fn scramble(number: u64) -> u64 {
     let mut z = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -316,8 +403,17 @@ mod tests {
     }
 
     #[test]
+    fn only_connections_that_were_there_end_by_an_order_to_close() {
+        let mut orders = Orders { close: vec!["lb7-2".to_owned()], finish: false };
+        assert!(orders.end("lb7-2", 0) && !orders.end("lb7-1", 0) && !orders.end("lb7-2", 1));
+        orders.finish = true;
+        assert!(orders.end("lb7-1", 1));
+    }
+
+    #[test]
     fn what_is_said_is_one_line_that_reads_back() {
         let broken = Said::Broken(Broken {
+            kind: LoadKind::SlowUploads,
             user: "203.0.113.7:10022".to_owned(),
             vip: "198.51.100.1".parse().unwrap(),
             l7: "lb7-1".to_owned(),
@@ -328,5 +424,9 @@ mod tests {
         let line = serde_json::to_string(&broken).unwrap();
         assert!(!line.contains('\n') && line.contains("\"cause\":\"reset\""), "{line}");
         assert_eq!(serde_json::from_str::<Said>(&line).unwrap(), broken);
+        let count = Count { opened: 3, ..Count::default() };
+        let done = Said::Done(Summary { kinds: [(LoadKind::Udp, count)].into(), ..Summary::default() });
+        let line = serde_json::to_string(&done).unwrap();
+        assert_eq!(serde_json::from_str::<Said>(&line).unwrap(), done);
     }
 }

@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::connection::{ask, connect};
+use super::stall::{Late, Waited, tell_gap};
 use super::{Cause, Failure, Said, Shared, milliseconds, say, scramble};
 
 /// Asks at the wanted rate until told to finish, then waits for the last answers.
@@ -37,7 +38,7 @@ async fn one(number: u64, shared: Rc<Shared>) {
     let begun = Instant::now();
     let path = format!("/new/{number}");
     let request = async {
-        let mut stream = connect(user, vip).await.map_err(|_| Cause::NotConnected)?;
+        let mut stream = connect(None, user, vip).await.map_err(|_| Cause::NotConnected)?;
         ask(&mut stream, &path, true).await
     };
     let result = timeout(Duration::from_millis(shared.args.patience), request).await;
@@ -45,11 +46,16 @@ async fn one(number: u64, shared: Rc<Shared>) {
     match result.unwrap_or(Err(Cause::Timeout)) {
         Ok(_) => {
             shared.summary.borrow_mut().ok += 1;
+            Late { waited: Waited::Request, user: Some(user.to_string()), vip, took_ms: took }.tell();
+            if let Some(gap) = shared.gaps.borrow_mut().answered(vip, shared.start.elapsed()) {
+                tell_gap(vip, gap);
+            }
             shared.latencies.borrow_mut().push(u32::try_from(took).unwrap_or(u32::MAX));
         }
         Err(cause) => {
             shared.summary.borrow_mut().failed += 1;
-            say(&Said::Failed(Failure { user, vip, cause, asked_ago_ms: took }));
+            shared.gaps.borrow_mut().failed(vip, begun.into_std() - shared.start);
+            say(&Said::Failed(Failure { kind: None, user, vip, cause, asked_ago_ms: took }));
         }
     }
 }

@@ -191,7 +191,11 @@ impl Action {
     pub fn kills(&self) -> Option<&Nodes> {
         match self {
             Self::Kill(nodes) | Self::PowerOff(nodes) => Some(nodes),
-            Self::Restart(nodes, process) if process == "haproxy" || process == "nginx" => Some(nodes),
+            Self::Restart(nodes, process)
+                if ["haproxy", "nginx", "bulk", "echo"].contains(&process.as_str()) =>
+            {
+                Some(nodes)
+            }
             _ => None,
         }
     }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_saphyr::{Location, Spanned};
 
 use super::action::{Action, duration_of};
+use crate::load::mix::{self, Mix};
 use crate::spec::SpecErrors;
 
 /// A checked scenario.
@@ -22,6 +23,8 @@ pub struct Scenario {
     pub connections: Option<u32>,
     /// New requests a second.
     pub requests: u32,
+    /// How much there is of the other kinds of load.
+    pub load: Mix,
     /// How long the load runs before the timeline begins.
     pub warmup: Duration,
     /// From the start of the timeline until connections prove themselves for the last time.
@@ -48,19 +51,30 @@ pub struct Event {
 }
 
 /// What must come out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expect {
     /// Broken connections at most.
     pub broken: u32,
     /// Excused ones at least: else the timeline killed nobody's host.
     pub excused_at_least: u32,
-    /// Failed new requests at most; any number if absent.
-    pub failed: Option<u64>,
+    /// Failed new requests at most.
+    pub failed: u64,
+    /// The longest stall at most (see [`crate::load::stall`]).
+    pub stall: Duration,
+}
+
+impl Default for Expect {
+    fn default() -> Self {
+        Self { broken: 0, excused_at_least: 0, failed: 0, stall: Duration::from_secs(3) }
+    }
 }
 
 /// The keys, for messages.
-const KEYS: &str = "keys: name description set connections requests warmup duration patience timeline (at do on) expect \
-     (broken excused_at_least failed)";
+const KEYS: &str = "keys: name description set connections requests load warmup duration patience timeline (at do on) expect \
+     (broken excused_at_least failed stall)";
+
+/// The longest time that a scenario may name.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -69,7 +83,8 @@ struct Written {
     description: Option<String>,
     set: Option<BTreeMap<String, Setting>>,
     connections: Option<Spanned<u32>>,
-    requests: Option<u32>,
+    requests: Option<Spanned<u32>>,
+    load: Option<mix::Written>,
     warmup: Option<Spanned<String>>,
     duration: Option<Spanned<String>>,
     patience: Option<Spanned<String>>,
@@ -101,7 +116,8 @@ struct WrittenEvent {
 struct WrittenExpect {
     broken: u32,
     excused_at_least: u32,
-    failed: Option<u64>,
+    failed: u64,
+    stall: Option<Spanned<String>>,
 }
 
 /// Reads the scenario described by `yaml`, called `source` in messages.
@@ -118,7 +134,7 @@ fn describe(source: &str, error: &serde_saphyr::Error) -> String {
     let text = error.to_string();
     let text = text.split(" at line ").next().unwrap_or(&text).trim().replace('\n', " ");
     let place = error.location().map_or_else(|| format!("{source}: "), |place| place_of(source, &place));
-    format!("{place}{text}; {KEYS}")
+    format!("{place}{text}; {KEYS}; load: {}", mix::KEYS)
 }
 
 fn place_of(source: &str, place: &Location) -> String {
@@ -146,27 +162,71 @@ impl Check<'_> {
         {
             self.wrong(&spanned.referenced, "duration: the timeline goes on for longer; raise it");
         }
-        if let Some(spanned) = &written.connections
+        let load = written.load.unwrap_or_default();
+        let connections =
+            self.either("connections", written.connections, "long_lived", load.long_lived.clone());
+        if let Some(spanned) = &connections
             && !(1..=50_000).contains(&spanned.value)
         {
             self.wrong(&spanned.referenced, "connections: choose 1 to 50000");
         }
+        let requests = self.either("requests", written.requests, "requests", load.requests.clone());
+        if let Some(spanned) = requests.as_ref().filter(|spanned| spanned.value > 10_000) {
+            self.wrong(&spanned.referenced, "requests: choose 0 to 10000 a second");
+        }
+        let patience =
+            self.duration("patience", written.patience.as_ref()).unwrap_or(Duration::from_secs(20));
+        let expect = self.expect(&written.expect, patience);
         Scenario {
             name,
             description: written.description.unwrap_or_default().trim().to_owned(),
             set: written.set.unwrap_or_default().iter().map(|(key, value)| setting(key, value)).collect(),
-            connections: written.connections.map(|spanned| spanned.value),
-            requests: written.requests.unwrap_or(50),
+            connections: connections.map(|spanned| spanned.value),
+            requests: requests.map_or(50, |spanned| spanned.value),
+            load: load.check(Mix::default(), &mut |place, problem| self.wrong(place, problem)),
             warmup: self.duration("warmup", written.warmup.as_ref()).unwrap_or(Duration::from_secs(1)),
             duration: duration.unwrap_or(end + Duration::from_secs(5)),
-            patience: self.duration("patience", written.patience.as_ref()).unwrap_or(Duration::from_secs(20)),
+            patience,
             timeline,
-            expect: Expect {
-                broken: written.expect.broken,
-                excused_at_least: written.expect.excused_at_least,
-                failed: written.expect.failed,
-            },
+            expect,
         }
+    }
+
+    fn expect(&mut self, written: &WrittenExpect, patience: Duration) -> Expect {
+        let stall = self.duration("expect.stall", written.stall.as_ref());
+        if let (Some(stall), Some(spanned)) = (stall, &written.stall) {
+            if stall.is_zero() {
+                self.wrong(&spanned.referenced, "expect.stall: every answer takes some time; write e.g. 3s");
+            } else if stall > patience {
+                let problem = format!(
+                    "expect.stall: {stall:?} is longer than `patience` ({patience:?}), after which an answer is missing \
+                     anyway; lower it, or raise `patience`"
+                );
+                self.wrong(&spanned.referenced, &problem);
+            }
+        }
+        let default = Expect::default();
+        Expect {
+            broken: written.broken,
+            excused_at_least: written.excused_at_least,
+            failed: written.failed,
+            stall: stall.unwrap_or(default.stall.min(patience)),
+        }
+    }
+
+    /// A number that may stand in two places, but not in both.
+    fn either(
+        &mut self,
+        key: &str,
+        written: Option<Spanned<u32>>,
+        key_in_load: &str,
+        in_load: Option<Spanned<u32>>,
+    ) -> Option<Spanned<u32>> {
+        if let (Some(_), Some(spanned)) = (&written, &in_load) {
+            let problem = format!("load: {key_in_load}: `{key}` says it already; leave one of them out");
+            self.wrong(&spanned.referenced, &problem);
+        }
+        written.or(in_load)
     }
 
     fn timeline(&mut self, written: Spanned<Vec<WrittenEvent>>) -> Vec<Event> {
@@ -193,11 +253,13 @@ impl Check<'_> {
     fn duration(&mut self, key: &str, written: Option<&Spanned<String>>) -> Option<Duration> {
         let written = written?;
         let duration = duration_of(&written.value);
-        if duration.is_none() {
-            let problem = format!("{key}: `{}` is no duration; write e.g. 500ms, 5s or 1m", written.value);
-            self.wrong(&written.referenced, &problem);
-        }
-        duration
+        let problem = match duration {
+            None => format!("{key}: `{}` is no duration; write e.g. 500ms, 5s or 1m", written.value),
+            Some(duration) if duration > LONGEST => format!("{key}: longer than a day; choose less"),
+            Some(_) => return duration,
+        };
+        self.wrong(&written.referenced, &problem);
+        None
     }
 }
 
@@ -226,6 +288,25 @@ mod tests {
     }
 
     #[test]
+    fn load_has_its_kinds_and_refuses_what_it_does_not_know() {
+        let load = |yaml: &str| load("x.yaml", &format!("timeline: []\n{yaml}\n"));
+        assert_eq!(load("").unwrap().load, Mix::default());
+        let scenario = load("load: {long_lived: 300, requests: 7, downloads: 8, udp: 0}").unwrap();
+        assert_eq!((scenario.connections, scenario.requests), (Some(300), 7));
+        assert_eq!(scenario.load, Mix { downloads: 8, udp: 0, ..Mix::default() });
+        let error = load("load:\n  udp: 3\n  upload: 3").unwrap_err();
+        assert!(error.0[0].starts_with("x.yaml:4:3: ") && error.0[0].contains("slow_uploads"), "{error}");
+        let error = load("load: {idle: 10001, size: big}").unwrap_err();
+        assert_eq!(error.0.len(), 2, "{error}");
+        assert_eq!(error.0[0], "x.yaml:2:14: load: idle: choose 0 to 10000");
+        let error = load("connections: 3\nload: {long_lived: 4}").unwrap_err();
+        assert_eq!(
+            error.0,
+            ["x.yaml:3:20: load: long_lived: `connections` says it already; leave one of them out"]
+        );
+    }
+
+    #[test]
     fn settings_become_sets() {
         let yaml = "set: {spare_lb7: 2, bgp: bird, bfd: true}\ntimeline: []\n";
         assert_eq!(load("x", yaml).unwrap().set, ["bfd=true", "bgp=bird", "spare_lb7=2"]);
@@ -247,6 +328,35 @@ duration: 1s
         assert!(all.contains("x.yaml:4:10: at: earlier than the event before it"), "{all}");
         assert!(all.contains("x.yaml:5:18: do: `explode` is no action"), "{all}");
         assert!(all.contains("x.yaml:6:11: duration: the timeline goes on for longer"), "{all}");
+    }
+
+    #[test]
+    fn what_is_expected_has_strict_defaults() {
+        let expect = |yaml: &str| load("x.yaml", &format!("timeline: []\n{yaml}")).map(|read| read.expect);
+        let strict = Expect { broken: 0, failed: 0, excused_at_least: 0, stall: Duration::from_secs(3) };
+        assert_eq!(expect(""), Ok(strict));
+        let loose = Expect { failed: 2, stall: Duration::from_secs(7), ..strict };
+        assert_eq!(expect("expect: {failed: 2, stall: 7s}\n"), Ok(loose));
+        let impatient = expect("patience: 2s\n").unwrap();
+        assert_eq!(impatient.stall, Duration::from_secs(2), "not more than a request may take");
+    }
+
+    #[test]
+    fn absurd_expectations_are_refused_with_their_place() {
+        for (expect, problem) in [
+            ("stall: -1s", "x.yaml:2:17: expect.stall: `-1s` is no duration"),
+            ("stall: 3", "x.yaml:2:17: expect.stall: `3` is no duration"),
+            ("stall: 0s", "x.yaml:2:17: expect.stall: every answer takes some time"),
+            ("stall: 21s", "x.yaml:2:17: expect.stall: 21s is longer than `patience` (20s)"),
+            ("stall: 99999m", "x.yaml:2:17: expect.stall: longer than a day"),
+            ("stalls: 3s", "x.yaml:2:10: unknown field `stalls`"),
+            ("failed: -1", "x.yaml:2:18: "),
+            ("broken: some", "x.yaml:2:18: "),
+        ] {
+            let yaml = format!("timeline: []\nexpect: {{{expect}}}\n");
+            let errors = load("x.yaml", &yaml).unwrap_err().0;
+            assert!(errors.len() == 1 && errors[0].starts_with(problem), "{expect}: {errors:#?}");
+        }
     }
 
     #[test]

@@ -59,6 +59,7 @@ pub fn all() -> Result<Vec<Scenario>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scenario::file::Expect;
     use crate::spec;
     use crate::topology::Topology;
 
@@ -90,6 +91,19 @@ mod tests {
         );
     }
 
+    /// What is withdrawn, drained or changed must not be felt; what dies without a word is, until it is noticed.
+    #[test]
+    fn only_scenarios_in_which_something_dies_allow_a_stall_and_say_why() {
+        let strict = Expect::default().stall;
+        for ((_, yaml), scenario) in SCENARIOS.iter().zip(all().unwrap()) {
+            let kills = scenario.timeline.iter().any(|event| event.action.kills().is_some());
+            assert_eq!(scenario.expect.stall > strict, kills, "{}", scenario.name);
+            let said =
+                if scenario.expect == Expect::default() { "# Allows nothing: " } else { "# Allowed: stall " };
+            assert!(yaml.contains(said), "{}: no comment `{said}…`", scenario.name);
+        }
+    }
+
     /// What does not break anything elsewhere must not be what makes a scenario pass.
     #[test]
     fn only_the_scenario_that_kills_a_host_excuses_anything() {
@@ -99,6 +113,7 @@ mod tests {
                 event.action.kills().is_some_and(|nodes| nodes.0.contains("lb7") || nodes.0.contains("s1"))
             });
             assert_eq!(scenario.expect.excused_at_least > 0, kills_host, "{}", scenario.name);
+            assert_eq!(scenario.expect.failed > 0, kills_host, "{}", scenario.name);
         }
     }
 }
