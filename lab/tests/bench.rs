@@ -1,7 +1,8 @@
-//! `scripts/bench` and `scripts/bench-dns` run, and say what they could not run; their figures are nobody's business here.
+//! `lb bench`, `scripts/bench` and `scripts/bench-dns` run, and say what they could not run; their figures are nobody's
+//! business here.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use lb_test_support::{has_programs, is_root, skip};
 use serde_json::Value;
@@ -70,5 +71,93 @@ fn every_name_server_answers_or_says_why_not() {
     }
     for health in ["ours-quiet", "ours-flapping", "floor-quiet"] {
         assert!(report["at_half"][health]["p99_us"][0].as_u64() > Some(0), "{report}");
+    }
+}
+
+/// What `lb bench` does, with few packets; `None` if it cannot run here, which is said.
+fn lb_bench(arguments: &[&str]) -> Option<Output> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("lab is in the checkout");
+    let lb = root.join("target/release/lb");
+    let reason = match (nix::unistd::geteuid().is_root(), lb.is_file()) {
+        (false, _) => "needs root",
+        (_, false) => "no target/release/lb; run scripts/build",
+        _ => "",
+    };
+    if !reason.is_empty() {
+        println!("skipped: lb bench: {reason}");
+        return None;
+    }
+    let mut command = Command::new(lb);
+    command.args(["bench", "--packets", "800", "--format", "json"]).args(arguments).current_dir(root);
+    Some(command.output().expect("running lb bench"))
+}
+
+fn json(output: &Output) -> Value {
+    let problems = String::from_utf8_lossy(&output.stderr);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {problems}"))
+}
+
+#[test]
+fn a_path_is_reported_beside_the_floor_and_beside_nothing() {
+    let Some(output) =
+        lb_bench(&["--rounds", "3", "--alone", "5", "--path", "tcp4", "--path", "host_local4"])
+    else {
+        return;
+    };
+    let report = json(&output);
+    assert!(output.status.success(), "{report}");
+    let paths = report["paths"].as_array().expect("paths");
+    let names: Vec<_> = paths.iter().map(|path| (path["path"].as_str(), path["flows"].as_u64())).collect();
+    let [floor, null, tcp4, host] = ["floor", "null", "tcp4", "host_local4"].map(Some);
+    let (one, many) = (Some(1), Some(1 << 20));
+    assert_eq!(names, [(floor, one), (null, one), (tcp4, one), (tcp4, many), (host, one)]);
+    for path in paths {
+        for spread in ["ns", "net_of_null"] {
+            let at =
+                |key: &str| path[spread][key].as_f64().unwrap_or_else(|| panic!("{spread}.{key} of {path}"));
+            let sorted = ["min", "q1", "median", "q3", "max"].map(at);
+            assert!(sorted.is_sorted(), "{path}");
+        }
+        assert!(path["over_floor"].as_f64().is_some_and(|ratio| ratio > 0.0), "{path}");
+        assert_eq!(path["alone_ns"]["packets"].as_u64(), Some(5), "{path}");
+    }
+    assert!(paths[1]["net_of_null"]["max"].as_f64().is_some_and(|net| net.abs() < 1e-9), "{}", paths[1]);
+}
+
+#[test]
+fn an_older_object_is_compared_whether_a_directors_or_a_hosts() {
+    for (object, path) in [("director", "tcp4"), ("host", "host_local4")] {
+        let file = format!("lb-user/prebuilt/{object}.o");
+        let Some(output) = lb_bench(&["--path", path, "--against", &file]) else { return };
+        let report = json(&output);
+        assert_eq!((&report["object"], &report["rounds"]), (&object.into(), &21.into()), "{report}");
+        // So few packets say nothing about time; the exit code must say what the report does.
+        let slower = report["slower"].as_bool().expect("a judgement");
+        assert_eq!(output.status.code(), Some(slower.into()), "{report}");
+        let paths = report["paths"].as_array().expect("paths");
+        assert!(!paths.is_empty() && paths.iter().all(|of| of["path"] == path), "{report}");
+        let above = |of: &Value| of["ratio"]["median"].as_f64().expect("a ratio") > 1.02;
+        assert_eq!(paths.iter().any(above), slower, "{report}");
+        // It is the same object.
+        assert!(paths.iter().all(|of| of["same_packet"] == true), "{report}");
+    }
+}
+
+#[test]
+fn what_cannot_be_compared_is_refused_with_the_reason() {
+    for (arguments, reason) in [
+        (&["--against", "no-such.o"][..], "cannot open no-such.o"),
+        (&["--against", "Cargo.toml"], "not an ELF file"),
+        (&["--against", "target/release/lb"], "lb"),
+        (&["--against", "lb-user/prebuilt/golden.o"], "has no program director or host"),
+        (&["--against", "lb-user/prebuilt/host.o", "--path", "tcp4"], "none of the paths"),
+        (&["--against", "lb-user/prebuilt/director.o", "--rounds", "20"], "at least 21 rounds"),
+        (&["--path", "tcp5"], "no path tcp5"),
+        (&["--against", "lb-user/prebuilt/director.o", "--path", "tcp5"], "no path tcp5"),
+    ] {
+        let Some(output) = lb_bench(arguments) else { return };
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{arguments:?}: {said}");
+        assert!(said.contains(reason), "{arguments:?}: {said}");
     }
 }

@@ -10,25 +10,18 @@ use crate::packet::Frame;
 pub fn write4(frame: &Frame, nexthop: &Nexthop, len: u16, mark: Mark) -> Option<()> {
     let head = frame.window::<{ ETHERNET + IPV4 }>(0)?;
     let h = &nexthop.header;
-    let base = u16::from_ne_bytes([h[ETHERNET + 10], h[ETHERNET + 11]]);
-    let (length, id, checksum) = patch4(base, len, mark);
     let words: [u64; 4] = template(nexthop);
+    let (length, id, checksum) = patch4(words[3] as u16, len, mark);
+    // The fields that differ are put into the words that hold them, as little-endian memory has them: fewer writes. All but
+    // checksum and time to live are zero in the template.
     head.write::<u64, 0>(words[0]);
-    head.write::<u64, 8>(words[1]);
-    head.write::<u64, 16>(words[2]);
-    head.write::<u64, 24>(words[3]);
+    head.write::<u64, 8>(words[1] | u64::from(mark.tos) << 56);
+    head.write::<u64, 16>(words[2] | u64::from(length) | u64::from(id) << 16);
+    head.write::<u64, 24>(words[3] & !0xffff | u64::from(checksum) | u64::from(mark.source) << 32);
     head.write::<u16, 32>(u16::from_ne_bytes([h[32], h[33]]));
-    head.write::<u8, { ETHERNET + 1 }>(mark.tos);
-    head.write::<u16, { ETHERNET + 2 }>(length);
-    head.write::<u16, { ETHERNET + 4 }>(id);
     if mark.ttl != TTL {
         head.write::<u8, { ETHERNET + 8 }>(mark.ttl);
     }
-    if mark.source != 0 {
-        let base = u16::from_ne_bytes([h[ETHERNET + 14], h[ETHERNET + 15]]);
-        head.write::<u16, { ETHERNET + 14 }>(base | mark.source);
-    }
-    head.write::<u16, { ETHERNET + 10 }>(checksum);
     Some(())
 }
 

@@ -181,26 +181,6 @@ pub struct L4 {
     pub second: u32,
 }
 
-/// An IPv4 header and what follows it.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Ipv4L4 {
-    /// The IP header.
-    pub ip: Ipv4,
-    /// Behind it.
-    pub l4: L4,
-}
-
-/// An IPv6 header and what follows it.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Ipv6L4 {
-    /// The IP header.
-    pub ip: Ipv6,
-    /// Behind it.
-    pub l4: L4,
-}
-
 /// TCP header without options (RFC 9293); multi-byte fields stand as in the packet.
 #[repr(C)]
 #[derive(Clone, Copy)]

@@ -79,10 +79,11 @@ pub fn is_vip(address: Addr) -> bool {
     is_vip_itself(address) || is_within(address)
 }
 
-/// The address is a VIP.
+/// The address is a VIP. One that is none mostly meets an empty chain, which is seen without a call.
 #[inline(always)]
 pub fn is_vip_itself(address: Addr) -> bool {
-    find_apart(ServiceKey::of_vip(address)).is_some()
+    let key = ServiceKey::of_vip(address);
+    SERVICE_CHAINS.get(key.chain()).is_some_and(|first| *first != 0) && find_apart(key).is_some()
 }
 
 /// The address is in a VIP that is a prefix.
@@ -168,10 +169,10 @@ fn find(key: ServiceKey) -> Option<&'static Service> {
     None
 }
 
-/// A row of a table.
+/// A row of a table. It does not change while a service names the table, so its owners may be read one after the other.
 #[inline(always)]
-pub fn row(table: u32, index: u32) -> Option<Row> {
-    TABLES.get_value(table, &index).copied()
+pub fn row(table: u32, index: u32) -> Option<&'static Row> {
+    TABLES.get_value(table, &index)
 }
 
 /// How to reach a host.

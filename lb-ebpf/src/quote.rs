@@ -6,7 +6,7 @@
 use lb_common::flow::{Addr, Flow};
 use lb_common::outer::{IPV4, IPV6};
 
-use crate::packet::{Frame, Ipv4L4, Ipv6L4, LATER_FRAGMENT, V4_NO_OPTIONS, protocol};
+use crate::packet::{Frame, LATER_FRAGMENT, V4_NO_OPTIONS, protocol};
 
 const ICMP: usize = 8;
 /// Destination unreachable, time exceeded, parameter problem; source quench is deprecated, redirects are not for us.
@@ -30,17 +30,18 @@ pub fn is_error6(kind: u8) -> bool {
 /// has options.
 #[inline(always)]
 pub fn flow4(frame: &Frame, at: usize, len: usize) -> Option<Flow> {
-    let quote = frame.read::<Ipv4L4>(at + ICMP)?;
-    let ports = matches!(quote.ip.protocol, protocol::TCP | protocol::UDP);
-    let usable = quote.ip.version_ihl == V4_NO_OPTIONS && quote.ip.fragment & LATER_FRAGMENT == 0;
+    let quote = frame.window::<{ IPV4 + 8 }>(at + ICMP)?;
+    let protocol = quote.read::<u8, 9>();
+    let ports = matches!(protocol, protocol::TCP | protocol::UDP);
+    let usable = quote.read::<u8, 0>() == V4_NO_OPTIONS && quote.read::<u16, 6>() & LATER_FRAGMENT == 0;
     if !usable || !ports || len < ICMP + IPV4 + 8 {
         return None;
     }
     let quoted = Flow {
-        source: Addr::v4(quote.ip.source),
-        destination: Addr::v4(quote.ip.destination),
-        ports: quote.l4.first,
-        protocol: quote.ip.protocol,
+        source: Addr::v4(quote.read::<u32, 12>()),
+        destination: Addr::v4(quote.read::<u32, 16>()),
+        ports: quote.read::<u32, 20>(),
+        protocol,
         v6: false,
     };
     Some(quoted.reversed())
@@ -50,16 +51,17 @@ pub fn flow4(frame: &Frame, at: usize, len: usize) -> Option<Flow> {
 /// has options.
 #[inline(always)]
 pub fn flow6(frame: &Frame, at: usize, len: usize) -> Option<Flow> {
-    let quote = frame.read::<Ipv6L4>(at + ICMP)?;
-    let ports = matches!(quote.ip.next_header, protocol::TCP | protocol::UDP);
-    if !quote.ip.is_v6() || !ports || len < ICMP + IPV6 + 8 {
+    let quote = frame.window::<{ IPV6 + 8 }>(at + ICMP)?;
+    let protocol = quote.read::<u8, 6>();
+    let ports = matches!(protocol, protocol::TCP | protocol::UDP);
+    if quote.read::<u8, 0>() >> 4 != 6 || !ports || len < ICMP + IPV6 + 8 {
         return None;
     }
     let quoted = Flow {
-        source: Addr::v6(quote.ip.source),
-        destination: Addr::v6(quote.ip.destination),
-        ports: quote.l4.first,
-        protocol: quote.ip.next_header,
+        source: Addr::from_pairs([quote.read::<u64, 8>(), quote.read::<u64, 16>()]),
+        destination: Addr::from_pairs([quote.read::<u64, 24>(), quote.read::<u64, 32>()]),
+        ports: quote.read::<u32, 40>(),
+        protocol,
         v6: true,
     };
     Some(quoted.reversed())

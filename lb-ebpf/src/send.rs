@@ -32,7 +32,7 @@ pub fn send(ctx: &XdpContext, nexthop: &Nexthop) -> Option<u32> {
 #[inline(never)]
 fn tagged(ctx: *mut xdp_md, nexthop: &Nexthop) -> u32 {
     let ctx = XdpContext::new(ctx);
-    let tags = Tags { words: nexthop.tags, len: nexthop.tags_len };
+    let tags = Tags::new(nexthop.tags, nexthop.tags_len);
     if tags.push(&ctx).is_none() {
         return xdp_action::XDP_ABORTED;
     }

@@ -1,5 +1,7 @@
 //! VLAN tags (802.1Q, 802.1ad): taken off a frame while the programs look at it, and put on.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::helpers::bpf_xdp_adjust_head;
 use aya_ebpf::programs::XdpContext;
 use lb_common::outer::{ETH_QINQ, ETH_VLAN, TAG};
@@ -10,12 +12,18 @@ use crate::packet::Frame;
 pub const TYPE: usize = 12;
 
 /// One or two tags, or none.
+///
+/// The length lies off the multiples of eight. What is written there the verifier takes for any number, so it goes through
+/// what follows once, for frames with and without tags.
+#[repr(C, align(8))]
 #[derive(Clone, Copy)]
 pub struct Tags {
-    /// As they stand in the frame, the outermost first.
-    pub words: [u32; 2],
+    /// As it stands in the frame.
+    outer: u32,
     /// Bytes of them: 4, 8, or 0.
-    pub len: u16,
+    len: u16,
+    /// If there are two.
+    inner: u32,
 }
 
 /// Why the tags of a frame cannot be taken.
@@ -33,8 +41,30 @@ pub fn is_tag(ethertype: u16) -> bool {
 }
 
 impl Tags {
-    /// Of a frame without tags.
-    pub const NONE: Tags = Tags { words: [0; 2], len: 0 };
+    /// These tags, as they stand in the frame, the outermost first; of which so many bytes count.
+    #[inline(always)]
+    pub const fn new([outer, inner]: [u32; 2], len: u16) -> Self {
+        Tags { outer, len, inner }
+    }
+
+    /// Those of a frame without tags. Field by field: to clear all at once would be a call of `memset`.
+    #[inline(always)]
+    pub fn clear(tags: &mut MaybeUninit<Self>) -> &mut Self {
+        let it = tags.as_mut_ptr();
+        // SAFETY: fields of a value that is the caller's; all of them are written.
+        unsafe {
+            (&raw mut (*it).outer).write_volatile(0);
+            (&raw mut (*it).len).write_volatile(0);
+            (&raw mut (*it).inner).write_volatile(0);
+            tags.assume_init_mut()
+        }
+    }
+
+    /// There are none.
+    #[inline(always)]
+    pub fn is_none(&self) -> bool {
+        self.len == 0
+    }
 
     /// The tags of a frame that has some, and the EtherType behind them.
     #[inline(always)]
@@ -42,13 +72,13 @@ impl Tags {
         let outer = frame.read::<u32>(TYPE).ok_or(Untaken::Truncated)?;
         let behind = frame.read::<u16>(TYPE + TAG).ok_or(Untaken::Truncated)?;
         if !is_tag(behind) {
-            return Ok((Tags { words: [outer, 0], len: TAG as u16 }, behind));
+            return Ok((Tags::new([outer, 0], TAG as u16), behind));
         }
         let inner = frame.read::<u32>(TYPE + TAG).ok_or(Untaken::Truncated)?;
         let behind = frame.read::<u16>(TYPE + 2 * TAG).ok_or(Untaken::Truncated)?;
         match is_tag(behind) {
             true => Err(Untaken::Many),
-            false => Ok((Tags { words: [outer, inner], len: 2 * TAG as u16 }, behind)),
+            false => Ok((Tags::new([outer, inner], 2 * TAG as u16), behind)),
         }
     }
 
@@ -72,10 +102,10 @@ impl Tags {
             return None;
         }
         let frame = Frame::xdp(ctx);
-        let written = frame.write(0, addresses).and(frame.write(TYPE, self.words[0]));
+        let written = frame.write(0, addresses).and(frame.write(TYPE, self.outer));
         match self.len as usize {
             TAG => written,
-            _ => written.and(frame.write(TYPE + TAG, self.words[1])),
+            _ => written.and(frame.write(TYPE + TAG, self.inner)),
         }
     }
 }

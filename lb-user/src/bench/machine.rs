@@ -10,11 +10,12 @@ use aya::programs::ProgramInfo;
 use nix::sched::{CloneFlags, unshare};
 
 use super::packets::{self, ACK, Ends, SYN};
-use super::verifier;
-use super::{Size, Subject, XDP_PASS, XDP_TX, descriptor, vary_at};
+use super::wrapper::{Subject, XDP_PASS, XDP_TX, descriptor, vary_at};
+use super::{Size, verifier};
 use crate::config::{Capacity, Decapsulation, XdpMode};
 use crate::dataplane::director::{self, Director, DirectorOptions};
 use crate::dataplane::host::{self, Accept, Fellows, HostOptions, HostPlane};
+use crate::dataplane::load::Object;
 use crate::dataplane::nexthops::Sources;
 use crate::model::{Affinity, Host, HostId, HostState, Model, Pool, Protocol, Service, ServiceKey};
 use crate::netlink::{NextHop, NextHops};
@@ -54,28 +55,59 @@ fn ip(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// What is measured, and what it needs to live.
-pub(super) struct Subjects {
+/// The objects whose programs are measured.
+#[derive(Clone, Copy)]
+pub(super) struct Objects<'a> {
+    pub director: &'a Object,
+    pub host: &'a Object,
+}
+
+impl Objects<'_> {
+    /// Those of this release.
+    pub const PRESENT: Objects<'static> = Objects { director: &director::OBJECT, host: &host::OBJECT };
+}
+
+/// A connection of this machine.
+pub(super) struct Connection {
+    ends: Ends,
+    _sockets: (TcpListener, TcpStream, TcpStream),
+}
+
+impl Connection {
+    /// To the VIP.
+    pub fn open() -> Result<Self> {
+        let listener = TcpListener::bind((VIP4, 80)).context("listening on the VIP")?;
+        let client = TcpStream::connect((VIP4, 80))?;
+        let (server, peer) = listener.accept()?;
+        let SocketAddr::V4(peer) = peer else { unreachable!("bound to an IPv4 address") };
+        let ends = Ends { source: ((*peer.ip()).into(), peer.port()), destination: (VIP4.into(), 80) };
+        Ok(Connection { ends, _sockets: (listener, client, server) })
+    }
+
+    /// A packet of it.
+    pub fn packet(&self) -> Vec<u8> {
+        packets::tcp(self.ends, ACK, PAYLOAD)
+    }
+}
+
+/// A director and a host.
+pub(super) struct Machine<'a> {
+    objects: Objects<'a>,
     director: Director,
+    /// One that has much loaded, if it is to be measured.
+    large: Option<Director>,
     host: HostPlane,
     /// The ends of the connection that the host holds.
     held: Ends,
     /// A flow whose row the host owns, but whose connection it does not hold.
     strange: Ends,
-    _sockets: (TcpListener, TcpStream, TcpStream),
 }
 
-impl Subjects {
-    pub fn make() -> Result<Self> {
-        let listener = TcpListener::bind((VIP4, 80)).context("listening on the VIP")?;
-        let client = TcpStream::connect((VIP4, 80))?;
-        let (server, peer) = listener.accept()?;
-        let SocketAddr::V4(peer) = peer else { unreachable!("bound to an IPv4 address") };
-        let held = Ends { source: ((*peer.ip()).into(), peer.port()), destination: (VIP4.into(), 80) };
-
+impl<'a> Machine<'a> {
+    pub fn make(objects: Objects<'a>, connection: &Connection, large: bool) -> Result<Self> {
         let model = model();
         let nexthops = nexthops(&model);
-        let director = director(&model, Capacity::default())?;
+        let director = director(objects.director, &model, Capacity::default())?;
 
         let options = HostOptions {
             interfaces: vec![],
@@ -84,7 +116,7 @@ impl Subjects {
             prefixes: false,
             capacity: Capacity::default(),
         };
-        let mut host = HostPlane::load(options, None)?;
+        let mut host = HostPlane::load_object(objects.host, options, None)?;
         let locals = [IpAddr::V4(host4(1))];
         host.sync(&Accept {
             senders: vec![(Ipv4Addr::new(192, 0, 2, 0).into(), 24)],
@@ -99,12 +131,8 @@ impl Subjects {
             per_second: u32::MAX,
         })?;
         let strange = Ends { source: (CLIENT4.into(), 40000), destination: (VIP4.into(), 80) };
-        Ok(Subjects { director, host, held, strange, _sockets: (listener, client, server) })
-    }
-
-    /// An ordinary packet to the director.
-    pub fn plain_packet(&self) -> Vec<u8> {
-        packets::tcp(to_vip4(), ACK, PAYLOAD)
+        let large = if large { Some(large_director(objects.director)?) } else { None };
+        Ok(Machine { objects, director, large, host, held: connection.ends, strange })
     }
 
     /// A packet to the host, of the connection that it holds.
@@ -115,7 +143,7 @@ impl Subjects {
     /// What the kernel says of the programs.
     pub fn sizes(&mut self) -> Result<Vec<Size>> {
         let states = |object| verifier::states(object).unwrap_or_default();
-        let (director, host) = (states(director::OBJECT.bytes), states(host::OBJECT.bytes));
+        let (director, host) = (states(self.objects.director.bytes), states(self.objects.host.bytes));
         Ok(vec![
             size("director", &self.director.program()?.info()?, &director),
             size("probe", &self.director.probe_program()?.info()?, &director),
@@ -125,8 +153,12 @@ impl Subjects {
         ])
     }
 
-    pub fn subjects(mut self) -> Result<Vec<Subject>> {
+    /// What is measured. Programs and maps live by their descriptors, the connection by its sockets.
+    pub fn subjects(&mut self) -> Result<Vec<Subject>> {
         let mut subjects = at_director(&mut self.director)?;
+        if let Some(large) = &mut self.large {
+            subjects.extend(at_director(large)?.into_iter().filter_map(as_large));
+        }
         let host = descriptor(self.host.program()?)?;
         let strange =
             packets::tunnelled(&packets::tcp(self.strange, ACK, PAYLOAD), DIRECTOR, host4(1), GENERATION, 0);
@@ -139,8 +171,6 @@ impl Subjects {
             let vary_at = vary_at(CLIENT4.into(), 20);
             subjects.push(Subject { path, program: host.try_clone()?, packet, flows, vary_at, returns });
         }
-        // Programs and maps live by their descriptors; the connection must live as long as the process measures.
-        std::mem::forget(self);
         Ok(subjects)
     }
 }
@@ -196,8 +226,13 @@ const LARGE: [(&str, &str); 5] = [
     ("flow_table4", "large_flow_table4"),
 ];
 
+fn as_large(subject: Subject) -> Option<Subject> {
+    let (_, path) = LARGE.iter().find(|(path, _)| *path == subject.path)?;
+    Some(Subject { path, ..subject })
+}
+
 /// A director with 10 000 services, 256 pools, one of which has 4 096 hosts, and 65 535 hosts in all.
-pub(super) fn large_subjects() -> Result<Vec<Subject>> {
+fn large_director(object: &Object) -> Result<Director> {
     let mut model = model();
     let mut number = 0;
     let mut pool = |hosts: u32| {
@@ -226,19 +261,11 @@ pub(super) fn large_subjects() -> Result<Vec<Subject>> {
             .insert(ServiceKey { vip, port: 80 + (index % 4) as u16, protocol: Protocol::Tcp }, service);
     }
     let capacity = Capacity { services: 10_000, hosts: 65_535, tables: 257 };
-    let mut director = director(&model, capacity)?;
-    let subjects = at_director(&mut director)?;
-    // As in `Subjects::subjects`.
-    std::mem::forget(director);
-    let renamed = |subject: Subject| {
-        let (_, path) = LARGE.iter().find(|(path, _)| *path == subject.path)?;
-        Some(Subject { path, ..subject })
-    };
-    Ok(subjects.into_iter().filter_map(renamed).collect())
+    director(object, &model, capacity)
 }
 
 /// The real director over maps of this model, in which every host is one hop away and healthy.
-fn director(model: &Model, capacity: Capacity) -> Result<Director> {
+fn director(object: &Object, model: &Model, capacity: Capacity) -> Result<Director> {
     let options = DirectorOptions {
         interfaces: vec![],
         xdp: XdpMode::Auto,
@@ -248,7 +275,7 @@ fn director(model: &Model, capacity: Capacity) -> Result<Director> {
         capacity,
     };
     let health: BTreeMap<HostId, bool> = model.hosts().map(|(id, _)| (id, true)).collect();
-    let mut director = Director::load(options, None)?;
+    let mut director = Director::load_object(object, options, None)?;
     director.sync(model, Sources::default(), &nexthops(model), &health)?;
     Ok(director)
 }

@@ -1,31 +1,32 @@
-//! `lb bench`: what the programs cost per packet, against the least that any director must do.
+//! `lb bench`: what the programs cost per packet, against doing nothing and against the least that any director must do.
 //!
 //! Everything is run in the kernel by `BPF_PROG_TEST_RUN`, through a wrapper that restores the packet before every repeat
-//! (see `lb-ebpf/src/bin/bench`). Rounds go through all paths in turn, the floor among them, so that whatever else the
-//! machine does hits all alike; medians are given, and their ratio to the floor's. No figure says anything of another
-//! machine; the ratios nearly do.
+//! (see `lb-ebpf/src/bin/bench`). The wrapper does the same work for all programs, and `null` is a program that does
+//! nothing: what a path takes longer than `null` is what its program costs. Rounds go through all paths in turn, `null` and
+//! the floor among them, so that whatever else the machine does hits all alike; medians and quartiles are given. No figure
+//! says anything of another machine; ratios to the floor nearly do. Whether one object is slower than another is judged
+//! with both in one run ([`against`]).
 //!
 //! Packets in a row have warm caches, and their average hides the dear ones. So packets are also run alone, each by a
 //! system call of its own that lies between it and the one before, and percentiles are given. The kernel takes the time
 //! right before and right after the program, so that the call itself is not in them.
 
+pub mod against;
 mod machine;
 mod packets;
 mod report;
+mod spread;
 mod verifier;
+mod wrapper;
 
-use std::net::IpAddr;
+use anyhow::{Result, ensure};
 
-use anyhow::{Context, Result, ensure};
-use aya::maps::{Array, MapData, ProgramArray};
-use aya::programs::{ProgramFd, TestRun, TestRunOptions, Xdp};
-use aya::{Ebpf, include_bytes_aligned};
-use lb_common::bench::{Case, HEAD};
-
-use machine::Subjects;
 pub use machine::in_own_network;
+use machine::{Connection, Machine, Objects};
 use report::Times;
-pub use report::{Alone, Difference, Figure, Nanoseconds, Report, Size};
+pub use report::{Alone, Difference, Figure, Report, Size};
+pub use spread::Spread;
+use wrapper::{Subject, Wrapper, XDP_PASS, XDP_TX};
 
 /// What is measured, in order of the report.
 const PATHS: [&str; 22] = [
@@ -68,40 +69,45 @@ pub struct Options {
     pub large: bool,
 }
 
-/// A program, the packet that it is run on, and what it must return.
-struct Subject {
-    path: &'static str,
-    program: ProgramFd,
-    packet: Vec<u8>,
-    /// Flows are two to this power.
-    flows: u32,
-    vary_at: u32,
-    returns: u32,
+impl Options {
+    /// All paths that are asked for exist.
+    fn check(&self) -> Result<()> {
+        for path in &self.paths {
+            ensure!(PATHS.contains(&path.as_str()), "no path {path}; there are {}", PATHS.join(", "));
+        }
+        Ok(())
+    }
+}
+
+/// The path is to be measured.
+fn is_wanted(options: &Options, path: &str) -> bool {
+    options.paths.is_empty() || options.paths.iter().any(|wanted| wanted == path)
+}
+
+/// Where it stands in the report.
+fn place(subject: &Subject) -> (Option<usize>, u32) {
+    (PATHS.iter().position(|path| *path == subject.path), subject.flows)
 }
 
 /// Measures, in a network namespace of its own ([`in_own_network`]). `progress` is told each round.
 pub fn run(options: &Options, mut progress: impl FnMut(usize)) -> Result<Report> {
-    for path in &options.paths {
-        ensure!(PATHS.contains(&path.as_str()), "no path {path}; there are {}", PATHS.join(", "));
-    }
-    let mut machine = Subjects::make()?;
-    let mut subjects = yardsticks(&machine)?;
+    options.check()?;
+    let connection = Connection::open()?;
+    let mut machine = Machine::make(Objects::PRESENT, &connection, options.large)?;
+    let mut subjects = vec![
+        yardstick("floor", "floor", connection.packet())?,
+        yardstick("null", "null", connection.packet())?,
+        yardstick("socket_lookup4", "lookup4", machine.held_packet())?,
+    ];
     let programs = machine.sizes()?;
-    if options.large {
-        subjects.extend(machine::large_subjects()?);
-    }
     subjects.extend(machine.subjects()?);
-    let wanted = |subject: &Subject| {
-        subject.path == "floor" || options.paths.is_empty() || options.paths.iter().any(|p| p == subject.path)
-    };
-    subjects.retain(wanted);
-    subjects.sort_by_key(|subject| (PATHS.iter().position(|path| *path == subject.path), subject.flows));
+    subjects.retain(|Subject { path, .. }| matches!(*path, "floor" | "null") || is_wanted(options, path));
+    subjects.sort_by_key(place);
     let wrapped = subjects.into_iter().map(Wrapper::around).collect::<Result<Vec<_>>>()?;
-    let mut times: Vec<Times> = wrapped.iter().map(Wrapper::no_times).collect();
+    let mut times: Vec<Times> = wrapped.iter().map(no_times).collect();
     for round in 0..options.rounds {
         for (wrapper, times) in wrapped.iter().zip(&mut times) {
-            // The kernel tells the average of all repeats, in whole nanoseconds.
-            times.rounds.push(wrapper.measure(options.repeat)?.into());
+            times.rounds.push(wrapper.many(options.repeat)?);
         }
         progress(round + 1);
     }
@@ -110,10 +116,14 @@ pub fn run(options: &Options, mut progress: impl FnMut(usize)) -> Result<Report>
     for _ in 0..options.alone {
         shuffle(&mut order, &mut seed);
         for at in &order {
-            times[*at].alone.push(wrapped[*at].measure(1)?);
+            times[*at].alone.push(wrapped[*at].alone()?);
         }
     }
     Ok(Report::of(&times, programs))
+}
+
+fn no_times(Wrapper { subject, .. }: &Wrapper) -> Times {
+    Times { path: subject.path, flows: 1 << subject.flows, ..Times::default() }
 }
 
 /// Another order every time: what ran just before may have warmed the caches, and must not always be the same.
@@ -126,100 +136,12 @@ fn shuffle(order: &mut [usize], seed: &mut u64) {
     }
 }
 
-/// What figures are held against.
-fn yardsticks(machine: &Subjects) -> Result<Vec<Subject>> {
-    let mut object = object()?;
-    let tcp = machine.plain_packet();
-    let tunnelled = machine.held_packet();
-    let mut subject = |path, name, packet: &[u8], returns| -> Result<Subject> {
-        let program = descriptor(loaded(&mut object, name)?)?;
-        Ok(Subject { path, program, packet: packet.to_vec(), flows: 0, vary_at: 0, returns })
-    };
-    Ok(vec![
-        subject("floor", "floor", &tcp, XDP_TX)?,
-        subject("null", "null", &tcp, XDP_TX)?,
-        subject("socket_lookup4", "lookup4", &tunnelled, XDP_PASS)?,
-    ])
-}
-
-/// A wrapper around what is measured. Each subject has one of its own, so that to go from one to another is a system call
-/// and no more.
-struct Wrapper {
-    subject: Subject,
-    object: Ebpf,
-    /// The kernel empties it when its last descriptor is closed.
-    _measured: ProgramArray<MapData>,
-}
-
-impl Wrapper {
-    fn around(subject: Subject) -> Result<Self> {
-        let mut object = object()?;
-        loaded(&mut object, "bench")?;
-        let mut take = |name| object.take_map(name).with_context(|| format!("no map {name}"));
-        let mut case: Array<MapData, Case> = take("CASE")?.try_into()?;
-        case.set(0, subject.case()?, 0)?;
-        let mut measured: ProgramArray<MapData> = take("MEASURED")?.try_into()?;
-        measured.set(0, &subject.program, 0)?;
-        Ok(Wrapper { subject, object, _measured: measured })
-    }
-
-    fn no_times(&self) -> Times {
-        Times { path: self.subject.path, flows: 1 << self.subject.flows, ..Times::default() }
-    }
-
-    /// Nanoseconds per packet.
-    fn measure(&self, repeat: u32) -> Result<u32> {
-        let Subject { path, packet, returns, .. } = &self.subject;
-        let program: &Xdp = self.object.program("bench").context("no program bench")?.try_into()?;
-        let options = TestRunOptions { data_in: Some(packet), repeat, ..TestRunOptions::default() };
-        let result = program.test_run(options)?;
-        // A program that does something else than it should measures nothing.
-        ensure!(
-            result.return_value == *returns,
-            "{path}: the program returned {}, not {returns}: this is a mistake of lb bench",
-            result.return_value
-        );
-        Ok(result.duration.as_nanos().try_into()?)
-    }
-}
-
-impl Subject {
-    fn case(&self) -> Result<Case> {
-        let mut head = [0; HEAD / 8];
-        for (word, bytes) in head.iter_mut().zip(self.packet.chunks_exact(8)) {
-            *word = u64::from_ne_bytes(bytes.try_into()?);
-        }
-        let at = self.vary_at as usize;
-        let vary_from = u32::from_ne_bytes(self.packet[at..at + 4].try_into()?)
-            & !(u32::MAX.checked_shr(32 - self.flows).unwrap_or(0)).to_be();
-        let (flows, vary_at) = (self.flows, self.vary_at);
-        Ok(Case { len: self.packet.len() as u32, flows, vary_at, vary_from, head })
-    }
-}
-
-fn object() -> Result<Ebpf> {
-    let bytes = include_bytes_aligned!("../../prebuilt/bench.o");
-    Ebpf::load(bytes).context("loading the bench's programs")
-}
-
-fn loaded<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
-    let program: &mut Xdp =
-        object.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?;
-    program.load().with_context(|| format!("loading {name}"))?;
-    Ok(program)
-}
-
-const XDP_PASS: u32 = 2;
-const XDP_TX: u32 = 3;
-
-/// A program's descriptor of its own.
-fn descriptor(program: &Xdp) -> Result<ProgramFd> {
-    Ok(program.fd()?.try_clone()?)
-}
-
-/// Where the word lies that tells flows apart: the last four bytes of the source, behind `outer` bytes of outer header.
-fn vary_at(source: IpAddr, outer: usize) -> u32 {
-    (14 + outer + if source.is_ipv4() { 12 } else { 20 }) as u32
+/// One of the bench's own programs, which figures are held against.
+fn yardstick(path: &'static str, program: &str, packet: Vec<u8>) -> Result<Subject> {
+    let mut object = wrapper::object()?;
+    let program = wrapper::descriptor(wrapper::loaded(&mut object, program)?)?;
+    let returns = if path == "socket_lookup4" { XDP_PASS } else { XDP_TX };
+    Ok(Subject { path, program, packet, flows: 0, vary_at: 0, returns })
 }
 
 #[cfg(test)]

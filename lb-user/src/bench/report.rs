@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::spread::{Spread, percentile};
+
 /// What was measured.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
@@ -35,25 +37,17 @@ pub struct Figure {
     pub path: &'static str,
     /// Different flows in turn.
     pub flows: u32,
-    /// Per packet of many in a row.
-    pub ns: Nanoseconds,
+    /// Nanoseconds per packet of many in a row, through the wrapper.
+    pub ns: Spread,
+    /// Nanoseconds more than `null` took in the same round: what the program itself costs, since all that the wrapper does
+    /// is in both.
+    pub net_of_null: Spread,
     /// Median over the median of the floor.
     pub over_floor: f64,
-    /// Nanoseconds more than the floor's median: what depends least on the wrapper, whose time is in both.
+    /// Nanoseconds more than the floor's median.
     pub above_floor_ns: f64,
     /// Packets that are run alone; none if none were.
     pub alone_ns: Option<Alone>,
-}
-
-/// Nanoseconds per packet.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Nanoseconds {
-    /// Median of the rounds.
-    pub median: f64,
-    /// The quickest round.
-    pub min: f64,
-    /// The slowest.
-    pub max: f64,
 }
 
 /// Nanoseconds of packets that are run alone.
@@ -92,17 +86,20 @@ pub(super) struct Times {
 impl Report {
     /// The report of what was measured.
     pub(super) fn of(times: &[Times], programs: Vec<Size>) -> Self {
-        let floor = times.iter().find(|times| times.path == "floor");
-        let floor = floor.map_or(f64::NAN, |floor| nanoseconds(&floor.rounds).median);
+        let rounds = |path| {
+            let found = times.iter().find(|times| times.path == path);
+            found.map_or(&[][..], |times| times.rounds.as_slice())
+        };
+        let (null, floor) = (rounds("null"), Spread::of(rounds("floor").iter().copied()).median);
         let figure = |times: &Times| {
-            let ns = nanoseconds(&times.rounds);
-            let (over_floor, above_floor_ns) = (ns.median / floor, ns.median - floor);
+            let ns = Spread::of(times.rounds.iter().copied());
             Figure {
                 path: times.path,
                 flows: times.flows,
                 ns,
-                over_floor,
-                above_floor_ns,
+                net_of_null: Spread::of(times.rounds.iter().zip(null).map(|(ns, null)| ns - null)),
+                over_floor: ns.median / floor,
+                above_floor_ns: ns.median - floor,
                 alone_ns: alone(&times.alone),
             }
         };
@@ -124,23 +121,10 @@ fn differences(paths: &[Figure], dear: &str, cheap: &str) -> Vec<Difference> {
     of(dear).map(difference).collect()
 }
 
-fn nanoseconds(times: &[f64]) -> Nanoseconds {
-    let mut sorted = times.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
-    Nanoseconds { median: at(sorted.len() / 2), min: at(0), max: at(sorted.len().saturating_sub(1)) }
-}
-
 fn alone(times: &[u32]) -> Option<Alone> {
     let mut sorted = times.to_vec();
     sorted.sort_unstable();
     Some(Alone { packets: sorted.len(), p50: percentile(&sorted, 50)?, p99: percentile(&sorted, 99)? })
-}
-
-/// The least of the sorted values that so many percent of them do not exceed.
-fn percentile(sorted: &[u32], percent: usize) -> Option<u32> {
-    let rank = (sorted.len() * percent).div_ceil(100);
-    sorted.get(rank.checked_sub(1)?).copied()
 }
 
 #[cfg(test)]
@@ -158,21 +142,25 @@ mod tests {
             vec![],
         );
         let figures = report.paths;
-        assert_eq!(figures[0].ns, Nanoseconds { median: 80.0, min: 70.0, max: 90.0 });
+        assert_eq!(figures[0].ns, Spread { median: 80.0, q1: 70.0, q3: 90.0, min: 70.0, max: 90.0 });
         assert!((figures[0].over_floor - 80.0 / 41.0).abs() < 1e-9);
         assert!((figures[1].over_floor - 1.0).abs() < 1e-9);
         assert_eq!((figures[0].alone_ns, report.rescue_over_local), (None, vec![]));
     }
 
     #[test]
-    fn a_percentile_is_the_least_value_that_so_many_percent_do_not_exceed() {
-        let hundred: Vec<u32> = (1..=100).collect();
-        assert_eq!((percentile(&hundred, 50), percentile(&hundred, 99)), (Some(50), Some(99)));
-        let more: Vec<u32> = (1..=101).collect();
-        assert_eq!((percentile(&more, 50), percentile(&more, 99)), (Some(51), Some(100)));
-        assert_eq!((percentile(&[7], 50), percentile(&[7], 99)), (Some(7), Some(7)));
-        assert_eq!(percentile(&[], 99), None);
-        // The dearest packet of a hundred is beyond the 99th percentile, two are not; order does not matter.
+    fn net_of_null_is_taken_round_by_round() {
+        // The machine was busy in the second round, for both alike.
+        let (tcp4, null) = ([90.0, 130.0, 91.0], [40.0, 79.0, 42.0]);
+        let report = Report::of(&[times("null", 1, &null, &[]), times("tcp4", 1, &tcp4, &[])], vec![]);
+        let net = Spread { median: 50.0, q1: 49.0, q3: 51.0, min: 49.0, max: 51.0 };
+        assert_eq!(report.paths[1].net_of_null, net);
+        assert!(report.paths[0].net_of_null.max.abs() < 1e-9);
+    }
+
+    #[test]
+    fn percentiles_of_packets_alone_do_not_depend_on_their_order() {
+        // The dearest packet of a hundred is beyond the 99th percentile, two are not.
         let mut times = vec![5; 100];
         times[0] = 900;
         assert_eq!(alone(&times), Some(Alone { packets: 100, p50: 5, p99: 5 }));

@@ -118,7 +118,12 @@ pub struct HostPlane {
 impl HostPlane {
     /// Loads the programs over the maps pinned below `pins`, without attaching them; without pins, for test runs.
     pub fn load(options: HostOptions, pins: Option<&Path>) -> Result<Self> {
-        let mut loaded = OBJECT.load(pins, &entries(&options))?;
+        Self::load_object(&OBJECT, options, pins)
+    }
+
+    /// Loads another build of the object, for `lb bench`.
+    pub fn load_object(object: &Object, options: HostOptions, pins: Option<&Path>) -> Result<Self> {
+        let mut loaded = object.load(pins, &entries(&options))?;
         Ok(HostPlane {
             pools: Pools::take(&mut loaded, "host", options.capacity)?,
             accounts: Accounts::take(&mut loaded)?,

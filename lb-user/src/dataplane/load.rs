@@ -193,7 +193,8 @@ impl MapShape {
         capacities.get(self.name).copied().unwrap_or(self.entries)
     }
 
-    fn misfit(&self, info: &MapInfo, capacities: &Capacities) -> Option<String> {
+    /// How a map differs from this shape, if it does.
+    pub fn misfit(&self, info: &MapInfo, capacities: &Capacities) -> Option<String> {
         let kind = info.map_type().map(|kind| kind as u32).unwrap_or(u32::MAX);
         let have = (kind, info.key_size(), info.value_size(), info.map_flags(), info.max_entries());
         let want = (self.kind, self.key, self.value, self.flags, self.entries(capacities));

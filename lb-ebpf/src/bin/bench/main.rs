@@ -1,8 +1,17 @@
 //! For `lb bench` only: runs a program again and again on the same packet, and what its figures are held against.
 //!
 //! `BPF_PROG_TEST_RUN` does not restore a packet between repeats: after the first, an encapsulating program would see its
-//! own output. So each repeat begins here: the packet gets its length and headers back, its flow varies if it should, and
-//! a tail call goes to the program that is measured.
+//! own output. So each repeat begins with this wrapper. It gives the packet its length and its first 128 bytes back, writes
+//! the word that tells flows apart, and ends with a tail call to the program under test.
+//!
+//! The wrapper does the same work for every program and every packet, and `null` measures it:
+//!
+//! - It always calls `bpf_xdp_adjust_head` once, also where the program before left the length as it was.
+//! - It restores 128 bytes in sixteen moves of eight bytes. A `memcpy` or `memmove` would be a call that copies byte by
+//!   byte, which takes longer than many of the programs.
+//! - It always writes the word of the flow. With one flow that word is always the same.
+//!
+//! So a figure less that of `null` is what the program itself costs.
 
 #![no_std]
 #![no_main]
@@ -53,28 +62,25 @@ fn restore(ctx: &XdpContext) -> Option<()> {
     // A map's memory: so that the compiler does not mix the two differences, which the verifier forbids of pointers.
     let repeats = REPEATS.get_ptr_mut(0)?;
     // SAFETY: this CPU's slot; volatile for the reason above.
-    let len = unsafe {
+    let (len, number) = unsafe {
         core::ptr::write_volatile(&raw mut (*repeats).len, Frame::xdp(ctx).len() as u64);
-        core::ptr::read_volatile(&raw const (*repeats).len)
+        (*repeats).number += 1;
+        (core::ptr::read_volatile(&raw const (*repeats).len), (*repeats).number as u32)
     };
     let grown = len as i32 - case.len as i32;
-    // SAFETY: the helper checks the length; the frame is taken anew.
-    if grown != 0 && unsafe { bpf_xdp_adjust_head(ctx.ctx, grown) } != 0 {
+    // SAFETY: the helper checks the length; the frame is taken anew. It is called for nothing, too: see above.
+    if unsafe { bpf_xdp_adjust_head(ctx.ctx, grown) } != 0 {
         return None;
     }
     let frame = Frame::xdp(ctx);
-    frame.write::<[u64; HEAD / 8]>(0, case.head)?;
-    if case.flows == 0 {
-        return Some(());
+    let head = frame.window::<HEAD>(0)?;
+    macro_rules! restore {
+        ($($word:literal)*) => { $(head.write::<u64, { $word * 8 }>(case.head[$word]);)* };
     }
-    // SAFETY: this CPU's slot.
-    let number = unsafe {
-        (*repeats).number += 1;
-        (*repeats).number as u32
-    };
+    restore!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
     // An odd factor: all numbers below a power of two come, in no order that a cache could foresee.
-    let varied = number.wrapping_mul(0x9e37_79b1) >> (32 - case.flows);
-    frame.write((case.vary_at & 127) as usize, case.vary_from | varied.to_be())
+    let varied = u64::from(number.wrapping_mul(0x9e37_79b1)) >> (32 - (case.flows & 31));
+    frame.write((case.vary_at & 127) as usize, case.vary_from | (varied as u32).to_be())
 }
 
 /// The least that any director in XDP must do: room for an outer header, a constant one, and out.

@@ -138,7 +138,7 @@ fn by_flow(flow: &Flow, service: &Service, hash: u32, reason: Director) -> Resul
 #[inline(always)]
 fn by_row(flow: &Flow, service: &Service, hash: u32) -> Result<Choice, Director> {
     let row = pools::row(service.table, flow::row(hash, service.rows)).ok_or(Director::NoTable)?;
-    for slot in row {
+    for slot in row.iter().copied() {
         if slot == NO_OWNER {
             break;
         }

@@ -3,6 +3,8 @@
 //! Each family goes its own way through to the end (see [`crate::forward`]): what is known of a packet then stays in
 //! registers.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::bindings::{xdp_action, xdp_md};
 use aya_ebpf::programs::XdpContext;
 use lb_common::extras::EXTRA;
@@ -17,16 +19,6 @@ use crate::forward::{Done, Packet, SENT, finish, forward};
 use crate::unusual::{self, ICMP_AT};
 use crate::{extras, icmp, tags};
 
-/// What a packet may be.
-enum Parsed {
-    /// Of a flow.
-    Flow(Flow, Packet),
-    /// ICMP right behind the IP header, which is looked at apart.
-    Icmp,
-    /// Something out of the ordinary, the same.
-    Unusual,
-}
-
 /// Does what is to be done with a frame. VLAN tags are off it meanwhile: what is not sent to a host has them again afterwards, so
 /// it goes to the kernel as it came, and an answer goes back in the VLAN of the question.
 #[inline(always)]
@@ -35,28 +27,21 @@ pub fn direct(ctx: &XdpContext) -> u32 {
     let Some(mut ethertype) = frame.read::<u16>(TYPE) else {
         return finish(ctx, Err(Director::Truncated)) as u32;
     };
-    let mut tags = Tags::NONE;
+    let mut tags = MaybeUninit::uninit();
+    let tags = Tags::clear(&mut tags);
     if !matches!(ethertype, ETH_IPV4 | ETH_IPV6) {
-        if let Err(reason) = tags::take(ctx.ctx, &mut tags) {
+        if let Err(reason) = tags::take(ctx.ctx, tags) {
             return finish(ctx, Err(reason)) as u32;
         }
         frame = Frame::xdp(ctx);
         ethertype = frame.read(TYPE).unwrap_or(0);
     }
     let done = match ethertype {
-        ETH_IPV4 => match parse4(ctx, &frame) {
-            Parsed::Flow(flow, packet) => of_service::<false>(ctx, &flow, packet),
-            Parsed::Icmp => icmp::icmp4(ctx.ctx, (ETHERNET + IPV4) as u32),
-            Parsed::Unusual => any::<false>(ctx.ctx),
-        },
-        _ => match parse6(ctx, &frame) {
-            Parsed::Flow(flow, packet) => of_service::<true>(ctx, &flow, packet),
-            Parsed::Icmp => icmp::icmp6(ctx.ctx, (ETHERNET + IPV6) as u32),
-            Parsed::Unusual => any::<true>(ctx.ctx),
-        },
+        ETH_IPV4 => family4(ctx, &frame),
+        _ => family6(ctx, &frame),
     };
     // There was room for them before; an answer that is longer than the question may have taken it.
-    if done & SENT == 0 && tags.len != 0 && tags::give_back(ctx.ctx, &tags).is_none() {
+    if done & SENT == 0 && !tags.is_none() && tags::give_back(ctx.ctx, tags).is_none() {
         return xdp_action::XDP_DROP;
     }
     done as u32
@@ -83,77 +68,135 @@ pub fn is_cut(ctx: &XdpContext, frame: &Frame, len: u16) -> bool {
 #[inline(always)]
 pub fn flow(ctx: &XdpContext, frame: &Frame) -> Result<(Flow, Packet), Director> {
     let parsed = match frame.read::<u16>(TYPE) {
-        Some(ETH_IPV4) => parse4(ctx, frame),
-        _ => parse6(ctx, frame),
+        Some(ETH_IPV4) => plain4(ctx, frame).map(|head| (flow4(&head), packet4(&head))),
+        _ => plain6(ctx, frame).map(|head| (flow6(&head), packet6(&head))),
     };
-    match parsed {
-        Parsed::Flow(flow, packet) => Ok((flow, packet)),
-        Parsed::Icmp | Parsed::Unusual => Err(Director::NoService),
+    parsed.ok_or(Director::NoService)
+}
+
+/// IP header and the eight bytes behind it.
+type Head4 = Window<{ IPV4 + 8 }>;
+/// See [`Head4`].
+type Head6 = Window<{ IPV6 + 8 }>;
+
+#[inline(always)]
+fn family4(ctx: &XdpContext, frame: &Frame) -> Done {
+    let Some(head) = plain4(ctx, frame) else { return any::<false>(ctx.ctx) };
+    if head.read::<u8, 9>() == protocol::ICMP {
+        return icmp::icmp4(ctx.ctx, (ETHERNET + IPV4) as u32);
     }
+    of_service::<false>(ctx, destination4(&head), || (flow4(&head), packet4(&head)))
 }
 
 #[inline(always)]
-fn parse4(ctx: &XdpContext, frame: &Frame) -> Parsed {
-    let Some(head) = frame.window::<{ IPV4 + 8 }>(ETHERNET) else { return Parsed::Unusual };
-    let len = u16::from_be(head.read::<u16, 2>());
-    let plain = head.read::<u8, 0>() == V4_NO_OPTIONS && head.read::<u16, 6>() & ANY_FRAGMENT == 0;
-    if !plain || len < (IPV4 + 8) as u16 || is_cut(ctx, frame, len) {
-        return Parsed::Unusual;
-    }
-    let protocol = head.read::<u8, 9>();
-    if protocol == protocol::ICMP {
-        return Parsed::Icmp;
-    }
-    let (source, destination) = (Addr::v4(head.read::<u32, 12>()), Addr::v4(head.read::<u32, 16>()));
-    let ports = head.read::<u32, 20>();
-    let packet = Packet { len, tos: head.read::<u8, 1>() };
-    Parsed::Flow(Flow { source, destination, ports, protocol, v6: false }, packet)
-}
-
-#[inline(always)]
-fn parse6(ctx: &XdpContext, frame: &Frame) -> Parsed {
-    let Some(head) = frame.window::<{ IPV6 + 8 }>(ETHERNET) else { return Parsed::Unusual };
-    let destination = destination6(&head);
-    let payload = u16::from_be(head.read::<u16, 4>());
-    let len = payload.wrapping_add(IPV6 as u16);
-    let is_v6 = head.read::<u8, 0>() >> 4 == 6;
-    if !is_v6 || payload < 8 || len < payload || is_cut(ctx, frame, len) || destination.is_mapped() {
-        return Parsed::Unusual;
-    }
-    let protocol = head.read::<u8, 6>();
-    match protocol {
+fn family6(ctx: &XdpContext, frame: &Frame) -> Done {
+    let Some(head) = plain6(ctx, frame) else { return any::<true>(ctx.ctx) };
+    match head.read::<u8, 6>() {
         protocol::TCP | protocol::UDP => {
-            let source = [
-                head.read::<u32, 8>(),
-                head.read::<u32, 12>(),
-                head.read::<u32, 16>(),
-                head.read::<u32, 20>(),
-            ];
-            let source = Addr::v6(source);
-            let ports = head.read::<u32, 40>();
-            let packet = Packet { len, tos: (u16::from_be(head.read::<u16, 0>()) >> 4) as u8 };
-            Parsed::Flow(Flow { source, destination, ports, protocol, v6: true }, packet)
+            of_service::<true>(ctx, destination6(&head), || (flow6(&head), packet6(&head)))
         }
-        protocol::ICMPV6 => Parsed::Icmp,
-        _ => Parsed::Unusual,
+        protocol::ICMPV6 => icmp::icmp6(ctx.ctx, (ETHERNET + IPV6) as u32),
+        _ => any::<true>(ctx.ctx),
     }
 }
 
-/// Field by field: an address that is copied as a whole would go through memory, byte by byte.
+/// A packet without anything out of the ordinary.
 #[inline(always)]
-fn destination6<const BYTES: usize>(ip: &Window<BYTES>) -> Addr {
-    Addr::v6([ip.read::<u32, 24>(), ip.read::<u32, 28>(), ip.read::<u32, 32>(), ip.read::<u32, 36>()])
+fn plain4(ctx: &XdpContext, frame: &Frame) -> Option<Head4> {
+    let head = frame.window(ETHERNET)?;
+    let len = packet4(&head).len;
+    let plain = head.read::<u8, 0>() == V4_NO_OPTIONS && head.read::<u16, 6>() & ANY_FRAGMENT == 0;
+    (plain && len >= (IPV4 + 8) as u16 && !is_cut(ctx, frame, len)).then_some(head)
+}
+
+/// See [`plain4`].
+#[inline(always)]
+fn plain6(ctx: &XdpContext, frame: &Frame) -> Option<Head6> {
+    let head: Head6 = frame.window(ETHERNET)?;
+    let payload = u16::from_be(head.read::<u16, 4>());
+    let len = packet6(&head).len;
+    let sane = head.read::<u8, 0>() >> 4 == 6 && payload >= 8 && len >= payload;
+    // The halves first: of nearly all addresses the first one tells.
+    let is_mapped = head.read::<u64, 24>() == 0 && destination6(&head).vip.is_mapped();
+    (sane && !is_cut(ctx, frame, len) && !is_mapped).then_some(head)
+}
+
+#[inline(always)]
+fn packet4(ip: &Head4) -> Packet {
+    Packet { len: u16::from_be(ip.read::<u16, 2>()), tos: ip.read::<u8, 1>() }
+}
+
+#[inline(always)]
+fn packet6(ip: &Head6) -> Packet {
+    let len = u16::from_be(ip.read::<u16, 4>()).wrapping_add(IPV6 as u16);
+    Packet { len, tos: (u16::from_be(ip.read::<u16, 0>()) >> 4) as u8 }
+}
+
+#[inline(always)]
+fn flow4(ip: &Head4) -> Flow {
+    Flow {
+        source: Addr::v4(ip.read::<u32, 12>()),
+        destination: Addr::v4(ip.read::<u32, 16>()),
+        ports: ip.read::<u32, 20>(),
+        protocol: ip.read::<u8, 9>(),
+        v6: false,
+    }
+}
+
+#[inline(always)]
+fn flow6(ip: &Head6) -> Flow {
+    Flow {
+        source: Addr::from_pairs([ip.read::<u64, 8>(), ip.read::<u64, 16>()]),
+        destination: Addr::from_pairs([ip.read::<u64, 24>(), ip.read::<u64, 32>()]),
+        ports: ip.read::<u32, 40>(),
+        protocol: ip.read::<u8, 6>(),
+        v6: true,
+    }
+}
+
+/// Where a packet goes: all that the directory of services is asked for.
+struct Destination {
+    vip: Addr,
+    port: u16,
+    protocol: u8,
+}
+
+#[inline(always)]
+fn destination4(ip: &Head4) -> Destination {
+    Destination {
+        vip: Addr::v4(ip.read::<u32, 16>()),
+        port: ip.read::<u16, 22>(),
+        protocol: ip.read::<u8, 9>(),
+    }
+}
+
+#[inline(always)]
+fn destination6(ip: &Head6) -> Destination {
+    Destination {
+        vip: Addr::from_pairs([ip.read::<u64, 24>(), ip.read::<u64, 32>()]),
+        port: ip.read::<u16, 42>(),
+        protocol: ip.read::<u8, 6>(),
+    }
 }
 
 /// A service of exactly this address and port: such exist only for TCP and UDP. Other packets for a VIP are looked at
 /// apart, and so are those for an address in one.
+///
+/// The rest of the packet is read when the service is found: kept over the search, it would go through the stack.
 #[inline(always)]
-fn of_service<const V6: bool>(ctx: &XdpContext, flow: &Flow, packet: Packet) -> Done {
-    match pools::service(flow.destination, flow.destination_port(), flow.protocol) {
+fn of_service<const V6: bool>(
+    ctx: &XdpContext,
+    Destination { vip, port, protocol }: Destination,
+    rest: impl Fn() -> (Flow, Packet),
+) -> Done {
+    match pools::service(vip, port, protocol) {
         Some(service) if service.flags & EXTRA != 0 => extras::treat(ctx.ctx),
-        Some(service) => finish(ctx, forward(ctx, flow, service, packet, Director::Forwarded)),
-        None if pools::is_vip_itself(flow.destination) => any::<V6>(ctx.ctx),
-        None if V6 && pools::is_within(flow.destination) => extras::treat(ctx.ctx),
+        Some(service) => {
+            let (flow, packet) = rest();
+            finish(ctx, forward(ctx, &flow, service, packet, Director::Forwarded))
+        }
+        None if pools::is_vip_itself(vip) => any::<V6>(ctx.ctx),
+        None if V6 && pools::is_within(vip) => extras::treat(ctx.ctx),
         None => finish(ctx, Err(Director::NotVip)),
     }
 }

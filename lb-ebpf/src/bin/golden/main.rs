@@ -78,7 +78,7 @@ pub fn golden_digest(ctx: XdpContext) -> u32 {
         let Some(row) = pools::row(request.table, index) else {
             return xdp_action::XDP_ABORTED;
         };
-        for slot in row {
+        for slot in row.iter().copied() {
             let id = if slot == NO_OWNER { 0 } else { pools::host_id(slot).unwrap_or(0) };
             request.state = digest::step(request.state, id);
         }

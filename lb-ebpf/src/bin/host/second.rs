@@ -192,7 +192,7 @@ fn owners(
 ) -> Option<(u64, Row, [Owner; OWNERS])> {
     let own = maps::view(service.table)?.own;
     let row = flow::row(flow::hash(service.seed, &flow.part(service.flags)), service.rows);
-    let row = pools::row(service.table, row)?;
+    let row = *pools::row(service.table, row)?;
     let mut owners = [NOBODY; OWNERS];
     for (owner, slot) in owners.iter_mut().zip(row) {
         if slot == NO_OWNER {

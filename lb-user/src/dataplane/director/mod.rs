@@ -15,7 +15,7 @@ use lb_common::reasons;
 
 use super::attach::{self, Attached};
 use super::counters::{self, Counter};
-use super::load::Loaded;
+use super::load::{Loaded, Object};
 use super::memory::Memory;
 use super::nexthops::{Sources, Standing};
 use super::per_cpu::PerCpu;
@@ -77,7 +77,12 @@ pub struct Director {
 impl Director {
     /// Loads the programs over the maps pinned below `pins`, without attaching them; without pins, for test runs.
     pub fn load(options: DirectorOptions, pins: Option<&Path>) -> Result<Self> {
-        let mut loaded = OBJECT.load(pins, &object::entries(&options))?;
+        Self::load_object(&OBJECT, options, pins)
+    }
+
+    /// Loads another build of the object, for `lb bench`.
+    pub fn load_object(object: &Object, options: DirectorOptions, pins: Option<&Path>) -> Result<Self> {
+        let mut loaded = object.load(pins, &object::entries(&options))?;
         let mut errors: Array<MapData, Budget> = loaded.map("ERROR_BUDGET")?;
         let budget = Budget::per_second(options.icmp_errors.into());
         errors.set(0, budget, 0).map_err(map_error("ERROR_BUDGET"))?;
