@@ -38,6 +38,14 @@ fn the_own_id_is_the_farthest_at_both_ends_of_the_circle() {
     }
 }
 
+/// The very next id is the nearest, and the one after it comes later.
+#[test]
+fn the_next_id_is_the_nearest() {
+    let row = owners(&[(1017, Turn::InOrder), (1001, Turn::InOrder)]);
+    assert_eq!(next(&row, 1000, 0, true), Next::PassOn { place: 1, hop: 1 });
+    assert_eq!(next(&row, 1001, 0, true), Next::PassOn { place: 0, hop: 1 });
+}
+
 proptest! {
     /// Whoever doubts or not, a packet that has had all its chances is kept, and nobody gets one from himself.
     #[test]

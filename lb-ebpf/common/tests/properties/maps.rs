@@ -1,5 +1,8 @@
 //! Keys and values of maps: what goes in comes out, and nothing is taken for something else.
 
+use core::mem::{offset_of, size_of};
+
+use lb_common::bench::{Case, HEAD};
 use lb_common::capture::{CAPTURED_BYTES, Captured};
 use lb_common::extras::{ALLOWED, BY_ID, DENIED, EXTRA, LIMITED, LIST_BITS, SOURCE_BITS, SOURCES};
 use lb_common::flow::Addr;
@@ -11,6 +14,11 @@ use lb_common::maps::{
 use proptest::prelude::*;
 
 use crate::{any_addr, unevenness};
+
+#[test]
+fn a_case_of_the_bench_has_the_head_of_its_packet() {
+    assert_eq!((size_of::<Case>(), offset_of!(Case, head), HEAD), (144, 16, 128));
+}
 
 #[test]
 fn flags_have_a_bit_each() {
