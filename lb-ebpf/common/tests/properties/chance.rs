@@ -38,6 +38,18 @@ fn the_own_id_is_the_farthest_at_both_ends_of_the_circle() {
     }
 }
 
+/// Whichever owners are passed over, and however many: the hop says so once.
+#[test]
+fn the_hop_says_that_owners_that_may_live_were_passed_over() {
+    const PASSED_OVER: u8 = 8;
+    let kinds = [Turn::Never, Turn::Last, Turn::NoWay];
+    for (a, b) in kinds.into_iter().flat_map(|a| kinds.map(|b| (a, b))) {
+        let row = owners(&[(4000, Turn::InOrder), (2000, a), (3000, b), (500, Turn::Last)]);
+        let doubt = if (a, b) == (Turn::Never, Turn::Never) { 0 } else { PASSED_OVER };
+        assert_eq!(next(&row, 1000, 0, true), Next::PassOn { place: 0, hop: 3 | doubt }, "{a:?} {b:?}");
+    }
+}
+
 /// The very next id is the nearest, and the one after it comes later.
 #[test]
 fn the_next_id_is_the_nearest() {

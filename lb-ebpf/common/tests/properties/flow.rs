@@ -30,9 +30,7 @@ fn flipped(flow: Flow, bit: usize) -> Flow {
     let from = 128 - width;
     match bit % (2 * width + 40) {
         bit if bit < width => Flow { source: address(flow.source, from + bit), ..flow },
-        bit if bit < 2 * width => {
-            Flow { destination: address(flow.destination, from + bit - width), ..flow }
-        }
+        bit if bit < 2 * width => Flow { destination: address(flow.destination, from + bit - width), ..flow },
         bit if bit < 2 * width + 32 => Flow { ports: flow.ports ^ 1 << (bit - 2 * width), ..flow },
         bit => Flow { protocol: flow.protocol ^ 1 << (bit - 2 * width - 32), ..flow },
     }
@@ -62,7 +60,8 @@ fn rows_of_many_flows_are_even_in_both_families() {
         let mut hits = [0; 127];
         for number in 0..40_000u32 {
             let source = if v6 { Addr::v6([0x0120, 0, 0, number.to_be()]) } else { Addr::v4(number.to_be()) };
-            let flow = Flow { source, destination: Addr::v4(1), ports: Flow::ports(4000, 80), protocol: 6, v6 };
+            let flow =
+                Flow { source, destination: Addr::v4(1), ports: Flow::ports(4000, 80), protocol: 6, v6 };
             hits[row(hash(9, &flow), 127) as usize] += 1;
         }
         assert!(unevenness(&hits) < 1.5, "{hits:?}");
@@ -104,6 +103,10 @@ proptest! {
         let mut words = *Addr::v4(word).words();
         words[bit / 32] ^= 1 << (bit % 32);
         prop_assert!(!Addr::v6(words).is_mapped());
+        // The same bit in both of the first words does not cancel out.
+        let both = 1 << (bit % 32);
+        prop_assert!(!Addr::v6([both, both, words[2], word]).is_mapped());
+        prop_assert!(!Addr::v6([both, both, Addr::v4(0).words()[2], word]).is_mapped());
     }
 
     #[test]

@@ -18,7 +18,8 @@ fn leading(addr: Addr, bits: u8) -> u128 {
 /// Programs that replace one another go on with the same buckets.
 #[test]
 fn tags_are_what_they_were() {
-    let addr: Addr = IpAddr::from("fedc:ba98:7654:3211:fedc:ba98:7654:3211".parse::<Ipv6Addr>().unwrap()).into();
+    let addr: Addr =
+        IpAddr::from("fedc:ba98:7654:3211:fedc:ba98:7654:3211".parse::<Ipv6Addr>().unwrap()).into();
     let expected = [
         2_142_466_051_566_569_563,
         8_462_490_282_180_288_997,

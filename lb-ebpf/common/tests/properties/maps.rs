@@ -7,9 +7,9 @@ use lb_common::capture::{CAPTURED_BYTES, Captured};
 use lb_common::extras::{ALLOWED, BY_ID, DENIED, EXTRA, LIMITED, LIST_BITS, SOURCE_BITS, SOURCES};
 use lb_common::flow::Addr;
 use lb_common::maps::{
-    BY_ADDRESSES, BY_SOURCE, Budget, CHAINS, DRAINED, Entry, FLOW_TABLE, GENERATIONS, HEALTHY, KEEP, RESOLVED,
-    SEEN, Service, ServiceKey, TAGGED, USABLE, View, WINDOW_BITS, account_index, flow_word, is_of, nexthop_index,
-    slot_of,
+    BY_ADDRESSES, BY_SOURCE, Budget, CHAINS, DRAINED, Entry, FLOW_TABLE, GENERATIONS, HEALTHY, KEEP,
+    RESOLVED, SEEN, Service, ServiceKey, TAGGED, USABLE, View, WINDOW_BITS, account_index, flow_word, is_of,
+    nexthop_index, slot_of,
 };
 use proptest::prelude::*;
 
