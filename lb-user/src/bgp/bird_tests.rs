@@ -65,10 +65,16 @@ impl Played {
         })
     }
 
-    /// It ends, and another one starts with the include file as it stands.
+    /// It ends; its socket stays behind.
+    async fn stop(&mut self) {
+        let task = std::mem::replace(&mut self.task, tokio::spawn(async {}));
+        task.abort();
+        let _ = task.await;
+    }
+
+    /// Another one starts with the include file as it stands.
     async fn restart(&mut self) {
-        self.task.abort();
-        let _ = (&mut self.task).await;
+        self.stop().await;
         fs::remove_file(&self.socket).unwrap();
         self.with(|state| {
             state.loaded = load(&state.include);
@@ -246,7 +252,7 @@ async fn what_others_changed_is_set_right() {
     let mut bird = played.bird();
     let changes: [fn(&mut State); 4] = [
         |state| drop(state.disabled.insert("lb_vips4".into())),
-        |state| drop(state.loaded.clear()),
+        |state| state.loaded.clear(),
         |state| state.loaded.get_mut("lb_vips4").unwrap()[0].1 = "bgp_med = 6;".into(),
         |state| fs::write(&state.include, "# mine\n").unwrap(),
     ];
@@ -328,8 +334,7 @@ async fn a_file_that_was_not_loaded_is_loaded_as_soon_as_it_can_be() {
 async fn the_file_is_written_while_bird_is_away() {
     let mut played = Played::start();
     let mut bird = played.bird();
-    played.task.abort();
-    let _ = (&mut played.task).await;
+    played.stop().await;
     let away = bird.announce(&want(&[ONE4])).await.unwrap_err();
     assert!(matches!(away, BgpError::Away { .. }), "{away}");
     assert_eq!(fs::read_to_string(played.include()).unwrap(), render(&want(&[ONE4])));

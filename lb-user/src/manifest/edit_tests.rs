@@ -236,9 +236,9 @@ fn every_change_of_every_state() {
         };
         let (first, last, prepared) = match (steps(&manifest, &edit), outcome) {
             (Ok(versions), Ok(outcome)) => {
-                let state = |manifest: &Manifest| manifest.pools["web"].hosts.get("a").map(|host| host.state);
+                let now = |manifest: &Manifest| manifest.pools["web"].hosts.get("a").map(|host| host.state);
                 assert_eq!(
-                    (state(&versions[0]), state(versions.last().unwrap())),
+                    (now(&versions[0]), now(versions.last().unwrap())),
                     (outcome.0, outcome.1),
                     "{word} {state:?}"
                 );

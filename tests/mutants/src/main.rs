@@ -162,6 +162,9 @@ fn break_package(tree: &Tree, package: &Package) -> Result<Vec<(Mutant, Fate)>> 
             }
             _ => judge(&tests, mutant.id)?,
         };
+        if matches!(fate, Fate::Missed | Fate::NotReached) {
+            eprintln!("mutants: line {}: not noticed: {}", mutant.line, mutant.name());
+        }
         all.push((mutant.clone(), fate));
     }
     for (file, texts) in texts {

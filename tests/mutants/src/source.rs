@@ -320,10 +320,9 @@ impl<'ast> Visit<'ast> for Visitor {
 
     fn visit_expr_struct(&mut self, node: &'ast syn::ExprStruct) {
         if self.fixed == 0 {
-            let all = bytes(node);
-            node.fields
-                .iter()
-                .for_each(|field| drop(self.source.fields.insert(bytes(field).start, all.clone())));
+            for field in &node.fields {
+                self.source.fields.insert(bytes(field).start, bytes(node));
+            }
         }
         visit::visit_expr_struct(self, node);
     }

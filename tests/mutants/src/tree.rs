@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -95,7 +96,8 @@ impl Tree {
     ) -> Result<(Vec<PathBuf>, BTreeSet<u32>)> {
         let lib = format!("{}/src/lib.rs", package.folder);
         let text = fs::read_to_string(self.root.join(&lib))?;
-        let (mut refused, mut constant) = (BTreeSet::new(), BTreeSet::new());
+        let memory = Memory::of(&self.root.join(format!("../{}.refused", package.name)), sources);
+        let (mut refused, mut constant) = (memory.refused(mutants), BTreeSet::new());
         for round in 1.. {
             let mut schemas = BTreeMap::new();
             for (file, source) in sources {
@@ -114,7 +116,10 @@ impl Tree {
             self.put(&lib, format!("{}{own}{}", schema::ALLOW, schema::runtime(mutants.len())).as_bytes())?;
             eprintln!("mutants: {}: build {round}, {} do not compile so far", package.name, refused.len());
             match self.cargo(package)? {
-                Built::Programs(programs) => return Ok((programs, refused)),
+                Built::Programs(programs) => {
+                    memory.keep(mutants, &refused)?;
+                    return Ok((programs, refused));
+                }
                 Built::Wrong(wrong) => {
                     let before = (refused.len(), constant.len());
                     blame(&wrong, &schemas, &mut refused, &mut constant);
@@ -155,7 +160,7 @@ impl Tree {
         ]);
         // Dependencies are as in every release build; what is broken is built fast, and checks its arithmetic.
         for setting in [
-            "opt-level=1",
+            "opt-level=0",
             "overflow-checks=true",
             "debug-assertions=true",
             "debug=false",
@@ -180,6 +185,49 @@ impl Tree {
             false if wrong.is_empty() => bail!("cargo: {}", String::from_utf8_lossy(&output.stderr)),
             false => Ok(Built::Wrong(wrong)),
         }
+    }
+}
+
+/// Which faults did not compile the last time, in files that are as they were: that saves builds.
+struct Memory {
+    file: PathBuf,
+    /// Of each file, what stands before the names of its faults.
+    marks: BTreeMap<String, String>,
+    lines: BTreeSet<String>,
+}
+
+impl Memory {
+    fn of(file: &Path, sources: &BTreeMap<String, Source>) -> Memory {
+        let lines = fs::read_to_string(file).unwrap_or_default().lines().map(ToOwned::to_owned).collect();
+        let mark = |(file, source): (&String, &Source)| {
+            let mut hasher = DefaultHasher::new();
+            source.text.hash(&mut hasher);
+            (file.clone(), format!("{file} {:x}", hasher.finish()))
+        };
+        Memory { file: file.to_owned(), marks: sources.iter().map(mark).collect(), lines }
+    }
+
+    fn line(&self, mutant: &Mutant) -> String {
+        format!("{} {}", self.marks[&mutant.file], mutant.name())
+    }
+
+    fn refused(&self, mutants: &[Mutant]) -> BTreeSet<u32> {
+        mutants
+            .iter()
+            .filter(|mutant| self.lines.contains(&self.line(mutant)))
+            .map(|mutant| mutant.id)
+            .collect()
+    }
+
+    fn keep(&self, mutants: &[Mutant], refused: &BTreeSet<u32>) -> Result<()> {
+        let refused = mutants.iter().filter(|mutant| refused.contains(&mutant.id));
+        let others = self
+            .lines
+            .iter()
+            .filter(|line| line.split_once(' ').is_some_and(|(file, _)| !self.marks.contains_key(file)));
+        let lines: String =
+            others.cloned().chain(refused.map(|mutant| self.line(mutant))).map(|line| line + "\n").collect();
+        fs::write(&self.file, lines).with_context(|| self.file.display().to_string())
     }
 }
 
