@@ -163,7 +163,7 @@ fn the_host_that_is_asked_for_is_named_with_its_port_unless_that_is_the_default(
     connect: {type: tcp, port: 80}
     absent: {type: vip}
 ";
-    let text = CONFIG.replace("  checks:\n", &format!("  checks:{checks}"));
+    let text = CONFIG.replace("  checks:\n", &format!("  checks:{checks}")).replace("FILE", "/etc/lb/ext");
     let config = config::Config::parse("lb.yaml", &text, "n").unwrap().dns.unwrap();
     let watch = |check: &str, address: &str| Watch {
         id: HostId { pool: check.into(), host: address.into() },

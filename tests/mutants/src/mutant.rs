@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use crate::source::{Bytes, Source, holds};
+use crate::source::{Bytes, Function, Source, holds};
 
 /// A fault.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub enum Edit {
     Expression(Bytes, String),
     /// The function returns this at once.
     Return(Bytes, String),
+    /// The function, which returns `impl Iterator`, returns this.
+    Iterate(Bytes, String),
     /// A guard is always this.
     Guard(Bytes, bool),
     /// An arm of a match never matches: its guard, or where it would be.
@@ -194,8 +196,11 @@ fn placed(source: &Source, listed: &Listed, at: &Bytes) -> (String, Edit) {
         "FnValue" => {
             let what = format!("returns {by}");
             match source.function(at) {
-                Some(function) if !function.is_opaque => {
-                    (what, Edit::Return(function.inside.clone(), by.clone()))
+                Some(Function { opaque: None, inside, .. }) => {
+                    (what, Edit::Return(inside.clone(), by.clone()))
+                }
+                Some(Function { opaque: Some(of), inside, .. }) if of.starts_with("Iterator<") => {
+                    (what, Edit::Iterate(inside.clone(), by.clone()))
                 }
                 _ => alone(what),
             }

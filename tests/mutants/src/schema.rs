@@ -8,6 +8,9 @@ use crate::source::{Bytes, Source, holds};
 /// What asks for the turn of a fault.
 const ASK: &str = "crate::mutants_of_this_run::is";
 
+/// What holds one iterator of several.
+const BOXED: &str = "let boxed: std::boxed::Box<dyn Iterator<Item = _> + '_> = ";
+
 /// A text with faults, and where each of them stands in it.
 #[derive(Debug, Default)]
 pub struct Schema {
@@ -47,7 +50,7 @@ pub fn of<'a>(source: &Source, mutants: &[&'a Mutant], constant: &BTreeSet<Strin
     for mutant in mutants {
         match &mutant.edit {
             Edit::Expression(at, _) => add(at, Kind::Expression, Some(mutant)),
-            Edit::Return(at, _) => add(at, Kind::Return, Some(mutant)),
+            Edit::Return(at, _) | Edit::Iterate(at, _) => add(at, Kind::Return, Some(mutant)),
             Edit::Guard(at, _) | Edit::Arm(ArmGuard::Guard(at)) => add(at, Kind::Guard, Some(mutant)),
             Edit::Arm(ArmGuard::Behind(at)) => add(&(*at..*at), Kind::Guard, Some(mutant)),
             Edit::Statement(at) => add(at, Kind::Statement, Some(mutant)),
@@ -103,12 +106,21 @@ impl Schema {
         match node.kind {
             Kind::Constness => {}
             Kind::Return => {
+                let mut iterates = false;
                 for mutant in &node.mutants {
-                    if let Edit::Return(_, value) = &mutant.edit {
-                        self.alternative(mutant, "return ", value, ";");
+                    match &mutant.edit {
+                        Edit::Return(_, value) => self.alternative(mutant, "return ", value, ";"),
+                        Edit::Iterate(_, value) => {
+                            self.text += if iterates { " else " } else { BOXED };
+                            self.alternative(mutant, "std::boxed::Box::new(", value, ")");
+                            iterates = true;
+                        }
+                        _ => {}
                     }
                 }
+                self.text += if iterates { " else { std::boxed::Box::new({" } else { "" };
                 self.write(text, node.at.clone(), inner);
+                self.text += if iterates { "}) }; boxed" } else { "" };
             }
             Kind::Statement => {
                 let ids: Vec<_> = node.mutants.iter().map(|mutant| asked(mutant)).collect();

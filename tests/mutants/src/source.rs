@@ -66,8 +66,8 @@ pub struct Function {
     pub inside: Bytes,
     /// The word `const`, if it has it.
     pub constness: Option<Bytes>,
-    /// It returns `impl …`.
-    pub is_opaque: bool,
+    /// It returns `impl …`: which, if it does.
+    pub opaque: Option<String>,
 }
 
 /// A fault of our own.
@@ -201,13 +201,14 @@ impl Visitor {
     fn function(&mut self, name: &syn::Ident, sig: &syn::Signature, block: &syn::Block, all: Bytes) {
         self.owner.push(name.to_string());
         let braces = bytes(block);
-        let is_opaque = self.source.text[bytes(&sig.output)].contains("impl ");
+        let opaque =
+            self.source.text[bytes(&sig.output)].split_once("impl ").map(|(_, what)| what.to_owned());
         self.source.functions.push(Function {
             name: self.owner.join("::"),
             all,
             inside: braces.start + 1..braces.end - 1,
             constness: sig.constness.as_ref().map(bytes),
-            is_opaque,
+            opaque,
         });
         self.owner.pop();
     }
