@@ -160,7 +160,7 @@ impl Tree {
         ]);
         // Dependencies are as in every release build; what is broken is built fast, and checks its arithmetic.
         for setting in [
-            "opt-level=0",
+            "opt-level=1",
             "overflow-checks=true",
             "debug-assertions=true",
             "debug=false",
