@@ -58,6 +58,6 @@ bpf_missing() {
 
 # What the BPF objects are made of; a test checks the digests that scripts/build notes of them.
 bpf_sources() {
-    find lb-ebpf/Cargo.toml lb-ebpf/Cargo.lock lb-ebpf/.cargo lb-ebpf/src lb-ebpf/common \
+    find lb-ebpf/Cargo.toml lb-ebpf/Cargo.lock lb-ebpf/.cargo lb-ebpf/src lb-ebpf/common/Cargo.toml lb-ebpf/common/src \
         -type f \( -name '*.rs' -o -name '*.toml' -o -name Cargo.lock \) | LC_ALL=C sort
 }

@@ -288,6 +288,10 @@ fn restore(path: &Path, old: Option<&str>) -> Result<(), BgpError> {
 }
 
 #[cfg(test)]
+#[path = "bird_tests.rs"]
+mod conversations;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

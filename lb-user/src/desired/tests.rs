@@ -98,6 +98,66 @@ fn the_disable_file_withdraws_what_was_inherited_at_once() {
     assert_eq!(case.decide().vips, Some(BTreeSet::new()));
 }
 
+/// The reasons in the order in which they are given: of several, the one that the operator has to see to first.
+#[test]
+fn each_reason_hides_those_behind_it() {
+    let mut case = Case::new(2, 2);
+    case.health(0).healthy = false;
+    let mut seen = vec![reason(&case.decide()).to_owned()];
+    case.confirmed.remove(&service(1, 80));
+    seen.push(reason(&case.decide()).to_owned());
+    case.confirmed.insert(service(1, 80), Err("map full".into()));
+    seen.push(reason(&case.decide()).to_owned());
+    case.model.pools.get_mut("web").unwrap().hosts.clear();
+    seen.push(reason(&case.decide()).to_owned());
+    case.model.pools.clear();
+    seen.push(reason(&case.decide()).to_owned());
+    case.waiting = true;
+    seen.push(reason(&case.decide()).to_owned());
+    case.withdrawn.insert(vip(1));
+    seen.push(reason(&case.decide()).to_owned());
+    case.disabled = true;
+    seen.push(reason(&case.decide()).to_owned());
+    let no_pool = "the manifest has no pool \"web\"; make it by `lb pool add --create`";
+    let expected = [
+        "1 of 2 hosts work, 2 needed",
+        "not yet in the kernel",
+        "not in the kernel: map full",
+        no_pool,
+        no_pool,
+        "waits for the manifest",
+        "has left by the operator's order",
+        "disabled by the operator",
+    ];
+    assert_eq!(seen, expected);
+}
+
+/// A pool without a single active host is up for nobody, even if nobody is asked for.
+#[test]
+fn a_pool_whose_hosts_are_all_taken_out_needs_none_only_where_the_quorum_is_none() {
+    let mut case = Case::new(2, 1);
+    case.model.pools.get_mut("web").unwrap().hosts.values_mut().for_each(|host| host.state = HostState::Down);
+    assert_eq!(reason(&case.decide()), "0 of 0 hosts work, 1 needed");
+    assert_eq!(case.decide().vips, Some(BTreeSet::new()));
+}
+
+#[test]
+fn only_active_hosts_of_pools_in_use_need_to_be_known() {
+    let mut case = Case::new(3, 1);
+    case.inherited = true;
+    case.model.pools.insert("spare".into(), case.model.pools["web"].clone());
+    assert!(case.decide().vips.is_some(), "nobody uses spare");
+    assert!(paths_are_known(&case.model, &case.paths));
+    case.paths.remove(&id(2));
+    assert!(!paths_are_known(&case.model, &case.paths));
+    case.model.pools.get_mut("web").unwrap().hosts.get_mut("h2").unwrap().state = HostState::Drain;
+    case.health.remove(&id(2));
+    assert!(paths_are_known(&case.model, &case.paths));
+    assert!(case.decide().vips.is_some(), "h2 takes no new connections");
+    case.health.remove(&id(1));
+    assert_eq!(case.decide().vips, None, "no check of h1 is known at all");
+}
+
 #[test]
 fn without_a_predecessor_nothing_is_announced_before_it_is_known() {
     let mut case = Case::new(1, 1);
@@ -116,6 +176,40 @@ proptest! {
                 prop_assert!(case.working(&wanted.pool, key.vip) >= wanted.quorum);
             }
         }
+    }
+
+    /// Every service and every VIP, for any facts, as the plain words of the module have it.
+    #[test]
+    fn what_is_announced_is_what_has_no_fault_nor_a_neighbour_with_one(case in any_facts()) {
+        let decision = case.decide();
+        let mut announced = BTreeSet::new();
+        for (key, service) in &decision.services {
+            let pool = &case.model.services[key].pool;
+            let hosts = case.model.pools.get(pool).into_iter().flat_map(|pool| pool.hosts.values());
+            let active = hosts.filter(|host| host.state == HostState::Active).count();
+            prop_assert_eq!((service.hosts, service.healthy), (active, case.working(pool, key.vip)));
+            let mut same = case.model.services.keys().filter(|other| other.vip == key.vip);
+            let neighbour = same.rfind(|other| case.fault(other).is_some());
+            let expected = match (case.fault(key), neighbour) {
+                _ if case.disabled => Some("disabled by the operator".to_owned()),
+                _ if case.withdrawn.contains(&key.vip) => Some("has left by the operator's order".to_owned()),
+                (Some(why), _) => Some(why),
+                (None, Some(other)) => Some(format!("{other} on the same VIP is not servable")),
+                (None, None) => None,
+            };
+            prop_assert_eq!(service.announce, expected.is_none());
+            prop_assert_eq!(&service.reason, &expected);
+            announced.extend(expected.is_none().then_some(key.vip));
+        }
+        let known = case.model.services.iter().all(|(key, service)| {
+            let pool = case.model.pools.get(&service.pool);
+            let mut active = pool.into_iter().flat_map(|pool| &pool.hosts).filter(|(_, host)| host.state == HostState::Active);
+            let of = |name: &String| HostId { pool: service.pool.clone(), host: name.clone() };
+            case.confirmed.contains_key(key)
+                && active.all(|(name, _)| case.health.get(&of(name)).is_some_and(|h| h.known) && case.paths.contains_key(&of(name)))
+        });
+        let stands = case.inherited && !case.disabled && !known;
+        prop_assert_eq!(decision.vips, (!stands).then_some(announced));
     }
 
     #[test]
@@ -163,6 +257,7 @@ struct Case {
     disabled: bool,
     withdrawn: BTreeSet<Vip>,
     inherited: bool,
+    waiting: bool,
 }
 
 impl Case {
@@ -176,6 +271,7 @@ impl Case {
             disabled: false,
             withdrawn: BTreeSet::new(),
             inherited: false,
+            waiting: false,
         };
         let mut members = BTreeMap::new();
         for number in 0..hosts {
@@ -214,18 +310,41 @@ impl Case {
             disabled: self.disabled,
             withdrawn: &self.withdrawn,
             inherited: self.inherited,
-            waiting: false,
+            waiting: self.waiting,
         })
+    }
+
+    /// What is wrong with a service by itself, told in another way than by the code under test.
+    fn fault(&self, key: &ServiceKey) -> Option<String> {
+        let service = &self.model.services[key];
+        let pool = self.model.pools.get(&service.pool).filter(|pool| !pool.hosts.is_empty());
+        if self.waiting {
+            return Some("waits for the manifest".into());
+        }
+        let Some(pool) = pool else {
+            return Some(format!(
+                "the manifest has no pool \"{}\"; make it by `lb pool add --create`",
+                service.pool
+            ));
+        };
+        match self.confirmed.get(key) {
+            Some(Err(why)) => return Some(format!("not in the kernel: {why}")),
+            None => return Some("not yet in the kernel".into()),
+            Some(Ok(_)) => {}
+        }
+        let (works, needed) = (self.working(&service.pool, key.vip), service.quorum);
+        let active = pool.hosts.values().filter(|host| host.state == HostState::Active).count();
+        (works < needed).then(|| format!("{works} of {active} hosts work, {needed} needed"))
     }
 
     /// Counted in another way than the code under test does.
     fn working(&self, pool: &str, vip: Vip) -> usize {
         let mut working = 0;
-        for (name, host) in &self.model.pools[pool].hosts {
+        for (name, host) in self.model.pools.get(pool).into_iter().flat_map(|pool| &pool.hosts) {
             let id = HostId { pool: pool.into(), host: name.clone() };
-            let path = &self.paths[&id];
+            let (Some(path), Some(health)) = (self.paths.get(&id), self.health.get(&id)) else { continue };
             let reached = if vip.family() == Family::V4 { path.usable4 } else { path.usable6 };
-            if host.state == HostState::Active && self.health[&id].healthy && reached {
+            if host.state == HostState::Active && health.healthy && reached {
                 working += 1;
             }
         }
@@ -258,6 +377,25 @@ fn any_case() -> impl Strategy<Value = Case> {
             }
             case
         })
+}
+
+/// The same, with what the manifest, the operator and the first seconds of an agent add.
+fn any_facts() -> impl Strategy<Value = Case> {
+    let rare = || prop::bool::weighted(0.1);
+    let more = (rare(), rare(), prop::collection::vec(rare(), 4), prop::collection::vec((rare(), rare()), 4));
+    (any_case(), more).prop_map(|(mut case, (waiting, no_pool, withdrawn, hosts))| {
+        case.waiting = waiting;
+        if no_pool {
+            case.model.pools.clear();
+        }
+        let leaves = withdrawn.iter().enumerate().filter(|(_, leaves)| **leaves);
+        case.withdrawn = leaves.map(|(number, _)| vip(number as u8)).collect();
+        for (number, (no_path, no_health)) in hosts.into_iter().enumerate() {
+            no_path.then(|| case.paths.remove(&id(number)));
+            no_health.then(|| case.health.remove(&id(number)));
+        }
+        case
+    })
 }
 
 fn reason(decision: &Decision) -> &str {

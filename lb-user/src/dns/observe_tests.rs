@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hickory_proto::rr::Name;
+use proptest::prelude::*;
 
 use super::*;
 use crate::agent::status::{BgpReport, HostStatus, ServiceStatus};
@@ -148,6 +149,229 @@ fn a_member_is_probed_at_its_own_address() {
     let (host, probes) = plan.first_key_value().unwrap();
     assert_eq!(host.to_string(), "web/198.51.100.1");
     assert_eq!(probes[0].target.host_header, "198.51.100.1:8080");
+}
+
+#[test]
+fn the_host_that_is_asked_for_is_named_with_its_port_unless_that_is_the_default() {
+    let checks = "
+    a80: {type: http, port: 80}
+    a443: {type: http, port: 443}
+    b80: {type: https, port: 80}
+    b443: {type: https, port: 443}
+    named: {type: http, port: 80, host: www.example.org}
+    odd: {type: https, port: 8443, host: www.example.org}
+    connect: {type: tcp, port: 80}
+    absent: {type: vip}
+";
+    let text = CONFIG.replace("  checks:\n", &format!("  checks:{checks}")).replace("FILE", "/etc/lb/ext");
+    let config = config::Config::parse("lb.yaml", &text, "n").unwrap().dns.unwrap();
+    let watch = |check: &str, address: &str| Watch {
+        id: HostId { pool: check.into(), host: address.into() },
+        address: address.parse().unwrap(),
+    };
+    let asked = |check: &str, address: &str| -> Vec<(SocketAddr, String)> {
+        let plan = plan(&config, &[watch(check, address)]);
+        let probes = plan.values().flatten();
+        probes.map(|probe| (probe.target.address, probe.target.host_header.clone())).collect()
+    };
+    let table = [
+        ("a80", "192.0.2.9", "192.0.2.9:80", "192.0.2.9"),
+        ("a443", "192.0.2.9", "192.0.2.9:443", "192.0.2.9:443"),
+        ("b80", "192.0.2.9", "192.0.2.9:80", "192.0.2.9:80"),
+        ("b443", "2001:db8::9", "[2001:db8::9]:443", "[2001:db8::9]"),
+        ("a443", "2001:db8::9", "[2001:db8::9]:443", "[2001:db8::9]:443"),
+        ("named", "2001:db8::9", "[2001:db8::9]:80", "www.example.org"),
+        ("odd", "192.0.2.9", "192.0.2.9:8443", "www.example.org:8443"),
+        ("connect", "192.0.2.9", "192.0.2.9:80", "192.0.2.9"),
+    ];
+    for (check, address, target, host) in table {
+        assert_eq!(asked(check, address), [(target.parse().unwrap(), host.to_owned())], "{check}");
+    }
+    assert_eq!((asked("absent", "192.0.2.9"), asked("unheard of", "192.0.2.9")), (vec![], vec![]));
+    let both =
+        plan(&config, &[watch("a80", "192.0.2.9"), watch("absent", "192.0.2.9"), watch("b80", "192.0.2.9")]);
+    assert_eq!(both.len(), 2, "one that is not probed stops no other");
+}
+
+/// Probes of addresses that nobody watches any more, or not yet, are nobody else's.
+#[test]
+fn each_watch_gets_what_its_own_probe_says() {
+    let mut world = World::new();
+    world.config.zones[0].choices[0].members[0].checks = vec!["web".into()];
+    let like = world.config.zones[0].choices[0].members[0].clone();
+    let member = |last: u8| Member { address: [198, 51, 100, last].into(), ..like.clone() };
+    world.config.zones[0].choices[0].members = vec![member(1), member(3), member(5)];
+    world.data = Data::new(&world.config).unwrap();
+    for last in 0..7u8 {
+        let host = HostId { pool: "web".into(), host: format!("198.51.100.{last}") };
+        let health =
+            HostHealth { healthy: last == 3, known: true, silent: false, reason: Some(format!("of {last}")) };
+        world.health.insert(host, health);
+    }
+    for pool in ["aaa", "zzz"] {
+        let health = HostHealth { healthy: true, known: true, silent: false, reason: None };
+        world.health.insert(HostId { pool: pool.into(), host: "198.51.100.1".into() }, health);
+    }
+    let seen = observe(&world.facts(), &world.data);
+    assert_eq!(seen.len(), world.data.watches().len());
+    let says: Vec<_> =
+        world.data.watches().iter().zip(seen.iter()).filter(|(watch, _)| watch.check() == "web").collect();
+    assert_eq!(says.len(), 3);
+    for (watch, seen) in says {
+        let last = watch.address.to_string().rsplit('.').next().unwrap().to_owned();
+        assert_eq!((seen.up, &*seen.reason), (Some(last == "3"), format!("of {last}").as_str()));
+    }
+}
+
+#[test]
+fn what_nothing_is_known_of_is_as_configured_and_says_why() {
+    let mut world = World::new();
+    world.hears(false, false);
+    assert_eq!(world.says("web"), (None, 1000, "status 503".into()), "its first failures are told");
+    world.config.before_checks = BeforeChecks::Answer;
+    assert_eq!(world.says("web"), (Some(true), 1000, "not checked yet".into()));
+    world.remembered.insert(HostId { pool: "web".into(), host: "198.51.100.1".into() }, false);
+    assert_eq!(world.says("web"), (Some(false), 1000, "as before the agent started".into()));
+    world.hears(true, true);
+    assert_eq!(world.says("web"), (Some(true), 1000, String::new()));
+    assert_eq!(world.says("admin"), (Some(true), 1000, "not looked at yet".into()));
+    assert_eq!(world.says("strict"), (Some(false), 1000, "not looked at yet".into()));
+}
+
+#[test]
+fn a_vip_without_bgp_is_up_where_it_can_be_served_and_one_without_services_never() {
+    let mut world = World::new();
+    world.status.bgp = None;
+    let mut says = |healthy: usize, quorum: usize, disabled: bool, announced: bool| {
+        world.status.disabled = disabled;
+        for service in &mut world.status.services {
+            (service.healthy, service.quorum, service.announced) = (healthy, quorum, announced);
+        }
+        world.says("here").0
+    };
+    let table = [
+        (2, 2, false, true),
+        (3, 2, false, true),
+        (1, 2, false, false),
+        (2, 2, true, false),
+        (1, 2, true, false),
+    ];
+    for (healthy, quorum, disabled, up) in table {
+        for announced in [false, true] {
+            assert_eq!(says(healthy, quorum, disabled, announced), Some(up), "{healthy} {quorum} {disabled}");
+        }
+    }
+    assert_eq!(world.says("here").2, "198.51.100.1 port 80: too few healthy hosts");
+    world.status.services.clear();
+    assert_eq!(world.says("here"), (Some(false), 1000, "no service has this VIP".into()));
+    world.settled = false;
+    assert_eq!(world.says("here").0, None);
+}
+
+/// An address in a prefix follows that; one that is a VIP itself follows its own services only.
+#[test]
+fn an_address_in_a_prefix_follows_it_unless_it_is_a_vip_itself() {
+    let mut world = World::new();
+    let inside: IpAddr = "2001:db8:5::1".parse().unwrap();
+    world.config.checks.insert("there".into(), Check::Vip { vip: Some(inside), directors: None });
+    world.status.services[0].vip = "2001:db8:5::/64".parse().unwrap();
+    world.status.services[0].announced = false;
+    assert_eq!(world.says("there").0, Some(false));
+    world.status.services[1].vip = inside.into();
+    assert_eq!(world.says("there").0, Some(true));
+    world.status.services[1].announced = false;
+    world.status.services[0].announced = true;
+    assert_eq!(world.says("there").0, Some(false));
+    world.status.services.remove(1);
+    assert_eq!(world.says("there").0, Some(true));
+}
+
+/// This node and those that are heard, each once: how many announce an address, whom it leaves, who is silent.
+#[test]
+fn each_node_counts_once_and_silence_is_no_answer() {
+    use crate::peers::view::Peer;
+    let vip: IpAddr = [198, 51, 100, 1].into();
+    let report = |instance: u64, announces: bool, leaves: bool| Report {
+        node: format!("lb4-{instance}"),
+        instance,
+        announced: announces.then(|| vip.into()).into_iter().collect(),
+        leaving: leaves.then(|| vip.into()).into_iter().collect(),
+        ..Report::default()
+    };
+    let lost = || Contact::Lost { since: tokio::time::Instant::now(), reason: String::new() };
+    let peers = [
+        (Some(report(1, true, false)), Contact::Fresh),
+        // The same node by another address, and this one by its own.
+        (Some(report(1, true, false)), Contact::Fresh),
+        (Some(report(9, true, false)), Contact::Myself),
+        (Some(report(2, true, true)), Contact::Fresh),
+        (Some(report(3, false, false)), Contact::Fresh),
+        (Some(report(4, true, false)), lost()),
+        (None, Contact::New),
+        (None, Contact::Fresh),
+    ];
+    let view: PeersView = peers
+        .into_iter()
+        .zip(1..)
+        .map(|((report, contact), number)| {
+            let url = format!("http://192.0.2.{number}:7400").parse().unwrap();
+            (url, Peer { report: report.map(Arc::new), contact })
+        })
+        .collect();
+    let mut world = World::new();
+    world.status.node = "me".into();
+    let found = offers(&world.status, &view, vip);
+    assert_eq!((found.announced, found.leaving, found.silent), (2, vec!["lb4-2".to_owned()], 2));
+    world.status.services.iter_mut().for_each(|service| service.announced = false);
+    assert_eq!(offers(&world.status, &view, vip).announced, 1);
+    let other = offers(&world.status, &view, [198, 51, 100, 2].into());
+    assert_eq!((other.announced, other.leaving.len(), other.silent), (0, 0, 2));
+
+    world.peers = view;
+    let mut says = |least: usize, settled: bool| {
+        world.config.checks.insert("there".into(), Check::Vip { vip: Some(vip), directors: Some(least) });
+        world.settled = settled;
+        let at = world.data.watches().iter().position(|watch| watch.check() == "there").unwrap();
+        let seen = observe(&world.facts(), &world.data)[at].clone();
+        (seen.up, seen.leaving)
+    };
+    // Least: up where one announces it, leaving where the one that it leaves is needed, and down with three.
+    let table = [(1, Some(true), false), (2, Some(true), true), (3, Some(false), false)];
+    for (least, up, leaving) in table {
+        assert_eq!(says(least, true), (up, leaving), "{least}");
+        assert_eq!(says(least, false), (up.filter(|up| *up), leaving), "{least}, not settled");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// A pool is up while some host works, and at least so many of a hundred of those that take new connections.
+    #[test]
+    fn a_pool_is_up_by_the_share_of_its_hosts_that_work(
+        hosts in prop::collection::vec((0..5_u8, any::<bool>(), any::<bool>(), any::<bool>()), 0..8),
+        (percent, scale, settled) in (1u32..=100, any::<bool>(), any::<bool>()),
+    ) {
+        let mut world = World::new();
+        world.settled = settled;
+        world.config.checks.insert("half".into(), Check::Pool { pool: "web".into(), percent, scale });
+        let like = world.status.hosts[0].clone();
+        let host = |(kind, healthy, usable4, usable6): &(u8, bool, bool, bool)| HostStatus {
+            pool: if *kind == 4 { "other" } else { "web" }.into(),
+            state: [HostState::Active, HostState::Active, HostState::Drain, HostState::Down, HostState::Active][usize::from(*kind)],
+            healthy: *healthy,
+            usable4: *usable4,
+            usable6: *usable6,
+            ..like.clone()
+        };
+        world.status.hosts = hosts.iter().map(host).collect();
+        let all = hosts.iter().filter(|(kind, ..)| *kind < 2).count();
+        let works = hosts.iter().filter(|(kind, healthy, a, b)| *kind < 2 && *healthy && (*a || *b)).count();
+        let up = works > 0 && works as f64 / all as f64 >= f64::from(percent) / 100.0 - 1e-9;
+        let share = if scale && all > 0 { 1000 * works / all } else { 1000 };
+        let reason = format!("{works} of {all} hosts of pool web work");
+        prop_assert_eq!(world.says("half"), ((up || settled).then_some(up), share as u16, reason));
+    }
 }
 
 #[test]

@@ -350,6 +350,213 @@ proptest! {
     }
 }
 
+/// What a name is to answer before its policy chooses, in the words of the documentation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Told {
+    Servfail,
+    Fixed(Vec<IpAddr>),
+    /// Among these members, which are all good or a last resort.
+    Among(Vec<usize>),
+}
+
+fn told(choice: &Choice, family: Family, standings: &[Standing], starting: bool) -> (Basis, Told) {
+    let is = |i: &usize, wanted: &[Standing]| wanted.contains(&standings[*i]);
+    let up = |i: &usize| matches!(standings[*i], Standing::Up(_));
+    let of_family = |address: &IpAddr| address.is_ipv4() == (family == Family::V4);
+    let members: Vec<usize> =
+        (0..standings.len()).filter(|i| of_family(&choice.members[*i].address)).collect();
+    let least = match choice.min_up {
+        Least::Count(count) => count as usize,
+        Least::Percent(percent) => (members.len() as f64 * f64::from(percent) / 100.0).ceil() as usize,
+    };
+    // Nobody is never enough, whatever the name says.
+    let least = if least == 0 { 1 } else { least };
+    let which =
+        |is: &dyn Fn(&usize) -> bool| -> Vec<usize> { members.iter().copied().filter(|i| is(i)).collect() };
+    let working = which(&up);
+    if members.is_empty() {
+        return (Basis::NoSuchFamily, Told::Fixed(Vec::new()));
+    }
+    if members.iter().any(|i| is(i, &[Standing::Unknown])) && (starting || working.len() < least) {
+        return (Basis::NotYetChecked, Told::Servfail);
+    }
+    if working.len() >= least {
+        return (Basis::Healthy, Told::Among(working));
+    }
+    let answer = match choice.all_down {
+        AllDown::Servfail => Told::Servfail,
+        AllDown::None => Told::Fixed(Vec::new()),
+        AllDown::Fallback => Told::Fixed(choice.fallback.iter().copied().filter(of_family).collect()),
+        AllDown::All => {
+            let leaving = which(&|i| up(i) || is(i, &[Standing::Leaving]));
+            let failed = which(&|i| !is(i, &[Standing::Drained, Standing::Down]));
+            let drained = which(&|i| is(i, &[Standing::Drained]));
+            let resorts = [(leaving.len() >= least, leaving), (!failed.is_empty(), failed), (true, drained)];
+            let (_, last) = resorts.into_iter().find(|(will_do, _)| *will_do).unwrap();
+            if last.is_empty() { Told::Servfail } else { Told::Among(last) }
+        }
+    };
+    (Basis::TooFew, answer)
+}
+
+fn any_least() -> impl Strategy<Value = Least> {
+    prop_oneof![(0u32..5).prop_map(Least::Count), (0u32..=100).prop_map(Least::Percent)]
+}
+
+proptest! {
+    /// For any name and any standings: why it is answered as it is, among whom is chosen, and what becomes of each member.
+    #[test]
+    fn a_name_answers_as_it_says(
+        (policy, min_up, starting) in (any_policy(), any_least(), prop::bool::weighted(0.2)),
+        all_down in prop::sample::select(vec![AllDown::All, AllDown::Fallback, AllDown::Servfail, AllDown::None]),
+        members in prop::collection::vec((any_standing(), prop::bool::weighted(0.8)), 0..7),
+        (answers, roll, v6) in (1usize..5, any::<u64>(), prop::bool::weighted(0.2)),
+    ) {
+        let fallback = vec![v4(99), "2001:db8::99".parse().unwrap(), v4(98)];
+        let mut choice = Choice { min_up, all_down, answers, fallback, ..choice(policy, members.len() as u8) };
+        for (number, ((_, is_v4), member)) in members.iter().zip(&mut choice.members).enumerate() {
+            if !is_v4 {
+                member.address = IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, number as u16]);
+            }
+        }
+        let standings: Vec<Standing> = members.iter().map(|(standing, _)| *standing).collect();
+        let family = if v6 { Family::V6 } else { Family::V4 };
+        let client = somebody();
+        let now = Circumstances { standings: &standings, starting, client: &client, located: NOWHERE, roll };
+        let given = choice.choose(family, &now);
+        let (basis, told) = told(&choice, family, &standings, starting);
+        prop_assert_eq!(given.basis, basis);
+        let addresses = match (&given.verdict, &told) {
+            (Verdict::Servfail, told) => {
+                prop_assert_eq!(told, &Told::Servfail);
+                Vec::new()
+            }
+            (Verdict::Addresses(addresses), Told::Fixed(fixed)) => {
+                prop_assert_eq!(addresses, fixed);
+                Vec::new()
+            }
+            (Verdict::Addresses(addresses), Told::Among(among)) => {
+                let among: Vec<IpAddr> = among.iter().map(|i| choice.members[*i].address).collect();
+                prop_assert_eq!(addresses.len(), among.len().min(answers));
+                let first = match policy {
+                    Policy::Failover => 0,
+                    // Nobody has subnets or regions, so that all fit.
+                    Policy::All | Policy::Subnet | Policy::Geo => (roll % among.len() as u64) as usize,
+                    Policy::Weighted | Policy::Hash => {
+                        let distinct: BTreeSet<_> = addresses.iter().collect();
+                        prop_assert!(distinct.len() == addresses.len() && distinct.iter().all(|a| among.contains(a)));
+                        among.iter().position(|address| *address == addresses[0]).unwrap()
+                    }
+                };
+                if !matches!(policy, Policy::Weighted | Policy::Hash) {
+                    let turned: Vec<_> = among.iter().cycle().skip(first).take(addresses.len()).copied().collect();
+                    prop_assert_eq!(addresses, &turned);
+                }
+                addresses.clone()
+            }
+            (verdict, told) => panic!("{verdict:?} {told:?}"),
+        };
+        for ((member, standing), fate) in choice.members.iter().zip(&standings).zip(&given.fates) {
+            let others = match (basis, policy) {
+                (Basis::Healthy, Policy::Weighted) => Fate::NotDrawn,
+                (Basis::Healthy, Policy::Hash) => Fate::OtherClients,
+                _ => Fate::Behind,
+            };
+            let expected = match standing {
+                _ if member.address.is_ipv4() == v6 => Fate::OtherFamily,
+                Standing::Up(_) | Standing::Leaving if addresses.contains(&member.address) => Fate::Given,
+                _ if addresses.contains(&member.address) => Fate::LastResort,
+                Standing::Up(_) => others,
+                Standing::Unknown => Fate::Unknown,
+                Standing::Failed => Fate::Failed,
+                Standing::Leaving => Fate::Leaving,
+                Standing::Drained => Fate::Drained,
+                Standing::Down => Fate::Down,
+            };
+            prop_assert_eq!(*fate, expected);
+        }
+        // In how many ways chance chooses, where all clients share it.
+        let ways = match (&told, policy) {
+            (Told::Among(among), Policy::All) => Some(among.len()),
+            (Told::Among(_), Policy::Weighted | Policy::Subnet | Policy::Geo | Policy::Hash) => None,
+            _ => Some(1),
+        };
+        prop_assert_eq!(given.ways, ways);
+        // Servers that give everybody the same.
+        let everybody = choice.for_everybody(family, &standings, starting);
+        let all = |among: &Vec<usize>| among.iter().map(|i| choice.members[*i].address).collect::<Vec<_>>();
+        let expected = match &told {
+            Told::Servfail => None,
+            Told::Fixed(fixed) => Some(fixed.clone()),
+            Told::Among(among) if policy == Policy::Failover => Some(all(among).into_iter().take(answers).collect()),
+            Told::Among(among) => Some(all(among)),
+        };
+        prop_assert_eq!(everybody, expected);
+    }
+
+    /// Of the networks that hold or meet a client's, how many bits decide: told bit by bit.
+    #[test]
+    fn subnets_fit_bit_by_bit(subnet: u128, length in 0u8..=128, client: u128, shared in 0u32..=128, of_client in 0u8..=128, v4: bool) {
+        let (width, bits) = if v4 { (32, 96) } else { (128, 0) };
+        let (length, of_client) = (length % (width + 1), of_client % (width + 1));
+        // The two have so many bits in common, at least.
+        let mask = u128::MAX.checked_shl(128 - shared).unwrap_or(0);
+        let client = subnet & mask | client & !mask;
+        let address = |value: u128| -> IpAddr {
+            if v4 { Ipv4Addr::from_bits((value >> bits) as u32).into() } else { std::net::Ipv6Addr::from_bits(value).into() }
+        };
+        let member = |length| Member {
+            address: address(0), weight: 1, regions: Vec::new(), checks: Vec::new(),
+            subnets: vec![Prefix { address: address(subnet), length }.network()],
+        };
+        let network = Prefix { address: address(client), length: of_client }.network();
+        let same = |count: u8| (0..u32::from(count)).all(|bit| (subnet ^ client) >> (127 - bit) & 1 == 0);
+        let fits = length <= of_client && same(length);
+        prop_assert_eq!(member(length).fit(network), fits.then_some(length));
+        let elsewhere = Prefix::host(if v4 { "2001:db8::1".parse().unwrap() } else { v4_of(1) });
+        prop_assert_eq!(member(length).fit(elsewhere), None);
+        // The scope ends at the first bit that differs, or where the subnet does.
+        let choice = Choice { members: vec![member(length)], ..choice(Policy::Subnet, 1) };
+        let network_bits = Prefix { address: address(client), length: width };
+        let common = (0..length).find(|bit| !same(bit + 1));
+        prop_assert_eq!(choice.scope(network_bits), common.map_or(length, |bit| bit + 1));
+        prop_assert_eq!(choice.scope(elsewhere), 0);
+    }
+
+    /// The part of a network that is hashed is at most its first 24 or 56 bits, and nothing else of it counts.
+    #[test]
+    fn only_the_leading_bits_are_hashed(bits: u128, length in 0u8..=128) {
+        let v6 = hashed(Prefix { address: std::net::Ipv6Addr::from_bits(bits).into(), length });
+        let keep = length.min(56);
+        let expected = std::net::Ipv6Addr::from_bits(if keep == 0 { 0 } else { bits >> (128 - keep) << (128 - keep) });
+        prop_assert_eq!(v6, Prefix { address: expected.into(), length: keep });
+        let (bits, keep) = (bits as u32, length.min(32).min(24));
+        let v4 = hashed(Prefix { address: Ipv4Addr::from_bits(bits).into(), length: length.min(32) });
+        let expected = Ipv4Addr::from_bits(if keep == 0 { 0 } else { bits >> (32 - keep) << (32 - keep) });
+        prop_assert_eq!(v4, Prefix { address: expected.into(), length: keep });
+    }
+}
+
+fn v4_of(last: u8) -> IpAddr {
+    v4(last)
+}
+
+/// All name servers of a name send a client to the same member, whatever their release and machine.
+#[test]
+fn hashing_and_drawing_are_what_they_were() {
+    let mut hashed = choice(Policy::Hash, 5);
+    hashed.answers = 5;
+    hashed.members[4].address = v4(5);
+    hashed.members[2].weight = 7;
+    let order = |who: &str| lasts(&chosen(&hashed, &[UP; 5], &client(who), 0));
+    assert_eq!(
+        [order("203.0.113.0/24"), order("198.51.100.0/24"), order("2001:db8:7::/48")],
+        [[3, 4, 5, 2, 1], [3, 2, 4, 1, 5], [3, 5, 2, 4, 1]]
+    );
+    // As others have SplitMix64.
+    assert_eq!([0, 1_234_567].map(mix), [0xe220_a839_7b1d_cdaf, 6_457_827_717_110_365_317]);
+}
+
 #[test]
 fn everybody_gets_all_that_work_where_clients_or_chance_decide() {
     let standings = [Standing::Failed, UP, UP];

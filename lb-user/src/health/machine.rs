@@ -222,6 +222,94 @@ mod tests {
         assert_eq!(machine.result(Ok(())), Some(Change::Up));
     }
 
+    /// A machine as its documentation tells it: nothing is counted, all that has happened is looked at again.
+    #[derive(Clone, Debug)]
+    struct Told {
+        thresholds: (u32, u32),
+        initial: Option<bool>,
+        /// Results, each with the thresholds of its time.
+        history: Vec<(Result<(), Failure>, (u32, u32))>,
+    }
+
+    impl Told {
+        /// The states before, between and after the results: unknown ends with the first, the others with enough in a row
+        /// against them.
+        fn states(&self) -> Vec<Option<bool>> {
+            let mut states = vec![self.initial];
+            for (at, (result, (rise, fall))) in self.history.iter().enumerate() {
+                let state = states[at];
+                let needed = if state == Some(true) { fall } else { rise };
+                // In a row, and since the state began.
+                let began = states.iter().rev().take_while(|before| **before == state).count();
+                let row = self.history[..=at].iter().rev().take(began);
+                let row = row.take_while(|(result, _)| Some(result.is_ok()) != state).count();
+                let turns = state.is_none() || row >= (*needed).max(1) as usize;
+                states.push(if turns { Some(result.is_ok()) } else { state });
+            }
+            states
+        }
+
+        fn healthy(&self) -> bool {
+            self.states().last() == Some(&Some(true))
+        }
+
+        fn silent(&self) -> bool {
+            let row = self.history.iter().rev();
+            let row = row.take_while(|(result, _)| matches!(result, Err(failure) if failure.silent)).count();
+            !self.healthy() && row >= self.thresholds.1.max(1) as usize
+        }
+
+        /// The latest failure, unless a success came that found it healthy or made it so.
+        fn reason(&self) -> Option<&str> {
+            let (mut reason, states) = (None, self.states());
+            for (at, (result, _)) in self.history.iter().enumerate() {
+                match result {
+                    Err(failure) => reason = Some(failure.reason.as_str()),
+                    Ok(()) if states[at + 1] == Some(true) => reason = None,
+                    Ok(()) => {}
+                }
+            }
+            reason
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_machine_does_what_is_told_of_it(
+            initial in any::<Option<bool>>(),
+            steps in prop::collection::vec((0..8_u8, 0..4_u32, 0..4_u32), 0..14),
+            (rise, fall) in (0..4_u32, 0..4_u32),
+        ) {
+            let mut machine = Machine::new(rise, fall, initial);
+            let mut told = Told { thresholds: (rise, fall), initial, history: Vec::new() };
+            for (kind, rise, fall) in steps {
+                let result = match kind {
+                    0..3 => Ok(()),
+                    3..5 => fail(),
+                    5..7 => nothing(),
+                    _ => {
+                        machine.set_thresholds(rise, fall);
+                        told.thresholds = (rise, fall);
+                        continue;
+                    }
+                };
+                told.history.push((result.clone(), told.thresholds));
+                let change = match told.states()[told.history.len() - 1..] {
+                    [before, after] if before == after => None,
+                    [_, Some(true)] => Some(Change::Up),
+                    _ => Some(Change::Down),
+                };
+                prop_assert_eq!(machine.result(result), change);
+                prop_assert_eq!(machine.healthy(), told.healthy());
+                prop_assert_eq!(machine.silent(), told.silent());
+                prop_assert_eq!(machine.reason(), told.reason());
+                prop_assert!(machine.known());
+            }
+            prop_assert_eq!(machine.known(), !told.history.is_empty());
+            prop_assert_eq!(machine.healthy(), told.healthy());
+        }
+    }
+
     proptest! {
         /// Whatever happened before, as many equal results in a row as asked for decide, and one fewer after the
         /// opposite state does not.

@@ -78,6 +78,70 @@ fn a_wrong_file_leaves_the_last_good_order_and_a_removed_one_none() {
 }
 
 #[test]
+fn a_file_that_cannot_be_read_leaves_the_last_good_order_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("leave");
+    fs::write(&file, "198.51.100.1 force\n").unwrap();
+    let good = look(&file, &Reading::default());
+    assert!(good.seen && good.problems.is_empty());
+    assert_eq!(
+        (good.order.to_string(), good.order.of(vip("198.51.100.1"))),
+        ("198.51.100.1".into(), Some(Haste::Force))
+    );
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    let bad = look(&file, &good);
+    assert_eq!(bad.order, good.order);
+    assert!(
+        bad.problems[0].starts_with(&format!("{}:1:1: cannot be read: ", file.display())),
+        "{:?}",
+        bad.problems
+    );
+    // A path through a file is no file.
+    fs::remove_dir(&file).unwrap();
+    fs::write(&file, "").unwrap();
+    let none = look(&file.join("leave"), &good);
+    assert_eq!((none.order, none.problems.len()), (Order::default(), 0));
+}
+
+#[test]
+fn an_edit_that_changes_nothing_touches_nothing_and_one_that_is_refused_neither() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("leave");
+    edit(&file, |text| Ok(text.to_owned())).unwrap();
+    assert!(!file.exists());
+    fs::write(&file, "# by hand\n").unwrap();
+    assert_eq!(edit(&file, |_| Err("no".into())), Err("no".to_owned()));
+    assert_eq!(fs::read_to_string(&file).unwrap(), "# by hand\n");
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    let error = edit(&file, |text| Ok(format!("{text}*\n"))).unwrap_err();
+    assert!(error.starts_with(&format!("{}: cannot be read: ", file.display())), "{error}");
+    let error = edit(Path::new("/proc/lb/leave"), |_| Ok("*\n".into())).unwrap_err();
+    assert!(error.starts_with("/proc/lb/leave: its folder cannot be made: "), "{error}");
+}
+
+/// What was ordered is read back, in every urgency, and a second order takes the place of the first.
+#[test]
+fn orders_are_read_back_as_they_were_given() {
+    for (haste, line) in [
+        (Haste::Wait, "198.51.100.1\n"),
+        (Haste::Force, "198.51.100.1 force\n"),
+        (Haste::Now, "198.51.100.1 now\n"),
+    ] {
+        let text = with("198.51.100.1 force\n", &whom(&["198.51.100.1"]), haste);
+        assert_eq!(text, line);
+        assert_eq!(parse(&text).0.of(vip("198.51.100.1")), Some(haste));
+    }
+    let (order, _) = parse("*\n198.51.100.1 force\n2001:db8:5::/64\n");
+    assert_eq!(order.to_string(), "* 198.51.100.1 2001:db8:5::/64");
+    assert_eq!(order.unknown(&BTreeSet::new()).count(), 2, "* is nobody");
+    assert_eq!(without("*\n198.51.100.1\n", &whom(&["*"])).unwrap().0, "");
+    // Wrong lines stay where they are.
+    assert_eq!(without("x y\n198.51.100.1\n", &whom(&["198.51.100.1"])).unwrap().0, "x y\n");
+}
+
+#[test]
 fn editors_take_turns() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("etc/leave");

@@ -202,6 +202,86 @@ fn a_vip_that_others_announce_is_withdrawn_at_once() {
     assert_eq!(world.go(1, 90), Some(Stage::Withdrawn));
 }
 
+/// Whoever is answered again begins anew: with what is counted, and with the time after which it is stuck.
+#[test]
+fn one_that_is_answered_again_begins_anew() {
+    let mut world = World::new("*\n");
+    world.config.wait = seconds(8);
+    world.says(&[], 5000);
+    assert_eq!(world.go(3, 0), Some(Stage::Falling), "two of three seconds");
+    world.says(&["www"], 0);
+    assert_eq!(world.go(7, 0), Some(Stage::Answers));
+    assert!(!world.sequences[&vip()].stuck);
+    assert_eq!(world.go(2, 0), Some(Stage::Answers));
+    assert!(world.sequences[&vip()].stuck, "eight seconds of answers");
+    world.says(&[], 5000);
+    assert_eq!(world.go(1, 7), Some(Stage::Falling));
+    assert_eq!(world.go(7, 7), Some(Stage::Falling));
+    assert!(!world.sequences[&vip()].stuck);
+    assert_eq!(world.go(1, 7), Some(Stage::Falling));
+    assert!(world.sequences[&vip()].stuck);
+    assert_eq!(world.go(2, 0), Some(Stage::Falling));
+    assert_eq!(world.go(1, 0), Some(Stage::Withdrawn));
+    assert!(!world.sequences[&vip()].stuck && world.sequences[&vip()].waits_for.is_empty());
+}
+
+/// Only the part of a count that is after the last answer tells that nobody comes any more.
+#[test]
+fn a_count_counts_from_the_moment_that_it_falls() {
+    let mut world = World::new("*\n");
+    world.says(&[], 5000);
+    let start = world.now;
+    let mut look = |after: u64, count: Option<(u64, u64, u64)>| {
+        world.now = start + seconds(after);
+        world.counted = count.map(|(at, over, packets)| Counted {
+            at: start + seconds(at),
+            over: seconds(over),
+            packets: [(vip(), packets)].into(),
+        });
+        world.sequences = world.look();
+        let sequence = &world.sequences[&vip()];
+        (sequence.stage, sequence.waits_for.join("; "), sequence.packets_per_second)
+    };
+    let falling = |text: &str, packets| (Stage::Falling, text.to_owned(), packets);
+    assert_eq!(look(10, None), falling("packets are not counted yet", None));
+    // From before it fell, up to the very moment: says nothing.
+    assert_eq!(look(10, Some((10, 5, 0))), falling("fewer than 1 packets/s, for 3s", Some(0)));
+    // From before it fell until after: only what is after.
+    assert_eq!(look(12, Some((12, 9, 0))), falling("fewer than 1 packets/s for 2 s of 3s", Some(0)));
+    assert_eq!(look(12, Some((12, 9, 9))), falling("fewer than 1 packets/s, for 3s", Some(1)));
+    assert_eq!(look(14, Some((14, 1, 0))), falling("fewer than 1 packets/s for 1 s of 3s", Some(0)));
+    assert_eq!(look(15, Some((15, 1, 0))), falling("fewer than 1 packets/s for 2 s of 3s", Some(0)));
+    assert_eq!(look(15, Some((15, 1, 0))), falling("fewer than 1 packets/s for 2 s of 3s", Some(0)));
+    assert_eq!(look(16, Some((16, 1, 0))), (Stage::Withdrawn, String::new(), Some(0)));
+}
+
+#[test]
+fn a_vip_that_is_not_of_this_node_or_not_ordered_has_no_place() {
+    let mut world = World::new("198.51.100.2\n198.51.100.9\n");
+    world.go(1, 0);
+    let known: Vec<_> = world.sequences.keys().copied().collect();
+    assert_eq!(known, [[198, 51, 100, 2].into()]);
+}
+
+#[test]
+fn rates_are_rounded_up_and_an_empty_interval_has_one() {
+    let counted = |over_ms: u64, packets: u64| Counted {
+        at: Instant::now(),
+        over: Duration::from_millis(over_ms),
+        packets: [(vip(), packets)].into(),
+    };
+    let rates = [(1000, 0), (1000, 1), (2000, 3), (500, 3), (0, 2)];
+    assert_eq!(
+        rates.map(|(over, packets)| counted(over, packets).per_second(vip())),
+        [0, 1, 2, 6, 2000].map(Some)
+    );
+    // Below, not at.
+    assert!(counted(2000, 3).is_below(vip(), 2) && !counted(2000, 4).is_below(vip(), 2));
+    assert!(counted(500, 0).is_below(vip(), 1) && !counted(500, 1).is_below(vip(), 2));
+    let empty = Counted::between(None, &Totals { at: Instant::now(), packets: [(vip(), 3)].into() });
+    assert_eq!((empty.over, empty.packets.len()), (Duration::ZERO, 0));
+}
+
 #[test]
 fn a_count_that_is_new_or_fell_is_none() {
     let at = Instant::now();

@@ -192,6 +192,54 @@ mod tests {
         assert_eq!(fresh(Word { ordered: true, ..other }), Answers::Out);
     }
 
+    /// Every state of a name server that is not heard to the end, and what the operator's force does about it.
+    #[test]
+    fn whom_force_passes_over_is_who_is_not_heard() {
+        let bare = |contact| Peer { report: None, contact };
+        let not_heard = [
+            (says(Some(out(60_000)), Contact::New), "not asked to the end yet"),
+            (bare(Contact::Fresh), "it has said nothing"),
+            (bare(Contact::Myself), "it has said nothing"),
+        ];
+        for (peer, why) in not_heard {
+            let waits = Answers::Wait(vec![format!("http://192.0.2.1:7400 is not heard: {why}")]);
+            assert_eq!(of([peer.clone()], Haste::Wait), waits);
+            assert_eq!(of([peer.clone()], Haste::Force), Answers::Out);
+            assert_eq!(of([peer], Haste::Now), Answers::Out);
+        }
+        assert_eq!(of([says(Some(out(60_000)), Contact::Myself)], Haste::Wait), Answers::Out);
+        // Who is heard is waited for, whoever else says what.
+        let elsewhere = says(Some(Word { others: 2, ..out(0) }), Contact::Fresh);
+        let waiting = says(Some(out(0)), Contact::Fresh);
+        assert!(
+            matches!(of([elsewhere.clone(), waiting], Haste::Force), Answers::Wait(waits) if waits.len() == 1)
+        );
+        assert_eq!(of([elsewhere, bare(Contact::New)], Haste::Force), Answers::Elsewhere);
+    }
+
+    #[test]
+    fn what_is_waited_for_is_names_then_servers_then_time() {
+        let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        let word = |names: &[&str], behind: &[&str], out_for_ms, ttl_ms| {
+            let (names, behind) = (list(names), list(behind));
+            Word { names, behind, out_for_ms, ttl_ms, ..Word::default() }.waits_for().unwrap_or_default()
+        };
+        let table = [
+            (word(&["a.", "b."], &["bind"], 0, 5000), "still answered at a., b."),
+            (word(&[], &["bind", "route53"], 9000, 5000), "still written to bind, route53"),
+            (word(&[], &[], 0, 5000), "out for 0 s of 5 s"),
+            (word(&[], &[], 4999, 5000), "out for 4 s of 5 s"),
+            (word(&[], &[], 4999, 5001), "out for 4 s of 6 s"),
+            (word(&[], &[], 5000, 5000), ""),
+            (word(&[], &[], 0, 0), ""),
+        ];
+        for (got, expected) in table {
+            assert_eq!(got, expected);
+        }
+        let said = Leaving { node: "ns".into(), instance: 7, vips: BTreeMap::new() };
+        assert_eq!((Told::node(&said), Told::instance(&said)), ("ns", 7));
+    }
+
     #[test]
     fn one_that_is_not_heard_is_waited_for_unless_the_operator_forces_it() {
         let lost = || Contact::Lost { since: Instant::now(), reason: "refused".into() };

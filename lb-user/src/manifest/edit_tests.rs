@@ -199,6 +199,142 @@ fn nonsense_is_refused_with_its_reason() {
     }
 }
 
+/// What each change makes of a host in each state: its state in the version that is published first and in the last one, and
+/// whether it has connections in the generation that is prepared; or why it is refused.
+#[test]
+fn every_change_of_every_state() {
+    use HostState::{Active, Down, Drain};
+    const PREPARED: bool = true;
+    let (active, gone) = ("is active", "takes no new connections");
+    type Outcome = Result<(Option<HostState>, Option<HostState>, bool), &'static str>;
+    let table: [(&str, HostState, Outcome); 15] = [
+        ("drain", Active, Ok((Some(Active), Some(Drain), !PREPARED))),
+        ("drain", Drain, Err(gone)),
+        ("drain", Down, Err(gone)),
+        ("undrain", Active, Err("is active already")),
+        ("undrain", Drain, Ok((Some(Drain), Some(Active), PREPARED))),
+        // While it is prepared, packets that are its own must reach it.
+        ("undrain", Down, Ok((Some(Drain), Some(Active), PREPARED))),
+        ("weight", Active, Ok((Some(Active), Some(Active), PREPARED))),
+        ("weight", Drain, Ok((Some(Drain), Some(Drain), !PREPARED))),
+        ("weight", Down, Ok((Some(Down), Some(Down), !PREPARED))),
+        ("remove", Active, Err(active)),
+        ("remove", Drain, Ok((None, None, !PREPARED))),
+        ("remove", Down, Ok((None, None, !PREPARED))),
+        ("force", Active, Ok((Some(Active), None, !PREPARED))),
+        ("force", Drain, Ok((None, None, !PREPARED))),
+        ("force", Down, Ok((None, None, !PREPARED))),
+    ];
+    for (word, state, outcome) in table {
+        let mut manifest = start();
+        manifest.pools.get_mut("web").unwrap().hosts.get_mut("a").unwrap().state = state;
+        let edit = match word {
+            "drain" => drain(&["a"]),
+            "undrain" => undrain(&["a"]),
+            "weight" => weigh("a", 7),
+            word => remove(&["a"], word == "force"),
+        };
+        let (first, last, prepared) = match (steps(&manifest, &edit), outcome) {
+            (Ok(versions), Ok(outcome)) => {
+                let now = |manifest: &Manifest| manifest.pools["web"].hosts.get("a").map(|host| host.state);
+                assert_eq!(
+                    (now(&versions[0]), now(versions.last().unwrap())),
+                    (outcome.0, outcome.1),
+                    "{word} {state:?}"
+                );
+                (versions[0].clone(), versions.last().unwrap().clone(), outcome.2)
+            }
+            (Err(Refused(why)), Err(part)) if why.contains(part) => continue,
+            (got, _) => panic!("{word} {state:?}: {got:?}"),
+        };
+        let of = |set: Option<&Generation>| set.is_some_and(|set| set.hosts.contains_key("a"));
+        assert_eq!(of(first.pools["web"].prepared.as_ref()), prepared, "{word} {state:?}");
+        // Nobody else changes, whatever his state is, and nothing stays prepared.
+        for (name, host) in manifest.pools["web"].hosts.iter().filter(|(name, _)| *name != "a") {
+            assert_eq!(
+                (&first.pools["web"].hosts[name], &last.pools["web"].hosts[name]),
+                (host, host),
+                "{word} {state:?}"
+            );
+        }
+        assert_eq!(last.pools["web"].prepared, None);
+        let weight = if word == "weight" { 7 } else { 1 };
+        assert!(
+            last.pools["web"].hosts.get("a").is_none_or(|host| host.weight == weight),
+            "{word} {state:?}"
+        );
+    }
+}
+
+/// A generation that is prepared is in the way of some changes of other hosts, and of all of its own.
+#[test]
+fn what_is_prepared_may_not_lose_a_host_and_others_may_still_go() {
+    let first = apply(&start(), &undrain(&["c"])).unwrap().manifest;
+    assert_eq!(first.pools["web"].hosts["c"].state, HostState::Drain);
+    for force in [false, true] {
+        assert!(refusal(&first, &remove(&["c"], force)).contains("is being prepared"));
+    }
+    assert!(refusal(&first, &remove(&["a"], true)).contains("is being prepared"));
+    let without = apply(&first, &remove(&["d"], false)).unwrap().manifest;
+    assert!(!without.pools["web"].hosts.contains_key("d"));
+    assert_eq!(without.pools["web"].prepared, first.pools["web"].prepared);
+    // The weight of a host without new connections waits for its next turn.
+    let weighed = apply(&first, &weigh("d", 9)).unwrap().manifest;
+    assert_eq!(weighed.pools["web"].hosts["d"].weight, 9);
+    // What was given up leaves its host as it was prepared.
+    let aborted = apply(&first, &Edit::Abort { pool: "web".into() }).unwrap().manifest;
+    assert_eq!(
+        (aborted.pools["web"].hosts["c"].state, aborted.pools["web"].prepared.clone()),
+        (HostState::Drain, None)
+    );
+}
+
+/// Activation is the one that was prepared, with its weights; the set before it is the newest of the old ones.
+#[test]
+fn an_activation_moves_each_host_as_it_was_prepared() {
+    let mut manifest = start();
+    let activate = |generation| Edit::Activate { pool: "web".into(), generation };
+    let both = Edit::Weight { pool: "web".into(), hosts: [("a".into(), 3), ("b".into(), 4)].into() };
+    for edit in [both, drain(&["a"]), activate(None), undrain(&["c"]), activate(Some(3))] {
+        let next = apply(&manifest, &edit);
+        manifest = match (next, &edit) {
+            (Err(_), Edit::Drain { .. }) => continue,
+            (next, _) => next.unwrap().manifest,
+        };
+    }
+    let pool = &manifest.pools["web"];
+    assert_eq!(seen(&manifest), ("3:a3b4c1".into(), String::new(), vec![2, 1]));
+    assert_eq!(pool.old[0].hosts, BTreeMap::from([("a".into(), 3), ("b".into(), 4)]));
+    assert_eq!(pool.old[1].hosts, BTreeMap::from([("a".into(), 1), ("b".into(), 1)]));
+    let states: Vec<_> = pool.hosts.values().map(|host| host.state).collect();
+    assert_eq!(states, [HostState::Active, HostState::Active, HostState::Active, HostState::Down]);
+    // A pool without a set of hosts before leaves nothing old.
+    let empty = "version: 1\npools:\n  web:\n    size: 251\n    generation: 1\n    hosts:\n      a: {address4: 192.0.2.1, state: down}\n";
+    let first = Manifest::parse("m", empty).unwrap();
+    let last = steps(&first, &undrain(&["a"])).unwrap().pop().unwrap();
+    assert_eq!(seen(&last), ("2:a1".into(), String::new(), vec![]));
+}
+
+#[test]
+fn a_new_host_is_as_it_was_asked_for() {
+    let made = apply(&start(), &add("e", &["2001:db8::5", "192.0.2.5"])).unwrap().manifest;
+    let host = &made.pools["web"].hosts["e"];
+    assert_eq!(host.address4, Some([192, 0, 2, 5].into()));
+    assert_eq!(host.address6, Some("2001:db8::5".parse().unwrap()));
+    assert_eq!((host.weight, host.state), (2, HostState::Drain));
+    let last = steps(&start(), &add("e", &["192.0.2.5"])).unwrap().pop().unwrap();
+    assert_eq!(last.pools["web"].hosts["e"].state, HostState::Active);
+    assert_eq!(NewPool::default(), NewPool { seed: 0, size: DEFAULT_SIZE });
+    let nobody = Edit::Add { pool: "web".into(), hosts: BTreeMap::new(), create: None };
+    assert_eq!(refusal(&start(), &nobody), "no host named; name at least one");
+    for name in ["", "e f", "e\u{7}", "e=f", "e,f", "e/f"] {
+        let why = refusal(&start(), &add(name, &["192.0.2.8"]));
+        assert!(why.ends_with("is no name for a host; leave out spaces, =, commas and slashes"), "{why}");
+    }
+    let unknown = Edit::Abort { pool: "web".into() };
+    assert!(refusal(&Manifest::default(), &unknown).contains("in the manifest, which has none; make it"));
+}
+
 proptest! {
     /// Nodes that are one version apart share every host of a row: what one sends to, the other finds.
     #[test]

@@ -86,3 +86,7 @@ fn vips_that_are_hosts(config: &Config, manifest: &Manifest) -> Vec<Problem> {
     }
     problems
 }
+
+#[cfg(test)]
+#[path = "merge_tests.rs"]
+mod tests;

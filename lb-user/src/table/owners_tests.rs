@@ -1,5 +1,7 @@
 use std::time::Instant;
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn generation(hosts: impl IntoIterator<Item = (usize, u32)>) -> Generation {
@@ -161,6 +163,59 @@ fn more_owners_than_fit_are_counted() {
         assert_eq!(row[0], three[0], "the newest stays first");
         let primaries: Vec<u16> = three.iter().copied().filter(|slot| row.contains(slot)).collect();
         assert!(primaries.len() >= 3, "the newest stay: {row:?} {three:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Any generations, some of whose hosts are gone: each row has the distinct hosts of all of them, then their backups, the
+    /// backup of the first in the second place, as far as there is room; and who is left out is counted, once per row.
+    #[test]
+    fn rows_are_the_owners_in_order_and_who_is_left_out_is_counted(
+        sets in prop::collection::vec(prop::collection::btree_set(1usize..9, 1..5), 1..6),
+        gone in prop::collection::btree_set(1usize..9, 0..3),
+    ) {
+        let generations: Vec<Generation> = sets.into_iter().map(even).collect();
+        let mut slots = slots(&generations);
+        slots.retain(|name, _| !gone.iter().any(|number| *name == format!("lb7-{number}")));
+        let alone: Vec<Vec<Row>> = generations
+            .iter()
+            .map(|generation| {
+                // As if nobody had gone, by numbers of its own, which are then looked up.
+                let names: Vec<&String> = generation.hosts.keys().collect();
+                let numbers = names.iter().map(|name| (*name).clone()).zip(0..).collect();
+                let table = rows(std::slice::from_ref(generation), 0, 251, &numbers).unwrap();
+                let slot = |number: u16| names.get(usize::from(number)).and_then(|name| slots.get(*name));
+                let slot = |number: u16| slot(number).copied().unwrap_or(NO_OWNER);
+                table.rows.iter().map(|row| row.map(slot)).collect()
+            })
+            .collect();
+        let table = rows(&generations, 0, 251, &slots).unwrap();
+        let (mut crowded, mut tight) = (0, 0);
+        for (number, row) in table.rows.iter().enumerate() {
+            let of = |place: usize| alone.iter().map(move |rows| rows[number][place]).filter(|slot| *slot != NO_OWNER);
+            let distinct = |all: Vec<u16>| {
+                all.into_iter().fold(Vec::new(), |mut list, slot| {
+                    if !list.contains(&slot) {
+                        list.push(slot);
+                    }
+                    list
+                })
+            };
+            let hosts = distinct(of(0).collect());
+            let mut owners = distinct(of(0).chain(of(1)).collect());
+            crowded += usize::from(hosts.len() > OWNERS);
+            tight += usize::from(hosts.len() <= OWNERS && owners.len() > OWNERS);
+            owners.truncate(OWNERS);
+            if let Some(place) = owners.iter().position(|slot| *slot == alone[0][number][1]).filter(|place| *place > 1) {
+                let backup = owners.remove(place);
+                owners.insert(1, backup);
+            }
+            owners.resize(OWNERS, NO_OWNER);
+            prop_assert_eq!(&row[..], &owners[..], "row {}", number);
+        }
+        prop_assert_eq!((table.crowded, table.tight), (crowded, tight));
     }
 }
 

@@ -80,7 +80,7 @@ async fn drains() {
         // The kernel makes the route to an IPv6 address when it gets to it.
         wait_until_async("the VIP can be reached", PATIENCE, async || {
             let socket = std::net::UdpSocket::bind((vip, 0)).and_then(|socket| socket.connect((vip, 80)));
-            check(socket.is_ok(), socket)
+            check(socket.is_ok(), format_args!("{socket:?}"))
         })
         .await;
         let listener = TcpListener::bind((vip, 80)).await.unwrap();
