@@ -193,7 +193,11 @@ fn interrupted_run_puts_back_what_it_changed_and_nothing_else() {
 
     // What the operator does to the same things meanwhile stays.
     let run = Run::start(&lab, "agent-check lb7-3 ready");
-    wait_for_change(&lab, "the file", |lab| exists(lab, "lb7-3", "/etc/lb/agent-check"));
+    // Until its action has ended, what is there counts as the run's.
+    wait_for_change(&lab, "the end of the action", |lab| {
+        let log = fs::read_to_string(lab.paths.folder.join("undo.json")).unwrap_or_default();
+        log.contains("agent-check") && !log.contains("\"after\": null")
+    });
     lab.sh("lb7-3", "echo up > /etc/lb/agent-check");
     let (status, said) = run.end(Signal::SIGINT);
     assert_eq!(status, Some(130), "{said}");
