@@ -31,6 +31,8 @@ impl Runner {
             }
         }
         if let Some(reply) = reply {
+            // Whoever asked, and looks at the status next, finds it there.
+            self.act();
             let _ = reply.send(result);
         }
     }
