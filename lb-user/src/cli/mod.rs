@@ -107,7 +107,8 @@ enum Command {
     )]
     Capture(capture::Args),
     /// Measure what the programs cost per packet, as a ratio to the least that any director must do. Needs root.
-    #[command(after_help = "Example: lb bench --rounds 21 --path tcp4 --path host_local4\n\n\
+    #[command(after_help = "Example: lb bench --path tcp4 --path host_local4\n\
+        \x20        lb bench --against older/director.o\n\n\
         Everything runs in the kernel on made-up packets; no traffic is touched. Compare ratios, not nanoseconds.\n\
         Packets in a row have warm caches. Those that are run alone find caches as the system call between them leaves \
         them, and are told by median and 99th percentile.")]
