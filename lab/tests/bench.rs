@@ -118,7 +118,8 @@ fn a_path_is_reported_beside_the_floor_and_beside_nothing() {
             let sorted = ["min", "q1", "median", "q3", "max"].map(at);
             assert!(sorted.is_sorted(), "{path}");
         }
-        assert!(path["over_floor"].as_f64().is_some_and(|ratio| ratio > 0.0), "{path}");
+        // So few packets say nothing about time: even less than nothing, once the start of a run is taken off.
+        assert!(path["over_floor"].is_f64(), "{path}");
         assert_eq!(path["alone_ns"]["packets"].as_u64(), Some(5), "{path}");
     }
     assert!(paths[1]["net_of_null"]["max"].as_f64().is_some_and(|net| net.abs() < 1e-9), "{}", paths[1]);
