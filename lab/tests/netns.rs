@@ -217,7 +217,8 @@ fn status_names_a_dead_process_and_the_second_up_names_it_too() {
     if !lab.up() {
         return;
     }
-    let second = lab.run(&["up", &small(), "--set", "bgp=bird", "--set", "dns=gdnsd"]);
+    let again = ["up", &small(), "--set", "bgp=bird", "--set", "dns=gdnsd", "--wait", "none"];
+    let second = lab.run(&again);
     assert_eq!(second.status.code(), Some(0), "{}", text(&second.stderr));
     lab.exec("s1", &["sh", "-c", "kill -9 $(cat /run/nginx/nginx.pid)"]);
     wait_for("nginx of s1 to be seen dead", || {
