@@ -15,6 +15,9 @@ use crate::namespace::Handles;
 use crate::paths::Paths;
 use crate::plan::ProcessPlan;
 
+/// This program as it runs, also when another one has taken its file's place since, as after a build.
+pub const OWN_PROGRAM: &str = "/proc/self/exe";
+
 /// A process that was started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {

@@ -27,9 +27,8 @@ pub struct Load {
 impl Load {
     /// Starts the load in the users node. `lb` is the lab's agent, whose folder is on every node's search path.
     pub fn start(paths: &Paths, args: &LoadArgs, lb: &Path) -> Result<Self> {
-        let program = std::env::current_exe().context("finding this program")?;
         let argv = [
-            program.display().to_string(),
+            process::OWN_PROGRAM.to_owned(),
             "load".to_owned(),
             format!("--connections={}", args.connections),
             format!("--addresses={}", args.addresses),

@@ -296,13 +296,12 @@ impl Stage {
     }
 
     fn flood(&self, flag: Flag, rate: u32, duration: Duration) -> Result<String> {
-        let program = std::env::current_exe().context("finding this program")?;
         let kind = match flag {
             Flag::Syn => "syn",
             Flag::Ack => "ack",
         };
         let argv = [
-            program.display().to_string(),
+            process::OWN_PROGRAM.to_owned(),
             "flood".to_owned(),
             kind.to_owned(),
             rate.to_string(),

@@ -1,5 +1,6 @@
 //! A host is drained: real sockets in a network of their own, a manifest in a file, and a second host that reports.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::Command;
 use std::sync::Arc;
@@ -79,8 +80,10 @@ async fn drains() {
     for vip in [VIP4, VIP6] {
         // The kernel makes the route to an IPv6 address when it gets to it.
         wait_until_async("the VIP can be reached", PATIENCE, async || {
-            let socket = std::net::UdpSocket::bind((vip, 0)).and_then(|socket| socket.connect((vip, 80)));
-            check(socket.is_ok(), format_args!("{socket:?}"))
+            let connected = TcpStream::connect((vip, 80)).await;
+            // Nobody listens yet: refused is reached.
+            let refused = connected.as_ref().is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
+            check(refused, format_args!("{connected:?}"))
         })
         .await;
         let listener = TcpListener::bind((vip, 80)).await.unwrap();
