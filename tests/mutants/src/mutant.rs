@@ -102,7 +102,8 @@ pub fn all(
         let source = &sources[&listed.file];
         let at = source.byte(listed.span.start.line, listed.span.start.column)
             ..source.byte(listed.span.end.line, listed.span.end.column);
-        if source.foreign.iter().any(|foreign| holds(foreign, &at)) {
+        let joins_let = source.operators.get(&at.start).is_some_and(|operator| operator.joins_let);
+        if joins_let || source.foreign.iter().any(|foreign| holds(foreign, &at)) {
             continue;
         }
         let (what, edit) = placed(source, &listed, &at);
