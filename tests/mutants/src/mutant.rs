@@ -63,6 +63,12 @@ impl Mutant {
             false => format!("{}: {}", self.function, self.what),
         }
     }
+
+    /// The module that its file is, as names of tests begin with it.
+    pub fn module(&self) -> String {
+        let path = self.file.split_once("/src/").map_or(self.file.as_str(), |(_, path)| path);
+        format!("{}::", path.trim_end_matches(".rs").replace('/', "::"))
+    }
 }
 
 #[derive(Deserialize)]
