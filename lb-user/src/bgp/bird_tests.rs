@@ -18,8 +18,8 @@ struct State {
     disabled: BTreeSet<String>,
     /// Why it does not take its configuration.
     error: Option<String>,
-    /// It says that it reconfigures, and does nothing.
-    is_deaf: bool,
+    /// It says that it reconfigures, and does so only when its routes have been looked at so many times.
+    looks_until_loaded: usize,
     /// What it was asked since somebody last looked.
     asked: Vec<String>,
 }
@@ -112,7 +112,7 @@ impl State {
                 Some(error) => format!("0002-Reading configuration from /etc/bird/bird.conf\n8002 {error}\n"),
                 None if how == "check" => "0002-Reading configuration\n0020 Configuration OK\n".into(),
                 None => {
-                    if !self.is_deaf {
+                    if self.looks_until_loaded == 0 {
                         self.loaded = load(&self.include);
                     }
                     "0002-Reading configuration\n0003 Reconfigured\n".into()
@@ -127,6 +127,12 @@ impl State {
                 format!("0009-{quoted}: disabled\n0000 \n")
             }
             ["show", "route", ..] => {
+                if self.looks_until_loaded > 0 {
+                    self.looks_until_loaded -= 1;
+                    if self.looks_until_loaded == 0 {
+                        self.loaded = load(&self.include);
+                    }
+                }
                 let mut text = String::new();
                 for (protocol, routes) in
                     self.loaded.iter().filter(|(name, _)| !self.disabled.contains(*name))
@@ -346,10 +352,19 @@ async fn the_file_is_written_while_bird_is_away() {
     assert_eq!(bird.announced().await.unwrap(), prefixes(&[ONE4]));
 }
 
+/// One look before there is anything to load, two before the routes are there.
+#[tokio::test]
+async fn a_bird_that_takes_its_time_is_waited_for() {
+    let played = Played::start();
+    played.with(|state| state.looks_until_loaded = 3);
+    played.bird().announce(&want(&[ONE4])).await.unwrap();
+    assert_eq!(played.announces(), [ONE4]);
+}
+
 #[tokio::test]
 async fn a_bird_that_does_not_load_the_file_is_told_of_with_the_protocol() {
     let played = Played::start();
-    played.with(|state| state.is_deaf = true);
+    played.with(|state| state.looks_until_loaded = usize::MAX);
     for (routes, name) in [([ONE6], "lb_vips6"), ([ONE4], "lb_vips4")] {
         let error = played.bird().announce(&want(&routes)).await.unwrap_err();
         assert!(matches!(error, BgpError::NotLoaded { protocol, .. } if protocol == name), "{error}");

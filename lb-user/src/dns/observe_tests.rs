@@ -377,7 +377,7 @@ proptest! {
 #[test]
 fn a_vip_is_up_while_all_its_services_are_announced_here() {
     let mut world = World::new();
-    assert_eq!(world.says("here").0, Some(true));
+    assert_eq!(world.says("here"), (Some(true), 1000, String::new()), "and it does not leave");
     assert_eq!(world.says("there").0, Some(true));
     world.status.services[1].announced = false;
     world.status.services[1].reason = Some("0 of 2 hosts work, 1 needed".into());
@@ -403,6 +403,15 @@ fn a_pool_is_up_while_enough_of_it_works_and_gives_its_share() {
     world.status.hosts[1].state = HostState::Drain;
     world.status.hosts[0].healthy = true;
     assert_eq!(world.says("half"), (Some(true), 1000, "1 of 1 hosts of pool web work".into()));
+    // Two of three are less than 67 of a hundred.
+    let mut world = World::new();
+    let third = HostStatus { healthy: false, ..world.status.hosts[0].clone() };
+    world.status.hosts.push(third);
+    for (percent, up) in [(66, true), (67, false)] {
+        let check = Check::Pool { pool: "web".into(), percent, scale: false };
+        world.config.checks.insert("half".into(), check);
+        assert_eq!(world.says("half").0, Some(up), "{percent}");
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -114,6 +114,39 @@ fn weights_decide_how_often_each_is_drawn_and_capacity_scales_them() {
     assert_eq!(two.fates.iter().filter(|fate| **fate == Fate::NotDrawn).count(), 1);
 }
 
+/// What little capacity there is counts to the last thousandth, and a member that has none is still drawn now and then.
+#[test]
+fn the_smallest_shares_are_drawn_in_proportion() {
+    let choice = choice(Policy::Weighted, 2);
+    for (first, second, of_first) in [(1, 1, 0.5), (0, 0, 0.5), (0, 4, 0.2), (0, 1, 0.5), (3, 1, 0.75)] {
+        let standings = [Standing::Up(first), Standing::Up(second)];
+        let given = |roll| lasts(&chosen(&choice, &standings, &somebody(), mix(roll)));
+        let drawn = (0..10_000).filter(|roll| given(*roll) == [1]).count();
+        assert!((drawn as f64 / 10_000.0 - of_first).abs() < 0.03, "{first} beside {second}: {drawn}");
+    }
+}
+
+/// One after the other, by chance each: who comes second does not follow from who came first.
+#[test]
+fn every_order_of_equal_members_is_drawn_as_often() {
+    let choice = Choice { answers: 3, ..choice(Policy::Weighted, 3) };
+    let mut orders: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
+    for roll in 0..6000 {
+        *orders.entry(lasts(&chosen(&choice, &[UP; 3], &somebody(), mix(roll)))).or_default() += 1;
+    }
+    assert_eq!(orders.len(), 6);
+    assert!(orders.values().all(|count| count.abs_diff(1000) < 150), "{orders:?}");
+}
+
+#[test]
+fn a_share_of_the_members_is_rounded_up() {
+    let table =
+        [((50, 2), 1), ((67, 3), 3), ((34, 3), 2), ((33, 3), 1), ((1, 100), 1), ((100, 7), 7), ((0, 7), 0)];
+    for ((percent, members), least) in table {
+        assert_eq!(Least::Percent(percent).of(members), least, "{percent} % of {members}");
+    }
+}
+
 #[test]
 fn the_smallest_subnet_decides_and_the_scope_says_how_far_that_holds() {
     let mut choice = choice(Policy::Subnet, 3);
@@ -136,6 +169,9 @@ fn the_smallest_subnet_decides_and_the_scope_says_how_far_that_holds() {
     assert_eq!(lasts(&without_the_second), [1], "the next larger subnet stands in");
     let none_for_it = chosen(&choice, &[UP, UP, Standing::Failed], &client("198.51.100.0/24"), 0);
     assert_eq!(lasts(&none_for_it), [1, 2], "any is better than none");
+    // Half of all addresses is nearer than all of them.
+    choice.members[1].subnets = vec!["128.0.0.0/1".parse().unwrap()];
+    assert_eq!(lasts(&chosen(&choice, &[UP; 3], &client("198.51.100.0/24"), 0)), [2]);
 }
 
 #[test]
@@ -180,6 +216,7 @@ fn a_resolver_that_hides_its_client_is_taken_for_it() {
     let source = "203.0.113.7".parse().unwrap();
     let hidden = Client { source, subnet: Some("0.0.0.0/0".parse().unwrap()) };
     assert_eq!(hidden.network(), Prefix::host(source));
+    assert_eq!(client("128.0.0.0/1").network(), "128.0.0.0/1".parse().unwrap(), "one bit is something");
 }
 
 #[test]

@@ -146,6 +146,7 @@ fn one_that_does_not_fall_stays_announced_and_is_said_to_be_stuck() {
     world.order = parse("* now\n").0;
     assert_eq!(world.go(0, 0), Some(Stage::Withdrawn));
     assert!(!world.sequences[&vip()].stuck);
+    assert_eq!(world.waits_for(), "", "what has left waits for nothing");
 }
 
 #[test]
@@ -293,6 +294,9 @@ fn a_count_that_is_new_or_fell_is_none() {
     assert!(!counted(Some(&totals(at, 5)), 13).is_below(vip(), 4));
     assert_eq!(counted(Some(&totals(at, 5)), 3).per_second(vip()), None);
     assert!(!counted(None, 3).is_below(vip(), 4));
+    // One packet fewer in two seconds is enough, however many there are.
+    assert!(counted(Some(&totals(at, 0)), 1_999_999).is_below(vip(), 1_000_000));
+    assert!(!counted(Some(&totals(at, 0)), 2_000_000).is_below(vip(), 1_000_000));
 }
 
 #[derive(Clone, Debug)]

@@ -169,6 +169,10 @@ fn old_generations_are_retired_and_only_they() {
 fn nonsense_is_refused_with_its_reason() {
     let cases = [
         (drain(&["x"]), "no host x in pool web, which has a, b, c, d"),
+        (undrain(&["x"]), "no host x in pool web, which has a, b, c, d"),
+        (weigh("x", 2), "no host x in pool web, which has a, b, c, d"),
+        (remove(&["c", "x"], false), "no host x in pool web, which has a, b, c, d"),
+        (remove(&["x"], true), "no host x in pool web, which has a, b, c, d"),
         (drain(&["c"]), "host c of pool web takes no new connections: it is in state drain"),
         (drain(&["a", "b"]), "nobody in pool web would take new connections; add or undrain others first"),
         (undrain(&["a"]), "host a of pool web is active already"),

@@ -160,7 +160,7 @@ fn break_package(tree: &Tree, package: &Package) -> Result<Vec<(Mutant, Fate)>> 
                 texts.entry(mutant.file.as_str()).or_insert_with(Vec::new).push(mutant);
                 continue;
             }
-            _ => judge(&tests, mutant.id)?,
+            _ => judge(&tests, mutant)?,
         };
         if matches!(fate, Fate::Missed | Fate::NotReached) {
             eprintln!("mutants: line {}: not noticed: {}", mutant.line, mutant.name());
@@ -175,11 +175,11 @@ fn break_package(tree: &Tree, package: &Package) -> Result<Vec<(Mutant, Fate)>> 
     Ok(all)
 }
 
-fn judge(tests: &Tests, id: u32) -> Result<Fate> {
-    let reach = tests.reach(id);
+fn judge(tests: &Tests, mutant: &Mutant) -> Result<Fate> {
+    let reach = tests.reach(mutant.id);
     Ok(match reach.is_empty() {
         true => Fate::NotReached,
-        false if tests.notice(&reach, id)? => Fate::Caught,
+        false if tests.notice(&reach, &mutant.module(), mutant.id)? => Fate::Caught,
         false => Fate::Missed,
     })
 }
@@ -203,7 +203,7 @@ fn break_alone(
             None => Fate::NotViable,
             Some(programs) => {
                 let tests = tests.with(programs);
-                if tests.notice(tests.all(), 0)? { Fate::Caught } else { Fate::Missed }
+                if tests.notice(tests.all(), &mutant.module(), 0)? { Fate::Caught } else { Fate::Missed }
             }
         };
         all.push(((*mutant).clone(), fate));

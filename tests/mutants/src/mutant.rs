@@ -63,6 +63,12 @@ impl Mutant {
             false => format!("{}: {}", self.function, self.what),
         }
     }
+
+    /// The module that its file is, as names of tests begin with it.
+    pub fn module(&self) -> String {
+        let path = self.file.split_once("/src/").map_or(self.file.as_str(), |(_, path)| path);
+        format!("{}::", path.trim_end_matches(".rs").replace('/', "::"))
+    }
 }
 
 #[derive(Deserialize)]
@@ -102,7 +108,8 @@ pub fn all(
         let source = &sources[&listed.file];
         let at = source.byte(listed.span.start.line, listed.span.start.column)
             ..source.byte(listed.span.end.line, listed.span.end.column);
-        if source.foreign.iter().any(|foreign| holds(foreign, &at)) {
+        let joins_let = source.operators.get(&at.start).is_some_and(|operator| operator.joins_let);
+        if joins_let || source.foreign.iter().any(|foreign| holds(foreign, &at)) {
             continue;
         }
         let (what, edit) = placed(source, &listed, &at);

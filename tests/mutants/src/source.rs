@@ -44,6 +44,8 @@ pub struct Operator {
     pub sign: Bytes,
     /// It can be chosen at run time.
     pub is_free: bool,
+    /// It joins a condition with `let`, which nothing else than `&&` can.
+    pub joins_let: bool,
 }
 
 /// A match arm.
@@ -307,15 +309,18 @@ impl<'ast> Visit<'ast> for Visitor {
 
     fn visit_expr_binary(&mut self, node: &'ast syn::ExprBinary) {
         let sign = bytes(node.op);
-        let is_free = self.fixed == 0 && !has_let(&node.left) && !has_let(&node.right);
-        self.source.operators.insert(sign.start, Operator { all: bytes(node), sign, is_free });
+        let joins_let = has_let(&node.left) || has_let(&node.right);
+        let is_free = self.fixed == 0 && !joins_let;
+        self.source.operators.insert(sign.start, Operator { all: bytes(node), sign, is_free, joins_let });
         visit::visit_expr_binary(self, node);
     }
 
     fn visit_expr_unary(&mut self, node: &'ast syn::ExprUnary) {
         let sign = bytes(node.op);
         let is_free = self.fixed == 0;
-        self.source.operators.insert(sign.start, Operator { all: bytes(node), sign, is_free });
+        self.source
+            .operators
+            .insert(sign.start, Operator { all: bytes(node), sign, is_free, joins_let: false });
         visit::visit_expr_unary(self, node);
     }
 
@@ -476,6 +481,17 @@ mod tests {
         ] {
             assert_eq!(own(text), [""; 0], "{text}");
         }
+    }
+
+    #[test]
+    fn what_joins_let_is_known() {
+        let text = "fn f() { if let Some(a) = b && a != c && d { e } }";
+        let source = Source::parse(text.into()).unwrap();
+        let joins = |sign: &str| {
+            let of_sign = text.match_indices(sign).map(|(at, _)| source.operators[&at].joins_let);
+            of_sign.collect::<Vec<_>>()
+        };
+        assert_eq!((joins("&&"), joins("!=")), (vec![true, true], vec![false]));
     }
 
     #[test]

@@ -78,10 +78,18 @@ impl Tests {
         self.all.iter().filter(|test| test.reaches.contains(&id)).cloned().collect()
     }
 
-    /// Whether one of these tests fails with a fault, or does not end.
-    pub fn notice(&self, tests: &[Test], id: u32) -> Result<bool> {
-        let (first, rest) = tests.split_at(tests.len().min(FIRST));
-        Ok(self.fail(first, id)? || self.fail(rest, id)?)
+    /// Whether one of these tests fails with a fault, or does not end. Those of `module` itself are asked first: others may
+    /// wait for long for what a fault keeps from coming.
+    pub fn notice(&self, tests: &[Test], module: &str, id: u32) -> Result<bool> {
+        let (own, others): (Vec<Test>, Vec<Test>) =
+            tests.iter().cloned().partition(|test| test.name.starts_with(module));
+        for tests in [own, others] {
+            let (first, rest) = tests.split_at(tests.len().min(FIRST));
+            if self.fail(first, id)? || self.fail(rest, id)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn fail(&self, tests: &[Test], id: u32) -> Result<bool> {
