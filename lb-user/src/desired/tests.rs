@@ -75,7 +75,9 @@ fn a_prefix_is_announced_by_itself_and_what_is_in_it_goes_with_what_it_has_of_it
     let mut case = Case::new(3, 1);
     let own = key("[2001:db8:5::1]:53/udp");
     all.iter().chain([&own]).for_each(|key| case.add(*key, 1));
-    [all[1], own].map(|key| case.confirmed.insert(key, Err("map full".into())));
+    for key in [all[1], own] {
+        case.confirmed.insert(key, Err("map full".into()));
+    }
     let reason = format!("{own} on the same VIP is not servable");
     assert_eq!(case.decide().services[&all[2]].reason, Some(reason));
 }
