@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use common::{Lab, check, figure, text, wait_until};
+use common::{Lab, PATIENCE, check, figure, text, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -235,6 +235,10 @@ fn second_up_waits_until_every_node_is_ready() {
         command
     };
     lab.sh("lb4-1", "ip link set eth0 down");
+    wait_until("the status knows", PATIENCE, || {
+        let status = lab.run(&["status"]);
+        check(status.status.code() == Some(1), text(&status.stdout))
+    });
     let early = up("1").output().expect("running lab up");
     let said = text(&early.stderr);
     assert_eq!(early.status.code(), Some(1), "{said}");

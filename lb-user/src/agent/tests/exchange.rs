@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::routing::get;
 use axum::{Json, Router};
+use lb_test_support::{check, wait_until_async};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -114,13 +115,13 @@ async fn an_agent_answers_other_nodes_at_once_when_there_is_news_and_finds_itsel
     let agent = tokio::spawn(crate::agent::run(file, config, Arc::new(Fake::default())));
     let mut client = Client::new(url.clone());
     let patience = lb_test_support::PATIENCE;
-    let known: Vec<PeerStatus> = loop {
-        match client.get("/v1/peers", patience).await {
-            Ok(answer) => break answer.json().unwrap(),
-            Err(_) => sleep(Duration::from_millis(5)).await,
-        }
-    };
-    assert_eq!(known.len(), 1, "its own address is not another node: {known:?}");
+    // Its own address is not another node, once it has asked there.
+    wait_until_async("it finds itself", patience, async || {
+        let answer = client.get("/v1/peers", patience).await.map_err(|error| error.to_string())?;
+        let known: Vec<PeerStatus> = answer.json().map_err(|error| error.to_string())?;
+        check(known.len() == 1, format!("{known:?}"))
+    })
+    .await;
     let first = client.get("/v1/report", patience).await.unwrap();
     let report: Report = first.json().unwrap();
     assert_eq!((report.node.as_str(), report.roles.as_slice()), ("node", ["host".to_owned()].as_slice()));
